@@ -1,0 +1,1 @@
+"""Benchmarks: one measuring function, and what it is given to measure."""

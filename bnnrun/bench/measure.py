@@ -1,0 +1,86 @@
+"""The one function that times: check, warm up, time in turns."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bnnrun.errors import RunError
+
+
+@dataclass(frozen=True)
+class Competitor:
+    """Something to time.
+
+    Attributes:
+        name:  as it stands in the record
+        call:  does the work once
+        check: None if a call's answer is right, else what is wrong with it
+        wait:  returns when the device is idle, so that the clock covers all of the work
+    """
+
+    name: str
+    call: Callable[[], object]
+    check: Callable[[], str | None]
+    wait: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall times of the counted calls.
+
+    Attributes:
+        spread: interquartile range over the median: how noisy the machine was
+    """
+
+    times_s: tuple[float, ...]
+
+    @property
+    def median_s(self) -> float:
+        return statistics.median(self.times_s)
+
+    @property
+    def minimum_s(self) -> float:
+        return min(self.times_s)
+
+    @property
+    def count(self) -> int:
+        return len(self.times_s)
+
+    @property
+    def spread(self) -> float:
+        low, _, high = statistics.quantiles(self.times_s, n=4, method="inclusive")
+        return (high - low) / self.median_s
+
+
+def measure(
+    competitors: Sequence[Competitor], rounds: int, seconds: float, warmup: int = 2
+) -> dict[str, Timing]:
+    """Time each competitor once a round, the order turning from round to round.
+
+    In turns, because the speed of a shared machine drifts: a ratio of two medians then compares
+    the same minutes. At least 3 rounds are made; after `seconds` no new one is begun.
+
+    Raises:
+        RunError: an answer is wrong; nothing is timed then
+    """
+    for competitor in competitors:
+        if (wrong := competitor.check()) is not None:
+            raise RunError(f"{competitor.name}: wrong answer, not timed: {wrong}")
+    for competitor in competitors:
+        for _ in range(warmup):
+            competitor.call()
+        competitor.wait()
+    times: dict[str, list[float]] = {competitor.name: [] for competitor in competitors}
+    began = time.perf_counter()
+    for i in range(rounds):
+        if i >= 3 and time.perf_counter() - began > seconds:
+            break
+        turn = i % len(competitors)
+        for competitor in [*competitors[turn:], *competitors[:turn]]:
+            competitor.wait()
+            start = time.perf_counter()
+            competitor.call()
+            competitor.wait()
+            times[competitor.name].append(time.perf_counter() - start)
+    return {name: Timing(tuple(each)) for name, each in times.items()}

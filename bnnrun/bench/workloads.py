@@ -1,0 +1,124 @@
+"""What `bnnrun bench` times, and the records it makes of it."""
+
+import time
+
+import torch
+
+from bnnrun import machine
+from bnnrun.bench.eager import EagerStep
+from bnnrun.bench.measure import Competitor, Timing, measure
+from bnnrun.config import AdamConfig, BenchConfig, plain
+from bnnrun.data import load
+from bnnrun.errors import InputError
+from bnnrun.records import Record, Run
+from bnnrun.table import print_table
+from bnnrun.train.loop import select_device
+from bnnrun.train.trainer import Trainer
+
+
+def bench(config: BenchConfig, run: Run) -> list[Record]:
+    """Time the workload of `config`; one record a competitor."""
+    began = time.perf_counter()
+    device = select_device(config.device, config.threads)
+    timings = measure(_train_step(config, run, device), config.rounds, config.seconds)
+    slowest = timings["eager float32"].median_s
+    print_table(
+        ["competitor", "median ms", "fastest ms", "spread", "calls", "times eager float32"],
+        [
+            [name, f"{1e3 * t.median_s:.2f}", f"{1e3 * t.minimum_s:.2f}", f"{100 * t.spread:.0f} %",
+             str(t.count), f"{slowest / t.median_s:.2f}"]
+            for name, t in timings.items()
+        ],
+        title=f"one training step: {config.dataset.name}, {config.arch.name}, batch "
+        f"{config.trainer.batch_size}, on {device}, {torch.get_num_threads()} threads",
+    )  # fmt: skip
+    wall_time_s = time.perf_counter() - began
+    return [
+        _record(name, config, run=run, device=device, timings=timings, wall_time_s=wall_time_s)
+        for name in timings
+    ]
+
+
+def _record(
+    name: str,
+    config: BenchConfig,
+    *,
+    run: Run,
+    device: torch.device,
+    timings: dict[str, Timing],
+    wall_time_s: float,
+) -> Record:
+    timing = timings[name]
+    return Record(
+        experiment=run.experiment,
+        cell="",
+        quantity=f"{config.workload.value}_time",
+        value=1e3 * timing.median_s,
+        unit="ms",
+        seed=config.seed,
+        device=device.type,
+        details={
+            "competitor": name,
+            "minimum": 1e3 * timing.minimum_s,
+            "spread": timing.spread,
+            "count": timing.count,
+            "in_the_same_run": {other: 1e3 * t.median_s for other, t in timings.items()},
+            "threads": torch.get_num_threads(),
+        },
+        config=plain(config),
+        command=run.command,
+        wall_time_s=wall_time_s,
+        gpu=machine.gpu() if device.type == "cuda" else None,
+    )
+
+
+def _train_step(config: BenchConfig, run: Run, device: torch.device) -> list[Competitor]:
+    """Our step and plain PyTorch's, from the same weights, on the same minibatch."""
+    if not isinstance(config.optimizer, AdamConfig):
+        raise InputError(f"optimizer={config.optimizer.name}: the competitor has only adam")
+    dataset = load(config.dataset.name, config.dataset.root)
+    trainer = Trainer(config, dataset, device, run.folder)
+    eager = EagerStep(trainer.network, trainer.optimizer, config.optimizer)
+    batch = slice(config.trainer.batch_size)
+    pixels, labels = trainer.pixels[batch], trainer.labels[batch]
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return [
+        Competitor("bnnrun", lambda: trainer.train_step(pixels, labels),
+                   lambda: _differs(trainer, eager, pixels, labels), wait),
+        Competitor("eager float32", lambda: eager(pixels, labels), lambda: None, wait),
+    ]  # fmt: skip
+
+
+def _differs(
+    trainer: Trainer, eager: EagerStep, pixels: torch.Tensor, labels: torch.Tensor
+) -> str | None:
+    """What differs after one step of both with the same dropout; None if nothing.
+
+    Sums of ±1 are exact, but the batch norms round in their own order, so one activation within
+    rounding of zero may take the other sign: up to 1 % of a gradient's norm is let pass. The
+    updates start from the same gradients and must agree to 1e-4 of their size, lr · c.
+    """
+    ours, theirs = list(trainer.network.parameters()), list(eager.network.parameters())
+    torch.manual_seed(0)
+    loss = trainer.gradients(pixels, labels).item()
+    torch.manual_seed(0)
+    expected = eager.gradients(pixels, labels).item()
+    if abs(loss - expected) > 1e-2 * abs(expected):
+        return f"loss {loss:.6f}, plain PyTorch's is {expected:.6f}"
+    for i, (p, q) in enumerate(zip(ours, theirs, strict=True)):
+        assert p.grad is not None and q.grad is not None
+        if (p.grad - q.grad).norm() > 1e-2 * q.grad.norm() + 1e-12:
+            return f"gradient of parameter {i} is off by more than 1 %"
+        q.grad.copy_(p.grad)
+    sizes = [g["lr"] * g["scale"] for g in trainer.optimizer.param_groups for _ in g["params"]]
+    trainer.optimizer.step()
+    eager.update()
+    for i, (p, q) in enumerate(zip(ours, theirs, strict=True)):
+        off = (p - q).abs().max().item()
+        if off > 1e-4 * sizes[i]:
+            return f"parameter {i} is off by {off:.1e} after an update of {sizes[i]:.1e}"
+    return None

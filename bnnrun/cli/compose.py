@@ -1,0 +1,206 @@
+"""From the words of a command line to a typed, checked configuration, before any work is done.
+
+Hydra composes; this module asks it early and puts what it finds wrong into one line: what was
+given, what was expected, what to do.
+"""
+
+import functools
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from bnnrun import config
+from bnnrun.cli.verbs import VERBS, Verb
+from bnnrun.errors import InputError, nearest
+
+PACKAGE = Path(__file__).resolve().parent.parent
+# In a wheel the configuration is inside the package, in a checkout it stands beside it.
+CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_dir())
+VERSION_BASE = "1.3"
+SWEPT_AT_MOST = 64  # values of one sweep that are composed to be checked
+
+
+@functools.cache
+def register_schemas() -> None:
+    """Tell Hydra the dataclasses that conf/ is checked against."""
+    store = ConfigStore.instance()
+    for verb in VERBS.values():
+        store.store(group="schema", name=verb.name, node=verb.schema, package="_global_")
+    store.store(group="schema/arch", name="mlp", node=config.MlpConfig)
+    store.store(group="schema/optimizer", name="adam", node=config.AdamConfig)
+
+
+@contextmanager
+def hydra_session() -> Iterator[None]:
+    """Hydra's Compose API over conf/, within the block."""
+    register_schemas()
+    with initialize_config_dir(str(CONF), version_base=VERSION_BASE):
+        yield
+
+
+def to_config(composed: DictConfig) -> Any:
+    """The dataclass of a composed tree, every value checked against its range."""
+    try:
+        typed = OmegaConf.to_object(composed)
+    except OmegaConfBaseException as error:
+        raise InputError(_one_line(error)) from None
+    config.check(typed)
+    return typed
+
+
+def parse(words: list[str]) -> list[Override]:
+    """Hydra overrides of the words; a value that only parses when quoted is quoted."""
+    return [_parse_word(word) for word in words]
+
+
+def _parse_word(word: str) -> Override:
+    parser = OverridesParser.create()
+    try:
+        return parser.parse_override(word)
+    except HydraException:
+        key, equals, value = word.partition("=")
+    if not equals:
+        raise InputError(
+            f"{word!r}: expected key=value or group=choice; `--help` lists both"
+        ) from None
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    try:
+        return parser.parse_override(f"{key}='{escaped}'")
+    except HydraException:
+        raise InputError(
+            f"{word!r}: not a setting that Hydra can read; expected key=value"
+        ) from None
+
+
+def checked_config(verb: Verb, words: list[str], *, multirun: bool) -> tuple[list[str], Any]:
+    """(the words as Hydra will take them, the configuration they make).
+
+    In a sweep every value of every key is composed once, the other keys at their first value, and
+    the configuration of the first job is returned.
+
+    Raises:
+        InputError: a word that is no override, an unknown group, choice or key, a value of the
+            wrong type or outside its range
+    """
+    overrides = parse(words)
+    # Hydra's own keys belong to the run, not to the configuration checked here.
+    own = [o for o in overrides if not o.key_or_group.startswith("hydra")]
+    swept = [_values(o, multirun) for o in own]
+    with hydra_session():
+        _check_names(verb, own, swept)
+        typed = _compose(verb, [values[0] for values in swept])
+        for i, values in enumerate(swept):
+            for value in values[1:SWEPT_AT_MOST]:
+                words_now = [v[0] for v in swept]
+                words_now[i] = value
+                _compose(verb, words_now)
+    return [o.input_line for o in overrides if o.input_line is not None], typed
+
+
+def _values(override: Override, multirun: bool) -> list[str]:
+    """The override as words of one value each."""
+    line = override.input_line or ""
+    if not override.is_sweep_override():
+        return [line]
+    if not multirun:
+        key, _, value = line.partition("=")
+        raise InputError(f"{line!r}: several values for {key}; add -m to run each, or quote: "
+                         f"{key}='\"{value}\"'")  # fmt: skip
+    prefix = line.partition("=")[0]
+    return [f"{prefix}={value}" for value in override.sweep_string_iterator()]
+
+
+def _check_names(verb: Verb, overrides: list[Override], swept: list[list[str]]) -> None:
+    loader = GlobalHydra.instance().config_loader()
+    base = compose(verb.name, return_hydra_config=True)
+    groups = [g for g in base.hydra.runtime.choices if "/" not in g]
+    chosen = []
+    for override, values in zip(overrides, swept, strict=True):
+        name = override.key_or_group
+        if name not in groups:
+            continue
+        options = loader.get_group_options(name)
+        for value in values:
+            choice = value.partition("=")[2].strip("'\"")
+            if choice not in (*options, "null") and not override.is_delete():
+                raise InputError(f"{name}={choice}: no such choice; {nearest(choice, options)}")
+        chosen.append(values[0])
+    try:
+        composed = compose(verb.name, chosen)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(_one_line(error)) from None
+    keys = set(_keys(OmegaConf.to_container(composed, resolve=False)))
+    for override in overrides:
+        name = override.key_or_group
+        if name not in groups and name not in keys:
+            known = [*keys, *groups]
+            hint = (
+                nearest(name, known)
+                if "." in name or len(known) < 20
+                else _nearest_leaf(name, known)
+            )
+            raise InputError(f"{name}: no such key or group of `bnnrun {verb.name}`; {hint}")
+
+
+def _nearest_leaf(name: str, known: list[str]) -> str:
+    """For `epochs` or `lrr`, the nearest full key whose last word it is meant to be."""
+    leaves = {
+        key.rpartition(".")[2]: key for key in sorted(known, reverse=True) if "recipe" not in key
+    }
+    hint = nearest(name, [*leaves, *known])
+    match = re.fullmatch(r"did you mean '(.*)'\?", hint)
+    if match is None:
+        first = sorted({key.partition(".")[0] for key in known})
+        return f"`--help` lists them all; they begin with {', '.join(first)}"
+    return f"did you mean {leaves.get(match[1], match[1])!r}?"
+
+
+def _keys(tree: Any, path: str = "") -> Iterator[str]:
+    for name, value in tree.items():
+        yield f"{path}{name}"
+        if isinstance(value, dict):
+            yield from _keys(value, f"{path}{name}.")
+
+
+def _compose(verb: Verb, words: list[str]) -> Any:
+    try:
+        composed = compose(verb.name, words)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(_type_error(error, words) or _one_line(error)) from None
+    return to_config(composed)
+
+
+def _type_error(error: Exception, words: list[str]) -> str | None:
+    """OmegaConf's complaint about a value, told with the word that held it."""
+    cause = error.__cause__ if isinstance(error, HydraException) else error
+    key = getattr(cause, "full_key", None)
+    given = next((word for word in words if word.partition("=")[0] == key), None)
+    if given is None or cause is None:
+        return None
+    message = str(cause).splitlines()[0]
+    if match := re.search(r"could not be converted to (\w+)", message):
+        kinds = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+        return f"{given}: expected {kinds.get(match[1], match[1])}"
+    if match := re.search(r"expected one of \[(.*)\]", message):
+        value, options = given.partition("=")[2], match[1].split(", ")
+        return f"{given}: expected one of {', '.join(options)}; {nearest(value, options)}"
+    return f"{given}: {message[0].lower()}{message[1:]}"
+
+
+def _one_line(error: BaseException) -> str:
+    """The first lines of Hydra's or OmegaConf's message: what is wrong, and where."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "; ".join(
+        line for line in lines[:2] if not line.startswith(("object_type", "See "))
+    ) or repr(error)

@@ -1,0 +1,183 @@
+"""`bnnrun VERB ...`: takes the verb off, checks the rest, and lets Hydra run it."""
+
+import os
+import shlex
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bnnrun import __version__
+from bnnrun.cli.verbs import VERBS, Verb
+from bnnrun.errors import InputError, RunError, Stopped, nearest
+
+WRONG_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+
+
+def main() -> None:
+    """Entry point of the `bnnrun` command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: list[str]) -> int:
+    """Do what the words ask; an error is one line on stderr and a status."""
+    try:
+        return _dispatch(argv)
+    except (Exception, Stopped, KeyboardInterrupt) as error:
+        if any(word.lower() == "debug=true" for word in argv):
+            traceback.print_exc()
+        return _report(error)
+
+
+def _report(error: BaseException) -> int:
+    """Tell an error in one line; its exit status."""
+    if isinstance(error, InputError):
+        line, status = str(error), WRONG_INPUT
+    elif isinstance(error, OSError) and error.filename is not None:
+        line, status = f"{error.filename}: {error.strerror}; name another place", WRONG_INPUT
+    elif isinstance(error, RunError):
+        line, status = str(error), FAILED
+    elif isinstance(error, Stopped):
+        line, status = str(error), INTERRUPTED
+    elif isinstance(error, KeyboardInterrupt):
+        line, status = "interrupted", INTERRUPTED
+    else:
+        shown = " ".join(str(error).split())
+        line = f"failed: {type(error).__name__}: {shown} (debug=true shows where)"
+        status = FAILED
+    print(f"bnnrun: {line}", file=sys.stderr)
+    return status
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        from bnnrun.cli.help import tool_help
+
+        tool_help()
+        return 0
+    if argv[0] == "--version":
+        print(f"bnnrun {__version__}")
+        return 0
+    if argv[0] in ("-sc", "--shell-completion"):
+        from bnnrun.cli.completion import complete
+
+        if len(argv) < 2:
+            raise InputError(f"{argv[0]}: expected install=bash, install=zsh or install=fish")
+        complete(argv[1], lambda name, words: _hydra(VERBS[name], words, task=None))
+        return 0
+    verb = VERBS.get(argv[0])
+    if verb is None:
+        raise InputError(f"{argv[0]!r}: no such verb; {nearest(argv[0], VERBS)} (bnnrun --help)")
+    return _run_verb(verb, argv[1:])
+
+
+def _run_verb(verb: Verb, argv: list[str]) -> int:
+    from bnnrun.cli.compose import checked_config
+
+    flags, words = _split_flags(argv)
+    words = _as_overrides(verb, words)
+    if flags.help:
+        from bnnrun.cli.help import verb_help
+
+        verb_help(verb, words)
+        return 0
+    if flags.multirun and not verb.is_run:
+        raise InputError(f"-m: `bnnrun {verb.name}` is no run; train and bench take -m")
+    if verb.is_run:
+        words = _resumed(words)
+    words, typed = checked_config(verb, words, multirun=flags.multirun)
+    hydra_flags = [word for word in argv if word.startswith("-") or word in (flags.cfg, flags.info)]
+    shows = flags.cfg is not None or flags.info is not None or flags.hydra_help
+    if not verb.is_run and not shows:
+        verb.load()(typed)
+        return 0
+    statuses = [0]
+    _hydra(verb, [*hydra_flags, *words], task=lambda composed: _job(verb, composed, statuses))
+    return max(statuses)
+
+
+def _split_flags(argv: list[str]) -> tuple[Any, list[str]]:
+    """Hydra's flags, and the other words."""
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+
+    def refuse(message: str) -> None:
+        raise InputError(f"{message}; `--help` and `--hydra-help` list what there is")
+
+    parser.error = refuse  # type: ignore[method-assign, assignment]
+    flags = parser.parse_args(argv)
+    return flags, flags.overrides
+
+
+def _as_overrides(verb: Verb, words: list[str]) -> list[str]:
+    """A bare first word becomes the verb's action: `data status` is `data action=status`."""
+    if verb.action and words and "=" not in words[0]:
+        return [f"{verb.action}={words[0]}", *words[1:]]
+    return words
+
+
+def _resumed(words: list[str]) -> list[str]:
+    """With resume=FOLDER, the words that made that run, then those given now, in its folder."""
+    from omegaconf import OmegaConf
+
+    from bnnrun.cli.compose import parse
+
+    value = next((o.value() for o in parse(words) if o.key_or_group == "resume"), None)
+    if value is None:
+        return words
+    folder = Path(str(value)).expanduser()
+    saved = folder / ".hydra" / "overrides.yaml"
+    if not saved.is_file():
+        raise InputError(f"resume={folder}: no run folder ({saved} is not there)")
+    loaded = [str(word) for word in OmegaConf.load(saved)]
+    before = [word for word in loaded if not word.startswith("resume=")]
+    quoted = str(folder).replace("'", "\\'")
+    return [*before, *words, f"hydra.run.dir='{quoted}'"]
+
+
+def _job(verb: Verb, composed: Any, statuses: list[int]) -> None:
+    """One run of a verb, in the folder that Hydra made for it."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from bnnrun import records
+    from bnnrun.cli.compose import to_config
+
+    hydra = HydraConfig.get()
+    overrides = [word for word in hydra.overrides.task if not word.startswith("resume=")]
+    job = records.Run(
+        folder=Path(os.path.relpath(hydra.runtime.output_dir)),
+        command=shlex.join(["bnnrun", verb.name, *overrides]),
+        experiment=hydra.runtime.choices.get("experiment") or "",
+    )
+    try:
+        typed = to_config(composed)
+        records.prepare(typed.results_dir)
+        for record in verb.load()(typed, job):
+            path = records.write(record, typed.results_dir)
+            Console(highlight=False).print(f"record: {path}", markup=False, soft_wrap=True)
+    except Exception as error:
+        # Told here: Hydra would add lines of its own. One failed job does not cost the others.
+        if composed.debug:
+            traceback.print_exc()
+        if hydra.mode is RunMode.MULTIRUN:
+            print(f"bnnrun: job {hydra.job.num} failed: {job.command}", file=sys.stderr)
+        statuses.append(_report(error))
+
+
+def _hydra(verb: Verb, words: list[str], task: Any) -> None:
+    """Hydra's own main over the verb's configuration."""
+    import hydra
+
+    from bnnrun.cli.compose import CONF, VERSION_BASE, register_schemas
+
+    register_schemas()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back here, to be told in one line
+    before, sys.argv = sys.argv, ["bnnrun", *words]
+    try:
+        hydra.main(version_base=VERSION_BASE, config_path=str(CONF), config_name=verb.name)(task)()
+    finally:
+        sys.argv = before

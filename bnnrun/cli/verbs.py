@@ -1,0 +1,97 @@
+"""The verbs: what each is called, does, reads and writes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from bnnrun import config
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A word of the command line.
+
+    Attributes:
+        schema:   dataclass of its configuration; its docstring is the verb's line of help
+        function: "module:name", imported when the verb runs, so that help never waits for torch
+        is_run:   has a run folder and records: function(config, run) -> records;
+                  otherwise function(config) prints what it is asked
+        action:   key that a bare first word sets (`bnnrun data status`), or ""
+        examples: command lines for its help
+    """
+
+    name: str
+    schema: type
+    function: str
+    is_run: bool
+    examples: tuple[str, ...]
+    action: str = ""
+
+    @property
+    def meaning(self) -> str:
+        """One line on what the verb does."""
+        return (self.schema.__doc__ or "").strip().splitlines()[0]
+
+    def load(self) -> Callable[..., Any]:
+        """The function that does the work."""
+        module, _, name = self.function.partition(":")
+        return getattr(import_module(module), name)  # type: ignore[no-any-return]
+
+
+VERBS = {
+    verb.name: verb
+    for verb in (
+        Verb(
+            "train",
+            config.TrainConfig,
+            "bnnrun.train.loop:train",
+            is_run=True,
+            examples=(
+                "bnnrun train dataset=digits",
+                "bnnrun train dataset=digits binarization=none seed=3",
+                "bnnrun train -m dataset=digits seed=0,1,2",
+                "bnnrun train resume=outputs/train/RUN",
+            ),
+        ),
+        Verb(
+            "bench",
+            config.BenchConfig,
+            "bnnrun.bench.workloads:bench",
+            is_run=True,
+            examples=(
+                "bnnrun bench workload=train_step",
+                "bnnrun bench workload=train_step dataset=digits arch.width=2048 rounds=50",
+            ),
+        ),
+        Verb(
+            "report",
+            config.ReportConfig,
+            "bnnrun.report.tables:report",
+            is_run=False,
+            examples=("bnnrun report", "bnnrun report results_dir=outputs/demo/results"),
+        ),
+        Verb(
+            "summary",
+            config.SummaryConfig,
+            "bnnrun.report.summary:summary",
+            is_run=False,
+            examples=("bnnrun summary", "bnnrun summary arch.width=1024 format=markdown"),
+        ),
+        Verb(
+            "data",
+            config.DataConfig,
+            "bnnrun.data.status:data",
+            is_run=False,
+            examples=("bnnrun data status", "bnnrun data status root=/data"),
+            action="action",
+        ),
+        Verb(
+            "doctor",
+            config.DoctorConfig,
+            "bnnrun.doctor:doctor",
+            is_run=False,
+            examples=("bnnrun doctor",),
+        ),
+    )
+}

@@ -1,0 +1,326 @@
+"""The typed configuration: every setting with its meaning, unit, range and default.
+
+The dataclasses are the schema that Hydra checks names and types against; `check` adds what types
+cannot say. Values that depend on a choice (`arch=mlp`, `dataset=mnist`) stand in conf/.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
+from typing import Any
+
+from bnnrun.errors import InputError
+
+MISSING: Any = "???"  # OmegaConf's mark of a value that conf/ must give
+
+
+def setting(default: Any, meaning: str, *, unit: str = "", valid: str = "") -> Any:
+    """A field of the configuration.
+
+    Args:
+        default: the value where neither conf/ nor the user gives one
+        meaning: one line for `--help`
+        unit:    of the value, for `--help`
+        valid:   the range of a number as an interval, such as "[1, inf)" or "(0, 1]"
+    """
+    metadata = {"meaning": meaning, "unit": unit, "valid": valid}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def check(config: object, path: str = "") -> None:
+    """Raise InputError for the first number that is not finite or lies outside its range."""
+    for f in fields(config):  # type: ignore[arg-type]
+        value, key = getattr(config, f.name), f"{path}{f.name}"
+        if is_dataclass(value):
+            check(value, f"{key}.")
+            continue
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, (int, float)) and not isinstance(number, bool):
+                _check_number(key, number, f.metadata.get("valid", ""))
+
+
+def _check_number(key: str, number: float, valid: str) -> None:
+    interval = valid or "(-inf, inf)"
+    match = re.fullmatch(r"([\[(])(\S+), (\S+)([\])])", interval)
+    assert match is not None, f"{key}: {interval!r} is no interval"
+    low, high = float(match[2]), float(match[3])
+    above = number >= low if match[1] == "[" else number > low
+    below = number <= high if match[4] == "]" else number < high
+    if not (math.isfinite(number) and above and below):
+        raise InputError(f"{key}={number}: expected {describe_interval(interval)}")
+
+
+def describe_interval(valid: str) -> str:
+    """'[1, inf)' -> 'a number >= 1'; '' -> 'a finite number'."""
+    low, high = valid[1:-1].split(", ") if valid else ("-inf", "inf")
+    parts = []
+    if low != "-inf":
+        parts.append(f"{'>=' if valid[0] == '[' else '>'} {low}")
+    if high != "inf":
+        parts.append(f"{'<=' if valid[-1] == ']' else '<'} {high}")
+    return f"a number {' and '.join(parts)}" if parts else "a finite number"
+
+
+class Device(Enum):
+    """Where the network runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Binarizer(Enum):
+    """How real numbers become ±1 (Eq. 1-3)."""
+
+    sign = "sign"
+    none = "none"
+
+
+class LrScale(Enum):
+    """What the step of a binary weight is multiplied by: c = sqrt((fan_in + fan_out) / 1.5)."""
+
+    c = "c"
+    none = "none"
+
+
+class Clip(Enum):
+    """Which parameters are clipped to [-1, 1] after each step."""
+
+    weights = "weights"
+    none = "none"
+
+
+class Schedule(Enum):
+    """How the learning rate falls from epoch to epoch."""
+
+    geometric = "geometric"
+    constant = "constant"
+
+
+class Workload(Enum):
+    """What `bench` times."""
+
+    train_step = "train_step"
+
+
+class DataAction(Enum):
+    """What `bnnrun data` does."""
+
+    status = "status"
+
+
+class TableFormat(Enum):
+    """How a table is printed."""
+
+    table = "table"
+    markdown = "markdown"
+    csv = "csv"
+
+
+@dataclass
+class Rates:
+    """A learning rate for each optimizer."""
+
+    adam: float = setting(MISSING, "with optimizer=adam", valid="(0, inf)")
+
+
+@dataclass
+class Recipe:
+    """What the paper fixes for a data set; other groups take their values from here."""
+
+    epochs: int = setting(MISSING, "becomes trainer.epochs", unit="epochs", valid="[1, inf)")
+    batch_size: int = setting(
+        MISSING, "becomes trainer.batch_size", unit="images", valid="[2, inf)"
+    )
+    width: int = setting(MISSING, "becomes arch.width of arch=mlp", unit="units", valid="[1, inf)")
+    dropout_input: float = setting(0.0, "becomes arch.dropout_input", valid="[0, 1)")
+    dropout_hidden: float = setting(0.0, "becomes arch.dropout_hidden", valid="[0, 1)")
+    lr: Rates = setting(MISSING, "becomes optimizer.lr")
+    lr_end: Rates = setting(MISSING, "becomes optimizer.lr_end")
+
+
+@dataclass
+class DatasetConfig:
+    """The images, and what the paper fixes for them."""
+
+    name: str = setting(MISSING, "the reader in bnnrun/data")
+    root: str = setting(MISSING, "folder of the data sets' files ($BNNRUN_DATA)")
+    recipe: Recipe = setting(MISSING, "what the paper fixes for this data set")
+
+
+@dataclass
+class ArchConfig:
+    """The network's shape."""
+
+    name: str = setting(MISSING, "the builder in bnnrun/architecture.py")
+
+
+@dataclass
+class MlpConfig(ArchConfig):
+    """Fully connected: `depth` hidden layers of `width` units, then the output layer."""
+
+    depth: int = setting(3, "hidden layers", unit="layers", valid="[1, inf)")
+    width: int = setting(MISSING, "units of a hidden layer", unit="units", valid="[1, inf)")
+    dropout_input: float = setting(0.0, "share of pixels dropped in training", valid="[0, 1)")
+    dropout_hidden: float = setting(
+        0.0, "share of hidden activations dropped in training", valid="[0, 1)"
+    )
+
+
+@dataclass
+class BinarizationConfig:
+    """What is ±1: weights, activations, both or neither."""
+
+    weights: Binarizer = setting(MISSING, "none: real weights, neither scaled by c nor clipped")
+    activations: Binarizer = setting(MISSING, "none: ReLU in place of Sign")
+
+
+@dataclass
+class NormConfig:
+    """Batch normalization in Lasagne's form (paper §1.4, vanilla)."""
+
+    name: str = setting(MISSING, "the layer in bnnrun/nn/norm.py")
+    eps: float = setting(MISSING, "added to the variance", valid="(0, inf)")
+    momentum: float = setting(
+        MISSING, "weight of a batch in the running statistics", valid="(0, 1]"
+    )
+
+
+@dataclass
+class OptimizerConfig:
+    """The step of the parameters, and its size over the epochs."""
+
+    name: str = setting(MISSING, "the rule in bnnrun/train/optim.py")
+    lr: float = setting(MISSING, "learning rate of the first epoch", valid="(0, inf)")
+    lr_end: float = setting(MISSING, "rate that the geometric schedule tends to", valid="(0, inf)")
+    schedule: Schedule = setting(Schedule.geometric, "how the rate falls, epoch by epoch")
+    lr_scale: LrScale = setting(LrScale.c, "factor of the step of binary weights")
+    clip: Clip = setting(Clip.weights, "what is clipped to [-1, 1] after the step")
+
+
+@dataclass
+class AdamConfig(OptimizerConfig):
+    """Adam in Lasagne's form."""
+
+    beta1: float = setting(0.9, "decay of the mean of gradients", valid="[0, 1)")
+    beta2: float = setting(0.999, "decay of the mean of squared gradients", valid="[0, 1)")
+    eps: float = setting(1e-8, "added to the root of the uncorrected mean square", valid="(0, inf)")
+
+
+@dataclass
+class TrainerConfig:
+    """The loop."""
+
+    epochs: int = setting(
+        MISSING, "passes over the training images", unit="epochs", valid="[1, inf)"
+    )
+    batch_size: int = setting(
+        MISSING,
+        "images a step; the last incomplete batch is dropped",
+        unit="images",
+        valid="[2, inf)",
+    )
+    eval_batch_size: int = setting(
+        1000, "images a product in evaluation; changes no result", unit="images", valid="[1, inf)"
+    )
+
+
+@dataclass
+class NetworkConfig:
+    """What a network is made from; the verbs that build one share it."""
+
+    seed: int = setting(0, "of initial weights, shuffling and dropout", valid="[0, 4294967295]")
+    device: Device = setting(Device.auto, "auto: cuda where there is one, else cpu")
+    threads: int = setting(0, "processor threads; 0: as many as cores", valid="[0, 4096]")
+    results_dir: str = setting("results", "folder whose runs/ takes the records")
+    debug: bool = setting(False, "show the traceback of an error")
+    dataset: DatasetConfig = setting(MISSING, "")
+    arch: ArchConfig = setting(MISSING, "")
+    binarization: BinarizationConfig = setting(MISSING, "")
+    norm: NormConfig = setting(MISSING, "")
+    optimizer: OptimizerConfig = setting(MISSING, "")
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+
+@dataclass
+class TrainConfig(NetworkConfig):
+    """Train a network; the epoch is picked by validation error, then tested."""
+
+    cell: str = setting(
+        "", "cell of the paper's tables that the run belongs to (experiments set it)"
+    )
+    resume: str | None = setting(None, "run folder to go on with, in its own configuration")
+
+
+@dataclass
+class BenchConfig(NetworkConfig):
+    """Time a workload against its competitors, checked first, in turns."""
+
+    workload: Workload = setting(Workload.train_step, "what is timed")
+    rounds: int = setting(15, "timed calls of each competitor", unit="calls", valid="[3, inf)")
+    seconds: float = setting(
+        30.0, "no new round is begun after this long", unit="seconds", valid="(0, inf)"
+    )
+
+
+@dataclass
+class SummaryConfig:
+    """Layers, shapes, parameters, MACs, bits and bytes of a network."""
+
+    format: TableFormat = setting(TableFormat.table, "how it is printed")
+    debug: bool = setting(False, "show the traceback of an error")
+    dataset: DatasetConfig = setting(MISSING, "")
+    arch: ArchConfig = setting(MISSING, "")
+    binarization: BinarizationConfig = setting(MISSING, "")
+
+
+@dataclass
+class ReportConfig:
+    """Make the tables from the records."""
+
+    results_dir: str = setting("results", "folder whose runs/ holds the records")
+    debug: bool = setting(False, "show the traceback of an error")
+
+
+@dataclass
+class DataConfig:
+    """The data sets' files: which are there, whole, and where to get the others."""
+
+    action: DataAction = setting(DataAction.status, "status: list files, sizes and checksums")
+    root: str = setting(MISSING, "folder of the data sets' files ($BNNRUN_DATA)")
+    debug: bool = setting(False, "show the traceback of an error")
+
+
+@dataclass
+class DoctorConfig:
+    """What works on this machine, what does not, and why."""
+
+    root: str = setting(MISSING, "folder of the data sets' files ($BNNRUN_DATA)")
+    results_dir: str = setting("results", "folder whose runs/ takes the records")
+    debug: bool = setting(False, "show the traceback of an error")
+
+
+def plain(config: object) -> Any:
+    """A configuration as dicts, lists, strings and numbers: what records and checkpoints hold."""
+    if is_dataclass(config):
+        return {f.name: plain(getattr(config, f.name)) for f in fields(config)}
+    if isinstance(config, Enum):
+        return config.value
+    if isinstance(config, list):
+        return [plain(item) for item in config]
+    return config
+
+
+def leaves(config: Any, path: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
+    """(dotted key, its field, its value) of every setting of a composed configuration."""
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if is_dataclass(value):
+            yield from leaves(value, f"{path}{f.name}.")
+        else:
+            yield f"{path}{f.name}", f, value

@@ -1,0 +1,44 @@
+"""Writing files so that a crash, a full disk or a second reader never sees half of one."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from bnnrun.errors import RunError
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Have `write` fill a file beside `path`, then rename it to `path`.
+
+    Whatever goes wrong, what stood at `path` before stays; RunError tells what went wrong.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror})") from None
+    os.close(handle)
+    beside = Path(name)
+    try:
+        write(beside)
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        beside.chmod(0o666 & ~umask)  # mkstemp's own 0600 would hide results from a group
+        beside.replace(path)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        raise RunError(f"{path}: cannot be written ({reason}); what stood there is kept") from None
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_atomically` for text."""
+
+    def write(beside: Path) -> None:
+        beside.write_text(text, encoding="utf-8")
+
+    write_atomically(path, write)

@@ -1,0 +1,122 @@
+"""The machine and the software that a number was measured with."""
+
+import os
+import platform
+import subprocess
+import sys
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+PACKAGES = (
+    "bnnrun", "torch", "torchvision", "cupy-cuda13x", "cupy-cuda12x", "numpy", "numba",
+    "hydra-core", "omegaconf", "pandas", "rich", "safetensors", "scikit-learn", "scipy",
+)  # fmt: skip
+
+# Instruction sets that decide how fast a product of bits, bytes or floats can be.
+FEATURES = (
+    "avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_vpopcntdq", "avx512_bf16",
+    "amx_int8", "asimd", "asimddp", "sve",
+)  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Installed version of each package that matters; those not installed are left out."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def cpu() -> dict[str, Any]:
+    """Model, cores, instruction sets and memory of this machine."""
+    model, flags = platform.processor() or platform.machine(), ""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = [line.partition(":") for line in info.read_text().splitlines()]
+        fields = {key.strip(): value.strip() for key, _, value in lines}
+        model = fields.get("model name", model)
+        flags = fields.get("flags", fields.get("Features", ""))
+    return {
+        "model": model,
+        "cores": cores(),
+        "features": [name for name in FEATURES if name in flags.split()],
+        "memory_bytes": psutil.virtual_memory().total,
+    }
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident size of this process so far."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@cache
+def gpu() -> dict[str, Any] | None:
+    """Name, memory, compute capability and driver of the first CUDA device; None without one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "model": properties.name,
+        "memory_bytes": properties.total_memory,
+        "compute_capability": f"{properties.major}.{properties.minor}",
+        "multiprocessors": properties.multi_processor_count,
+        "cuda": torch.version.cuda,
+        "driver": _nvidia_driver(),
+    }
+
+
+def _nvidia_driver() -> str:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return shown.stdout.splitlines()[0].strip()
+
+
+def source_state() -> dict[str, Any]:
+    """Commit of the code that runs and whether its tree was clean.
+
+    `BNNRUN_COMMIT` names the commit where the code travels without its repository; a wheel has
+    neither and says so.
+    """
+    if commit := os.environ.get("BNNRUN_COMMIT"):
+        return {"commit": commit, "clean": None}
+    here = Path(__file__).resolve().parent
+    commit = _git(here, "rev-parse", "HEAD")
+    if commit is None or _git(here, "ls-files", "--error-unmatch", "machine.py") is None:
+        return {"commit": None, "clean": None}
+    # Records are written while runs go on: only what can change a number makes a tree dirty.
+    status = _git(here.parent, "status", "--porcelain", "--", "bnnrun", "conf", "kernels")
+    return {"commit": commit, "clean": status == ""}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return shown.stdout.strip()

@@ -1,0 +1,1 @@
+"""The networks in training form, in PyTorch: real weights that are binarized when used."""

@@ -1,0 +1,135 @@
+"""One measured number with all that explains it: a JSON file under results/runs/.
+
+Tables and figures are made from these files alone; nothing else holds a result.
+"""
+
+import hashlib
+import json
+import tempfile
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bnnrun import machine
+from bnnrun.errors import InputError
+from bnnrun.files import write_text
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the command line knows of a run."""
+
+    folder: Path
+    command: str
+    experiment: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """A number, and the way back from it.
+
+    Attributes:
+        experiment: name of the file in conf/experiment, "" for a run of the user's own
+        cell:       of the paper's tables, such as table1.mnist.theano, or ""
+        quantity:   what was measured, such as test_error
+        value:      the number, in `unit`
+        details:    what belongs to it: the protocol, the curve's ends, spread and count
+        config:     the full configuration as it was composed
+        data:       files, checksums and sizes of the split
+        source:     commit of the code, and whether the tree was clean
+        device:     "cpu" or "cuda", where the number was made
+        created:    UTC, ISO 8601
+    """
+
+    experiment: str
+    cell: str
+    quantity: str
+    value: float
+    unit: str
+    seed: int
+    device: str
+    details: dict[str, Any]
+    config: dict[str, Any]
+    command: str
+    data: dict[str, Any] = field(default_factory=dict)
+    wall_time_s: float = 0.0
+    peak_memory_bytes: int = field(default_factory=machine.peak_memory_bytes)
+    source: dict[str, Any] = field(default_factory=machine.source_state)
+    versions: dict[str, str] = field(default_factory=machine.versions)
+    cpu: dict[str, Any] = field(default_factory=machine.cpu)
+    gpu: dict[str, Any] | None = None
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    format: int = FORMAT
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the record's content in canonical JSON."""
+        return _checksum(asdict(self))
+
+    @property
+    def name(self) -> str:
+        """File name: experiment or data set, quantity, seed, time, start of the checksum."""
+        stem = self.experiment or self.config["dataset"]["name"]
+        time = self.created[:19].replace(":", "").replace("-", "")
+        return f"{stem}-{self.quantity}-s{self.seed}-{time}-{self.checksum[:8]}.json"
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def prepare(results_dir: str | Path) -> None:
+    """Make the folder for records; InputError, before the long work, where none can be written."""
+    runs = Path(results_dir).expanduser() / "runs"
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=runs):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"results_dir={results_dir}: no record can be written there ({error.strerror})"
+        ) from None
+
+
+def write(record: Record, results_dir: str | Path) -> Path:
+    """Write a record to `results_dir`/runs/ and return its path."""
+    path = Path(results_dir).expanduser() / "runs" / record.name
+    content = {**asdict(record), "checksum": record.checksum}
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+def read(path: Path) -> Record:
+    """Read a record back; InputError where the file is not one, of another format, or altered."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a record ({error})") from None
+    if not isinstance(content, dict) or "checksum" not in content:
+        raise InputError(f"{path}: not a record (no checksum)")
+    checksum = content.pop("checksum")
+    if content.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: record format {content.get('format')}, this version reads {FORMAT}"
+        )
+    if checksum != _checksum(content):
+        raise InputError(f"{path}: altered: its content does not have its checksum")
+    try:
+        return Record(**content)
+    except TypeError as error:
+        raise InputError(f"{path}: not a record ({error})") from None
+
+
+def read_all(results_dir: str | Path) -> tuple[list[Record], list[str]]:
+    """The whole records of `results_dir`/runs/, oldest first; what is wrong with the others."""
+    records, damaged = [], []
+    for path in sorted((Path(results_dir).expanduser() / "runs").glob("*.json")):
+        try:
+            records.append(read(path))
+        except InputError as error:
+            damaged.append(str(error))
+    return sorted(records, key=lambda record: (record.created, record.name)), damaged

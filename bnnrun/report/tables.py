@@ -1,0 +1,109 @@
+"""`bnnrun report`: the tables, made from the records alone."""
+
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from bnnrun import records
+from bnnrun.config import ReportConfig
+from bnnrun.errors import InputError
+from bnnrun.files import write_text
+from bnnrun.records import Record
+from bnnrun.table import csv_text, markdown_text, print_table
+
+# Settings in which the runs of one cell may differ.
+NOT_THE_CELL = ("seed", "device", "threads", "results_dir", "resume", "debug", "cell")
+
+
+def report(config: ReportConfig) -> None:
+    """Print the table of test errors and write it to `results_dir` as Markdown and CSV."""
+    whole, damaged = records.read_all(config.results_dir)
+    for line in damaged:
+        print(f"bnnrun: left out: {line}", file=sys.stderr)
+    if not whole:
+        raise InputError(
+            f"results_dir={config.results_dir}: no records in its runs/; `bnnrun train "
+            "dataset=digits` makes one in half a minute"
+        )
+    errors, times = error_table(whole), time_table(whole)
+    text = "# Results\n\nMade by `bnnrun report` from the records in `runs/`; not edited by hand.\n"
+    for title, name, (columns, rows) in (
+        ("Test errors", "errors", errors),
+        ("Times", "times", times),
+    ):
+        if not rows:
+            continue
+        print_table(columns, rows, title=title)
+        text += f"\n## {title}\n\n{markdown_text(columns, rows)}"
+        write_text(Path(config.results_dir) / f"{name}.csv", csv_text(columns, rows))
+    path = Path(config.results_dir) / "tables.md"
+    write_text(path, text)
+    print(f"written: {path}")
+
+
+def error_table(whole: list[Record]) -> tuple[list[str], list[list[str]]]:
+    """A row for each group of runs alike in all but the seed."""
+    columns = ["runs", "data", "network", "test error %", "n", "epochs", "last epoch %", "valid %"]
+    rows = []
+    for group in pool([r for r in whole if r.quantity == "test_error"]):
+        first = group[0]
+        arch, binarization = first.config["arch"], first.config["binarization"]
+        rows.append(
+            [
+                first.experiment or "(own settings)",
+                first.data["name"],
+                f"{arch['name']} {arch['depth']} x {arch['width']}, weights "
+                f"{binarization['weights']}, activations {binarization['activations']}",
+                mean_and_deviation([r.value for r in group]),
+                str(len(group)),
+                str(first.details["epochs"]),
+                mean_and_deviation([r.details["last_epoch_test_error_pct"] for r in group]),
+                mean_and_deviation([r.details["valid_error_pct"] for r in group]),
+            ]
+        )
+    return columns, rows
+
+
+def time_table(whole: list[Record]) -> tuple[list[str], list[list[str]]]:
+    """A row for each competitor of the latest timing of each kind."""
+    columns = ["workload", "data", "competitor", "device", "median", "fastest", "spread", "calls"]
+    latest: dict[str, Record] = {}
+    for record in whole:
+        if record.quantity.endswith("_time"):
+            latest[_cell(record) + record.details["competitor"]] = record
+    return columns, [
+        [
+            r.quantity.removesuffix("_time"),
+            r.config["dataset"]["name"],
+            r.details["competitor"],
+            (r.gpu or r.cpu)["model"],
+            f"{r.value:.2f} {r.unit}",
+            f"{r.details['minimum']:.2f} {r.unit}",
+            f"{100 * r.details['spread']:.0f} %",
+            str(r.details["count"]),
+        ]
+        for r in latest.values()
+    ]
+
+
+def pool(errors: list[Record]) -> list[list[Record]]:
+    """Records alike in all but the seed, together; of a repeated seed the latest."""
+    groups: dict[str, dict[int, Record]] = {}
+    for record in errors:  # oldest first
+        groups.setdefault(_cell(record), {})[record.seed] = record
+    return [[group[seed] for seed in sorted(group)] for group in groups.values()]
+
+
+def mean_and_deviation(values: list[float]) -> str:
+    """'1.33 ± 0.14', or '1.33' of a single value."""
+    mean = f"{statistics.mean(values):.2f}"
+    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
+
+
+def _cell(record: Record) -> str:
+    config: dict[str, Any] = {k: v for k, v in record.config.items() if k not in NOT_THE_CELL}
+    dataset = {k: v for k, v in config.pop("dataset").items() if k != "root"}
+    kind = [record.experiment, record.quantity, record.device, dataset, config]
+    return json.dumps(kind, sort_keys=True)

@@ -1,0 +1,1 @@
+"""Training: optimizers, schedules, checkpoints, the loop."""

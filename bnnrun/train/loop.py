@@ -1,0 +1,99 @@
+"""`bnnrun train`: data, trainer, record."""
+
+import numpy as np
+import torch
+
+from bnnrun import machine
+from bnnrun.config import Device, TrainConfig, plain
+from bnnrun.data import load
+from bnnrun.data.dataset import Dataset
+from bnnrun.errors import InputError
+from bnnrun.records import Record, Run
+from bnnrun.train.display import Display, duration
+from bnnrun.train.interrupt import stop_request
+from bnnrun.train.trainer import Trainer
+
+
+def train(config: TrainConfig, run: Run) -> list[Record]:
+    """Train a network in `run.folder`; one record, the test error of the epoch picked."""
+    device = select_device(config.device, config.threads)
+    display = Display()
+    dataset = load(config.dataset.name, config.dataset.root)
+    trainer = Trainer(config, dataset, device, run.folder, display)
+    if config.resume is not None:
+        trainer.restore()
+        display.line(f"resumed {run.folder} after epoch {trainer.epoch}")
+    display.line(f"{describe(config, dataset)}; on {device}; writes {run.folder}")
+    with stop_request() as stop:
+        trainer.run(stop)
+    return [_record(trainer, config, run, display)]
+
+
+def select_device(device: Device, threads: int) -> torch.device:
+    """The torch device of a choice, with the number of processor threads set."""
+    torch.set_num_threads(threads or machine.cores())
+    if device is Device.cuda and not torch.cuda.is_available():
+        raise InputError(
+            "device=cuda: PyTorch sees no CUDA device here; `bnnrun doctor` says why, "
+            "device=cpu works everywhere"
+        )
+    if device is Device.cpu or not torch.cuda.is_available():
+        return torch.device("cpu")
+    # Float32 products stay float32: TF32 would round gradients and the first layer's input.
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    return torch.device("cuda")
+
+
+def describe(config: TrainConfig, dataset: Dataset) -> str:
+    """One line on what is trained."""
+    b = config.binarization
+    return (
+        f"{dataset.name}: {len(dataset.train):,} training, {len(dataset.valid):,} validation, "
+        f"{len(dataset.test):,} test images; {config.arch.name}, weights {b.weights.value}, "
+        f"activations {b.activations.value}; {config.optimizer.name}, seed {config.seed}"
+    )
+
+
+def _record(trainer: Trainer, config: TrainConfig, run: Run, display: Display) -> Record:
+    """The test error of the epoch that validation picked, and what stands around it."""
+    lowest = min(trainer.history, key=lambda row: row["test_error_pct"])
+    last, best = trainer.history[-1], trainer.best
+    display.line(
+        f"test error {best['test_error_pct']:.2f} % at epoch {best['epoch']}, picked by its "
+        f"validation error {best['valid_error_pct']:.2f} %; at the last epoch "
+        f"{last['test_error_pct']:.2f} %; took {duration(trainer.time_s)}"
+    )
+    dataset = trainer.dataset
+    return Record(
+        experiment=run.experiment,
+        cell=config.cell,
+        quantity="test_error",
+        value=best["test_error_pct"],
+        unit="%",
+        seed=config.seed,
+        device=trainer.device.type,
+        details={
+            "protocol": "epoch of the lowest validation error, the latest of equals",
+            "epoch": best["epoch"],
+            "epochs": trainer.epochs,
+            "valid_error_pct": best["valid_error_pct"],
+            "last_epoch_test_error_pct": last["test_error_pct"],
+            "best_on_test_error_pct": lowest["test_error_pct"],
+            "train_loss_last": last["train_loss"],
+            "images_per_s": float(np.median([row["images_per_s"] for row in trainer.history])),
+            "threads": torch.get_num_threads(),
+            "run_folder": str(trainer.folder),
+        },
+        config=plain(config),
+        command=run.command,
+        data={
+            "name": dataset.name,
+            "train": len(dataset.train),
+            "valid": len(dataset.valid),
+            "test": len(dataset.test),
+            "files": [vars(source) for source in dataset.sources],
+        },
+        wall_time_s=trainer.time_s,
+        gpu=machine.gpu() if trainer.device.type == "cuda" else None,
+    )

@@ -1,0 +1,16 @@
+"""The learning rate of each epoch (paper §1.8 of the code's schedules: Theano decays per epoch)."""
+
+import math
+
+from bnnrun.config import OptimizerConfig, Schedule
+
+
+def learning_rate(config: OptimizerConfig, epoch: int, epochs: int) -> float:
+    """The rate of `epoch` (from 1) out of `epochs`.
+
+    geometric: lr · (lr_end / lr)^((epoch - 1) / epochs): the first epoch runs at lr, and lr_end
+    is what the epoch after the last would have, as in the authors' scripts.
+    """
+    if config.schedule is Schedule.constant:
+        return config.lr
+    return config.lr * math.pow(config.lr_end / config.lr, (epoch - 1) / epochs)

@@ -1,0 +1,260 @@
+"""The state of a training run and what moves it on: epochs, evaluation, checkpoints."""
+
+import csv
+import io
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bnnrun.config import NetworkConfig, plain
+from bnnrun.data.dataset import Dataset, Images
+from bnnrun.errors import InputError, RunError, Stopped
+from bnnrun.files import write_text
+from bnnrun.nn.losses import squared_hinge
+from bnnrun.nn.models import Network
+from bnnrun.train import checkpoint
+from bnnrun.train.display import Display, duration
+from bnnrun.train.interrupt import StopRequest
+from bnnrun.train.optim import make_optimizer
+from bnnrun.train.schedule import learning_rate
+
+# Settings that say where a run happens, not what it computes: a resumed run may change them.
+PLACES = ("device", "threads", "results_dir", "resume", "debug", "cell", "dataset.root")
+
+
+def make_network(config: NetworkConfig, dataset: Dataset) -> Network:
+    """The network of a configuration with its initial weights, drawn from (seed, epoch 0)."""
+    torch.manual_seed(_stream(config.seed, 0))
+    return Network(config.arch, config.binarization, config.norm, dataset.kind)
+
+
+def _stream(seed: int, epoch: int) -> int:
+    """A seed of its own for every (seed, epoch)."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+
+
+class Trainer:
+    """The state of a run and what moves it on.
+
+    Each epoch draws its random numbers (order, dropout) from a generator seeded by (seed, epoch),
+    so a run resumed at an epoch's end needs no generator state to go on exactly as it would have.
+
+    Attributes:
+        epoch:   epochs done
+        history: a row an epoch, as in metrics.csv
+        best:    the row picked by validation: the lowest error, the latest of equals
+    """
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        dataset: Dataset,
+        device: torch.device,
+        folder: Path,
+        display: Display | None = None,
+    ) -> None:
+        self.config, self.dataset, self.device = config, dataset, device
+        self.folder, self.display = folder, display or Display()
+        self.batch_size, self.epochs = config.trainer.batch_size, config.trainer.epochs
+        self.steps = len(dataset.train) // self.batch_size
+        if self.steps == 0:
+            raise InputError(
+                f"trainer.batch_size={self.batch_size}: more than the {len(dataset.train):,} "
+                f"training images of {dataset.name}"
+            )
+        self.network = make_network(config, dataset).to(device)
+        self.optimizer = make_optimizer(self.network, config.optimizer)
+        # The whole set lives on the device as bytes: no worker processes for images of 3 KB.
+        self.pixels = torch.from_numpy(dataset.train.pixels.copy()).to(device)
+        self.labels = torch.from_numpy(dataset.train.labels.astype(np.int64)).to(device)
+        self.epoch, self.step = 0, 0
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] = {}
+        self.time_s = 0.0  # wall time of the epochs done and of the steps since
+        self.epoch_time_s = 0.0
+
+    def run(self, stop: StopRequest) -> None:
+        """Train to the last epoch; on a stop request save and raise Stopped."""
+        while self.epoch < self.epochs:
+            self._train_epoch(stop)
+            self._finish_epoch()
+            if stop and self.epoch < self.epochs:
+                raise Stopped(self._stopped())
+
+    def _train_epoch(self, stop: StopRequest) -> None:
+        number = self.epoch + 1
+        if self.step == 0:
+            torch.manual_seed(_stream(self.config.seed, number))
+            self.loss_sum.zero_()
+            self.epoch_time_s = 0.0
+        order = np.random.default_rng([self.config.seed, number]).permutation(len(self.labels))
+        indices = torch.from_numpy(order).to(self.device)
+        rate = learning_rate(self.config.optimizer, number, self.epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        began, spent = time.perf_counter(), self.epoch_time_s
+        with self.display.epoch(number, self.epochs, self.steps) as bar:
+            while self.step < self.steps:
+                start = self.step * self.batch_size
+                batch = indices[start : start + self.batch_size]
+                self.loss_sum += self.train_step(self.pixels[batch], self.labels[batch])
+                self.step += 1
+                self.epoch_time_s = spent + time.perf_counter() - began
+                bar.step(self.step)
+                if stop and self.step < self.steps:
+                    self.save()
+                    raise Stopped(self._stopped())
+
+    def train_step(self, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """One minibatch: forward, backward, update. Returns the loss, a detached scalar."""
+        loss = self.gradients(pixels, labels)
+        self.optimizer.step()
+        return loss
+
+    def gradients(self, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Forward and backward; the gradients are left in the parameters."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = squared_hinge(self.network(pixels), labels)
+        loss.backward()
+        return loss.detach()
+
+    def _finish_epoch(self) -> None:
+        self.epoch, self.step = self.epoch + 1, 0
+        loss = self.loss_sum.item() / self.steps
+        if not math.isfinite(loss):
+            raise RunError(
+                f"the training loss of epoch {self.epoch} is {loss}; the last good checkpoint is "
+                f"{self.folder / checkpoint.STATE}. Try a lower optimizer.lr"
+            )
+        began = time.perf_counter()
+        valid_loss, valid_errors = self.evaluate(self.dataset.valid)
+        _, test_errors = self.evaluate(self.dataset.test)
+        evaluation_s = time.perf_counter() - began
+        row = {
+            "epoch": self.epoch,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "train_loss": loss,
+            "valid_loss": valid_loss,
+            "valid_error_pct": 100 * valid_errors / len(self.dataset.valid),
+            "test_error_pct": 100 * test_errors / len(self.dataset.test),
+            "images_per_s": self.steps * self.batch_size / self.epoch_time_s,
+            "train_s": self.epoch_time_s,
+            "evaluation_s": evaluation_s,
+        }
+        self.time_s += self.epoch_time_s + evaluation_s
+        self.history.append(row)
+        if not self.best or row["valid_error_pct"] <= self.best["valid_error_pct"]:
+            self.best = row
+            checkpoint.save(
+                self.folder / checkpoint.BEST,
+                "network",
+                {**self._header(), "row": row, "network": self.network.state_dict()},
+            )
+        self.save()
+        self._write_metrics()
+        self.display.line(self._line(row))
+
+    def evaluate(self, images: Images) -> tuple[float, int]:
+        """(mean squared hinge, number of wrong answers) over `images`."""
+        loss, wrong = 0.0, 0
+        for start in range(0, len(images), self.config.trainer.eval_batch_size):
+            part = images.take(slice(start, start + self.config.trainer.eval_batch_size))
+            scores = self.network.evaluate(torch.from_numpy(part.pixels.copy()).to(self.device))
+            labels = torch.from_numpy(part.labels.astype(np.int64)).to(self.device)
+            loss += squared_hinge(scores, labels).item() * len(part)
+            wrong += int((scores.argmax(1) != labels).sum().item())
+        return loss / len(images), wrong
+
+    def _header(self) -> dict[str, Any]:
+        kind = self.dataset.kind
+        return {
+            "config": plain(self.config),
+            "kind": {
+                "image_shape": list(kind.image_shape),
+                "classes": list(kind.classes),
+                "levels": kind.levels,
+            },
+        }
+
+    def save(self) -> None:
+        """Write the checkpoint: at an epoch's end, or in the middle of one with its generators."""
+        generators: dict[str, torch.Tensor] = {}
+        if self.step:
+            generators["cpu"] = torch.get_rng_state()
+            if self.device.type == "cuda":
+                generators["cuda"] = torch.cuda.get_rng_state()
+        checkpoint.save(
+            self.folder / checkpoint.STATE,
+            "checkpoint",
+            {
+                **self._header(),
+                "epoch": self.epoch,
+                "step": self.step,
+                "loss_sum": self.loss_sum.item(),
+                "time_s": self.time_s,
+                "epoch_time_s": self.epoch_time_s,
+                "generators": generators,
+                "history": self.history,
+                "best": self.best,
+                "network": self.network.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+            },
+        )
+
+    def restore(self) -> None:
+        """Take up the checkpoint in the run folder; InputError where it is of another run."""
+        path = self.folder / checkpoint.STATE
+        state = checkpoint.load(path, "checkpoint")
+        differing = _difference(state["config"], plain(self.config))
+        if differing is not None:
+            key, then, now = differing
+            raise InputError(f"{path}: made with {key}={then}, not {key}={now}: start a new run")
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.loss_sum.fill_(state["loss_sum"])
+        self.time_s, self.epoch_time_s = state["time_s"], state["epoch_time_s"]
+        self.history, self.best = state["history"], state["best"]
+        if "cpu" in state["generators"]:
+            torch.set_rng_state(state["generators"]["cpu"])
+        if "cuda" in state["generators"] and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["generators"]["cuda"])
+
+    def _stopped(self) -> str:
+        where = f"epoch {self.epoch + 1}, step {self.step}" if self.step else f"epoch {self.epoch}"
+        return f"stopped after {where} and saved; go on with: bnnrun train resume={self.folder}"
+
+    def _write_metrics(self) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(self.history[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.history)
+        write_text(self.folder / "metrics.csv", text.getvalue())
+
+    def _line(self, row: dict[str, Any]) -> str:
+        left = (self.epochs - self.epoch) * self.time_s / self.epoch
+        return (
+            f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}  "
+            f"loss {row['train_loss']:.4f}  valid {row['valid_error_pct']:5.2f} %  "
+            f"test {row['test_error_pct']:5.2f} %  lr {row['lr']:.2e}  "
+            f"{row['images_per_s']:,.0f} images/s  left {duration(left)}  "
+            f"best valid {self.best['valid_error_pct']:.2f} % (epoch {self.best['epoch']})"
+        )
+
+
+def _difference(then: Any, now: Any, key: str = "") -> tuple[str, Any, Any] | None:
+    """The first setting in which two configurations compute different things."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        for name in [*then, *(name for name in now if name not in then)]:
+            path = f"{key}.{name}" if key else name
+            if path in PLACES:
+                continue
+            if (found := _difference(then.get(name), now.get(name), path)) is not None:
+                return found
+        return None
+    return None if then == now else (key, then, now)
