@@ -11,8 +11,10 @@ from typing import Any
 
 import psutil
 
+from bnnrun import __version__
+
 PACKAGES = (
-    "bnnrun", "torch", "torchvision", "cupy-cuda13x", "cupy-cuda12x", "numpy", "numba",
+    "torch", "torchvision", "cupy-cuda13x", "cupy-cuda12x", "numpy", "numba",
     "hydra-core", "omegaconf", "pandas", "rich", "safetensors", "scikit-learn", "scipy",
 )  # fmt: skip
 
@@ -25,7 +27,7 @@ FEATURES = (
 
 def versions() -> dict[str, str]:
     """Installed version of each package that matters; those not installed are left out."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "bnnrun": __version__}
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)

@@ -194,7 +194,12 @@ def _type_error(error: Exception, words: list[str]) -> str | None:
         return f"{given}: expected {kinds.get(match[1], match[1])}"
     if match := re.search(r"expected one of \[(.*)\]", message):
         value, options = given.partition("=")[2], match[1].split(", ")
-        return f"{given}: expected one of {', '.join(options)}; {nearest(value, options)}"
+        hint = nearest(value, options)
+        return f"{given}: expected one of {', '.join(options)}" + (
+            f"; {hint}" if hint.startswith("did") else ""
+        )
+    if "invalid type assigned" in message.lower():
+        return f"{given}: {key} is a group of keys; set those, such as {key}.KEY=VALUE"
     return f"{given}: {message[0].lower()}{message[1:]}"
 
 

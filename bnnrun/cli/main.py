@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -23,6 +24,9 @@ def main() -> None:
 
 def run(argv: list[str]) -> int:
     """Do what the words ask; an error is one line on stderr and a status."""
+    if hasattr(signal, "SIGPIPE"):
+        # `bnnrun ... | head` ends quietly; a run puts its own handling back.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         return _dispatch(argv)
     except (Exception, Stopped, KeyboardInterrupt) as error:
@@ -65,12 +69,16 @@ def _dispatch(argv: list[str]) -> int:
 
         if len(argv) < 2:
             raise InputError(f"{argv[0]}: expected install=bash, install=zsh or install=fish")
-        complete(argv[1], lambda name, words: _hydra(VERBS[name], words, task=None))
+        complete(argv[1], lambda name, words: _hydra(VERBS[name], words, task=_complete_only))
         return 0
     verb = VERBS.get(argv[0])
     if verb is None:
         raise InputError(f"{argv[0]!r}: no such verb; {nearest(argv[0], VERBS)} (bnnrun --help)")
     return _run_verb(verb, argv[1:])
+
+
+def _complete_only(composed: Any) -> None:
+    """What Hydra is given to run when it is only asked for completions."""
 
 
 def _run_verb(verb: Verb, argv: list[str]) -> int:

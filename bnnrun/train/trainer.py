@@ -174,7 +174,7 @@ class Trainer:
         kind = self.dataset.kind
         return {
             "config": plain(self.config),
-            "kind": {
+            "images": {
                 "image_shape": list(kind.image_shape),
                 "classes": list(kind.classes),
                 "levels": kind.levels,
@@ -241,9 +241,9 @@ class Trainer:
         return (
             f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}  "
             f"loss {row['train_loss']:.4f}  valid {row['valid_error_pct']:5.2f} %  "
-            f"test {row['test_error_pct']:5.2f} %  lr {row['lr']:.2e}  "
-            f"{row['images_per_s']:,.0f} images/s  left {duration(left)}  "
-            f"best valid {self.best['valid_error_pct']:.2f} % (epoch {self.best['epoch']})"
+            f"test {row['test_error_pct']:5.2f} %  lr {row['lr']:.1e}  "
+            f"{row['images_per_s']:,.0f}/s  left {duration(left)}  "
+            f"best {self.best['valid_error_pct']:.2f} % at {self.best['epoch']}"
         )
 
 

@@ -1,0 +1,5 @@
+"""`python -m bnnrun` is `bnnrun`."""
+
+from bnnrun.cli.main import main
+
+main()

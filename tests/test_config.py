@@ -1,0 +1,85 @@
+"""The configuration: ranges, completeness, and that everything in conf/ composes."""
+
+import dataclasses
+import inspect
+from itertools import product
+
+import pytest
+from command import configure
+
+from bnnrun import config
+from bnnrun.cli.compose import CONF
+from bnnrun.cli.verbs import VERBS
+from bnnrun.errors import InputError
+
+SCHEMAS = [c for _, c in inspect.getmembers(config, dataclasses.is_dataclass)]
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+GROUPS = ("dataset", "arch", "binarization", "norm", "optimizer")
+CHOICES = [
+    [f"{group}={path.stem}" for path in sorted((CONF / group).glob("*.yaml"))] for group in GROUPS
+]
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.__name__)
+def test_every_setting_says_what_it_means(schema):
+    for field in dataclasses.fields(schema):
+        nested = dataclasses.is_dataclass(field.type)
+        assert nested or field.metadata.get("meaning"), f"{schema.__name__}.{field.name}"
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("verb", ["train", "bench"])
+def test_every_experiment_composes(verb, experiment):
+    configure(verb, f"experiment={experiment}")
+
+
+@pytest.mark.parametrize("choices", list(product(*CHOICES)), ids=" ".join)
+def test_every_choice_goes_with_every_other(choices):
+    typed = configure("train", *choices)
+    assert typed.dataset.name == choices[0].partition("=")[2]
+
+
+def test_a_data_set_decides_what_the_paper_fixes_for_it_and_the_user_wins():
+    typed = configure("train")
+    assert (typed.dataset.name, typed.arch.width, typed.trainer.epochs) == ("mnist", 4096, 1000)
+    assert (typed.optimizer.lr, typed.optimizer.lr_end) == (0.003, 3e-7)
+    typed = configure("train", "dataset=digits", "trainer.epochs=7", "optimizer.lr=0.5")
+    assert (typed.arch.width, typed.trainer.epochs, typed.optimizer.lr) == (512, 7, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("valid", "inside", "outside"),
+    [
+        ("[1, inf)", [1, 10**9], [0, -1, float("inf"), float("nan")]),
+        ("(0, 1]", [1e-9, 1], [0, 1.1, float("nan")]),
+        ("[0, 1)", [0, 0.999], [1, -0.1]),
+        ("", [-5.0, 0], [float("inf"), float("nan")]),
+    ],
+)
+def test_ranges(valid, inside, outside):
+    @dataclasses.dataclass
+    class Example:
+        x: float = config.setting(0.0, "an example", valid=valid)
+
+    for x in inside:
+        config.check(Example(x))
+    for x in outside:
+        with pytest.raises(InputError, match=r"^x=.*: expected a (finite )?number"):
+            config.check(Example(x))
+
+
+def test_the_first_bad_value_is_named_by_its_full_key():
+    typed = configure("train", "dataset=digits")
+    typed.optimizer.lr = -1.0
+    with pytest.raises(InputError, match=r"^optimizer\.lr=-1\.0: expected a number > 0$"):
+        config.check(typed)
+
+
+def test_plain_is_what_json_and_checkpoints_can_hold():
+    shown = config.plain(configure("train", "dataset=digits"))
+    assert shown["binarization"] == {"weights": "sign", "activations": "sign"}
+    assert shown["optimizer"]["lr"] == 0.003
+
+
+def test_every_verb_has_a_primary_configuration():
+    assert {path.stem for path in CONF.glob("*.yaml")} == {*VERBS, "run_folder"}
