@@ -6,19 +6,23 @@ Pure Python: neither torch nor a weight is needed to know a network's shapes and
 import math
 from dataclasses import dataclass
 
-from bnnrun.config import ArchConfig, MlpConfig
+from bnnrun.config import ArchConfig, ConvNetConfig, MlpConfig
 from bnnrun.data.dataset import Kind
 from bnnrun.errors import InputError
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One product with a weight matrix and what follows it: batch norm, then Sign (or scores).
+    """One product with weights and what follows it: [pooling], batch norm, then Sign (or scores).
 
     Attributes:
-        name:    such as fc1
-        inputs:  K, the length of the sums
-        outputs: N, units
+        name:    fc1, conv1, ...
+        inputs:  input features, or channels of a convolution
+        outputs: output features, or channels
+        kernel:  side of a convolution's square kernel (stride 1, padded with zeros to keep the
+                 size); 0 for a fully connected layer
+        size:    (height, width) of the convolution's output, (1, 1) of a fully connected layer
+        pool:    2x2 max-pooling of the sums, before batch norm
         last:    the output layer: its batch norm gives the scores, nothing is binarized
         dropout: share of this layer's *input* that is dropped in training
     """
@@ -26,18 +30,35 @@ class Layer:
     name: str
     inputs: int
     outputs: int
-    last: bool
-    dropout: float
+    kernel: int = 0
+    size: tuple[int, int] = (1, 1)
+    pool: bool = False
+    last: bool = False
+    dropout: float = 0.0
+
+    @property
+    def is_conv(self) -> bool:
+        return self.kernel > 0
+
+    @property
+    def taps(self) -> int:
+        """Weights of one input channel of one output channel."""
+        return max(1, self.kernel**2)
+
+    @property
+    def k(self) -> int:
+        """K, the length of the sums (away from the border of an image)."""
+        return self.inputs * self.taps
 
     @property
     def weights(self) -> int:
         """Number of weights, each one bit when packed."""
-        return self.inputs * self.outputs
+        return self.k * self.outputs
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates an image."""
-        return self.weights
+        """Multiply-accumulates an image, the taps on padding counted as the paper's code does."""
+        return self.weights * math.prod(self.size)
 
     @property
     def norm_parameters(self) -> int:
@@ -45,31 +66,61 @@ class Layer:
         return 2 * self.outputs
 
     @property
+    def activations(self) -> int:
+        """Numbers an image that the layer hands on, behind pooling."""
+        height, width = self.size
+        return self.outputs * ((height // 2) * (width // 2) if self.pool else height * width)
+
+    @property
     def c(self) -> float:
         """sqrt((fan_in + fan_out) / 1.5), the factor of the step of binary weights.
 
-        The inverse of Glorot's coefficient sqrt(1.5 / (fan_in + fan_out)) which gives gamma_k in
+        fan_in = k² C_in and fan_out = k² C_out of a convolution; pooling does not count. The
+        inverse of Glorot's coefficient sqrt(1.5 / (fan_in + fan_out)) which gives gamma_k in
         Alg. 1 its name: the authors' code divides by it.
         """
-        return math.sqrt((self.inputs + self.outputs) / 1.5)
+        return math.sqrt(self.taps * (self.inputs + self.outputs) / 1.5)
 
 
 def plan(arch: ArchConfig, kind: Kind) -> list[Layer]:
     """The layers of `arch` for images of a kind."""
+    classes = len(kind.classes)
     if isinstance(arch, MlpConfig):
-        return _plan_mlp(arch, math.prod(kind.image_shape), len(kind.classes))
-    raise InputError(f"arch={arch.name}: no builder of that name; known: mlp")
+        sizes = [math.prod(kind.image_shape), *[arch.width] * arch.depth, classes]
+        return _fully_connected(sizes, arch.dropout_input, arch.dropout_hidden)
+    if isinstance(arch, ConvNetConfig):
+        convolutions = _convolutions(arch, kind)
+        features = convolutions[-1].activations
+        return convolutions + _fully_connected([features, *arch.fc, classes], 0.0, 0.0)
+    raise InputError(f"arch={arch.name}: no builder of that name; known: mlp, convnet")
 
 
-def _plan_mlp(arch: MlpConfig, pixels: int, classes: int) -> list[Layer]:
-    sizes = [pixels, *[arch.width] * arch.depth, classes]
+def _fully_connected(sizes: list[int], first_dropout: float, dropout: float) -> list[Layer]:
     return [
         Layer(
             name=f"fc{i}",
             inputs=sizes[i - 1],
             outputs=sizes[i],
             last=i == len(sizes) - 1,
-            dropout=arch.dropout_input if i == 1 else arch.dropout_hidden,
+            dropout=first_dropout if i == 1 else dropout,
         )
         for i in range(1, len(sizes))
     ]
+
+
+def _convolutions(arch: ConvNetConfig, kind: Kind) -> list[Layer]:
+    """3x3 convolutions, each second one followed by 2x2 pooling."""
+    inputs, height, width = kind.image_shape
+    layers = []
+    for i, outputs in enumerate(arch.channels, 1):
+        pool = i % 2 == 0
+        if pool and min(height, width) < 2:
+            raise InputError(
+                f"arch.channels: {len(arch.channels)} convolutions pool images of "
+                f"{kind.image_shape[1]}x{kind.image_shape[2]} pixels away; name fewer"
+            )
+        layers.append(Layer(f"conv{i}", inputs, outputs, 3, (height, width), pool))
+        inputs = outputs
+        if pool:
+            height, width = height // 2, width // 2
+    return layers

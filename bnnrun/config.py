@@ -78,20 +78,37 @@ class Binarizer(Enum):
     """How real numbers become ±1 (Eq. 1-3)."""
 
     sign = "sign"
+    stochastic = "stochastic"
     none = "none"
+
+
+class NormKind(Enum):
+    """A batch normalization: vanilla, or shift-based (Alg. 3)."""
+
+    batch = "batch"
+    shift = "shift"
 
 
 class LrScale(Enum):
     """What the step of a binary weight is multiplied by: c = sqrt((fan_in + fan_out) / 1.5)."""
 
     c = "c"
+    c_power_of_two = "c_power_of_two"
     none = "none"
+
+
+class AdaMaxRule(Enum):
+    """Shift-based AdaMax as the paper prints it or as the Torch7 code has it."""
+
+    paper = "paper"
+    code = "code"
 
 
 class Clip(Enum):
     """Which parameters are clipped to [-1, 1] after each step."""
 
     weights = "weights"
+    all = "all"
     none = "none"
 
 
@@ -99,6 +116,7 @@ class Schedule(Enum):
     """How the learning rate falls from epoch to epoch."""
 
     geometric = "geometric"
+    halving = "halving"
     constant = "constant"
 
 
@@ -106,6 +124,14 @@ class Workload(Enum):
     """What `bench` times."""
 
     train_step = "train_step"
+
+
+class Preprocessing(Enum):
+    """How 8-bit pixels become network input; fitted on the training part."""
+
+    scale = "scale"
+    standardize = "standardize"
+    zca = "zca"
 
 
 class DataAction(Enum):
@@ -127,6 +153,7 @@ class Rates:
     """A learning rate for each optimizer."""
 
     adam: float = setting(MISSING, "with optimizer=adam", valid="(0, inf)")
+    sgd: float = setting(MISSING, "with optimizer=sgd", valid="(0, inf)")
 
 
 @dataclass
@@ -137,7 +164,13 @@ class Recipe:
     batch_size: int = setting(
         MISSING, "becomes trainer.batch_size", unit="images", valid="[2, inf)"
     )
+    halve_every: int = setting(
+        MISSING, "becomes optimizer.halve_every", unit="epochs", valid="[1, inf)"
+    )
     width: int = setting(MISSING, "becomes arch.width of arch=mlp", unit="units", valid="[1, inf)")
+    channels: list[int] = setting(
+        MISSING, "becomes arch.channels of arch=convnet", unit="channels", valid="[1, inf)"
+    )
     dropout_input: float = setting(0.0, "becomes arch.dropout_input", valid="[0, 1)")
     dropout_hidden: float = setting(0.0, "becomes arch.dropout_hidden", valid="[0, 1)")
     lr: Rates = setting(MISSING, "becomes optimizer.lr")
@@ -150,6 +183,10 @@ class DatasetConfig:
 
     name: str = setting(MISSING, "the reader in bnnrun/data")
     root: str = setting(MISSING, "folder of the data sets' files ($BNNRUN_DATA)")
+    preprocessing: Preprocessing = setting(
+        Preprocessing.scale,
+        "scale: to [-1, 1]; standardize: one mean and deviation; zca: whitened",
+    )
     recipe: Recipe = setting(MISSING, "what the paper fixes for this data set")
 
 
@@ -173,22 +210,45 @@ class MlpConfig(ArchConfig):
 
 
 @dataclass
+class ConvNetConfig(ArchConfig):
+    """3x3 convolutions, each second one pooled, then fully connected layers."""
+
+    channels: list[int] = setting(
+        MISSING, "output channels of each convolution", unit="channels", valid="[1, inf)"
+    )
+    fc: list[int] = setting(
+        MISSING, "units of each hidden fully connected layer", unit="units", valid="[1, inf)"
+    )
+
+
+@dataclass
 class BinarizationConfig:
-    """What is ±1: weights, activations, both or neither."""
+    """What is ±1: weights, activations, both or neither; evaluation always takes Sign."""
 
     weights: Binarizer = setting(MISSING, "none: real weights, neither scaled by c nor clipped")
     activations: Binarizer = setting(MISSING, "none: ReLU in place of Sign")
+    gate: bool = setting(True, "stop the gradient of activations where |a| > 1 (Eq. 4)")
 
 
 @dataclass
 class NormConfig:
-    """Batch normalization in Lasagne's form (paper §1.4, vanilla)."""
+    """Batch normalization, averaging the inverse deviation of batches as Lasagne does."""
 
-    name: str = setting(MISSING, "the layer in bnnrun/nn/norm.py")
+    name: NormKind = setting(MISSING, "batch: vanilla; shift: shift-based (Alg. 3)")
     eps: float = setting(MISSING, "added to the variance", valid="(0, inf)")
     momentum: float = setting(
         MISSING, "weight of a batch in the running statistics", valid="(0, 1]"
     )
+
+
+@dataclass
+class ShiftNormConfig(NormConfig):
+    """Shift-based batch normalization; what stands behind the output layer is a choice."""
+
+    output: NormKind = setting(
+        NormKind.batch, "behind the output layer: batch as the Torch7 code, shift as the paper"
+    )
+    output_momentum: float = setting(0.1, "momentum behind the output layer", valid="(0, 1]")
 
 
 @dataclass
@@ -197,9 +257,15 @@ class OptimizerConfig:
 
     name: str = setting(MISSING, "the rule in bnnrun/train/optim.py")
     lr: float = setting(MISSING, "learning rate of the first epoch", valid="(0, inf)")
-    lr_end: float = setting(MISSING, "rate that the geometric schedule tends to", valid="(0, inf)")
-    schedule: Schedule = setting(Schedule.geometric, "how the rate falls, epoch by epoch")
+    schedule: Schedule = setting(MISSING, "how the rate falls, epoch by epoch")
+    lr_end: float = setting(1e-6, "rate that schedule=geometric tends to", valid="(0, inf)")
+    halve_every: int = setting(
+        MISSING, "interval of schedule=halving", unit="epochs", valid="[1, inf)"
+    )
     lr_scale: LrScale = setting(LrScale.c, "factor of the step of binary weights")
+    scale_gamma: bool = setting(
+        False, "step of each gamma times sqrt(channels / 1.5), as the Torch7 code on MNIST"
+    )
     clip: Clip = setting(Clip.weights, "what is clipped to [-1, 1] after the step")
 
 
@@ -210,6 +276,24 @@ class AdamConfig(OptimizerConfig):
     beta1: float = setting(0.9, "decay of the mean of gradients", valid="[0, 1)")
     beta2: float = setting(0.999, "decay of the mean of squared gradients", valid="[0, 1)")
     eps: float = setting(1e-8, "added to the root of the uncorrected mean square", valid="(0, inf)")
+
+
+@dataclass
+class ShiftAdaMaxConfig(OptimizerConfig):
+    """Shift-based AdaMax (arXiv Alg. 4, NIPS Alg. 2)."""
+
+    rule: AdaMaxRule = setting(
+        AdaMaxRule.paper, "paper: the printed rule; code: the Torch7 code's, whose v never decays"
+    )
+    beta1: float = setting(MISSING, "decay of the mean of gradients", valid="[0, 1)")
+    beta2: float = setting(MISSING, "decay of the largest gradient", valid="[0, 1)")
+
+
+@dataclass
+class SgdConfig(OptimizerConfig):
+    """Gradient descent with momentum."""
+
+    momentum: float = setting(0.9, "decay of the sum of gradients", valid="[0, 1)")
 
 
 @dataclass

@@ -37,9 +37,10 @@ def record(seed=0, value=1.5, created="2026-01-02T03:04:05+00:00", **changes) ->
 
 
 def test_a_record_comes_back_as_it_was(tmp_path):
-    path = records.write(record(), tmp_path)
+    written = record()
+    path = records.write(written, tmp_path)
     assert path.parent == tmp_path / "runs"
-    assert records.read(path) == record()
+    assert records.read(path) == written
 
 
 def test_a_record_says_what_it_was_measured_with(tmp_path):

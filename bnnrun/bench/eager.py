@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from bnnrun.config import AdamConfig
+from bnnrun.config import AdamConfig, Binarizer
 from bnnrun.nn.losses import squared_hinge
 from bnnrun.nn.models import Network
 
@@ -38,12 +38,10 @@ class EagerStep:
         self.network = copy.deepcopy(network)
         self.eps = network.blocks[0].norm.eps
         groups, self.clipped = [], []
-        for group, block in zip(optimizer.param_groups[::2], self.network.blocks, strict=True):
-            weight, norm = block.product.weight, block.norm
-            groups.append({"params": [weight], "lr": config.lr * group["scale"]})
-            groups.append({"params": [norm.gamma, norm.beta], "lr": config.lr})
+        for group, p in zip(optimizer.param_groups, self.network.parameters(), strict=True):
+            groups.append({"params": [p], "lr": config.lr * group["scale"]})
             if group["clip"]:
-                self.clipped.append(weight)
+                self.clipped.append(p)
         # torch adds eps to the corrected root; so divided, the first steps are the same.
         eps = config.eps / math.sqrt(1 - config.beta2)
         self.adam = torch.optim.Adam(
@@ -53,17 +51,22 @@ class EagerStep:
     def gradients(self, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The loss; its gradients are left in the parameters."""
         self.adam.zero_grad(set_to_none=True)
-        a = (2 * pixels.float() / self.network.levels - 1).flatten(1)
+        a = self.network.input(pixels)
         for block in self.network.blocks:
             if block.layer.dropout > 0:
                 a = F.dropout(a, block.layer.dropout)
             weight = block.product.weight
-            s = F.linear(a, _Sign.apply(weight, False) if block.product.binary else weight)
+            w = _Sign.apply(weight, False) if block.product.binary else weight
+            if block.layer.is_conv:
+                s = F.conv2d(a, w, padding=1)
+                s = F.max_pool2d(s, 2) if block.layer.pool else s
+            else:
+                s = F.linear(a.flatten(1), w)
             y = F.batch_norm(s, None, None, block.norm.gamma, block.norm.beta, True, 0.0, self.eps)
             if block.layer.last:
                 a = y
             else:
-                a = _Sign.apply(y, True) if block.binary_activations else F.relu(y)
+                a = F.relu(y) if block.activations is Binarizer.none else _Sign.apply(y, True)
         loss = squared_hinge(a, labels)
         loss.backward()
         return loss.detach()

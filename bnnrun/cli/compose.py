@@ -37,8 +37,15 @@ def register_schemas() -> None:
     store = ConfigStore.instance()
     for verb in VERBS.values():
         store.store(group="schema", name=verb.name, node=verb.schema, package="_global_")
-    store.store(group="schema/arch", name="mlp", node=config.MlpConfig)
-    store.store(group="schema/optimizer", name="adam", node=config.AdamConfig)
+    for group, name, node in (
+        ("arch", "mlp", config.MlpConfig),
+        ("arch", "convnet", config.ConvNetConfig),
+        ("norm", "shift", config.ShiftNormConfig),
+        ("optimizer", "adam", config.AdamConfig),
+        ("optimizer", "sgd", config.SgdConfig),
+        ("optimizer", "shift_adamax", config.ShiftAdaMaxConfig),
+    ):
+        store.store(group=f"schema/{group}", name=name, node=node)
 
 
 @contextmanager

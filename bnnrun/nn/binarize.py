@@ -1,4 +1,4 @@
-"""Binarization: Sign and its straight-through estimators (paper §1.1 and §1.3, Eq. 1-5)."""
+"""Binarization and its straight-through estimators (paper §1.1 and §1.3, Eq. 1-5)."""
 
 from typing import Any
 
@@ -13,43 +13,55 @@ def sign(r: torch.Tensor) -> torch.Tensor:
     return torch.where(r >= 0, 1.0, -1.0).to(r.dtype)
 
 
-class SignActivation(torch.autograd.Function):
-    """q = Sign(r) forward (Eq. 1); g_r = g_q * 1[|r| <= 1] backward (Eq. 4).
+def stochastic_sign(r: torch.Tensor) -> torch.Tensor:
+    """+1 with probability clip((r + 1) / 2, 0, 1), the hard sigmoid of r, else -1 (Eq. 2-3)."""
+    return sign((r + 1) / 2 - torch.rand_like(r))
 
-    The gate is the derivative of Htanh(r) = clip(r, -1, 1), inclusive at ±1 (Eq. 5).
+
+class SignActivation(torch.autograd.Function):
+    """q = Sign(r) forward (Eq. 1), or drawn (Eq. 2); g_r = g_q * 1[|r| <= 1] backward (Eq. 4).
+
+    The gate is the derivative of Htanh(r) = clip(r, -1, 1), inclusive at ±1 (Eq. 5), and the same
+    for both forward forms.
     """
 
     @staticmethod
-    def forward(r: torch.Tensor) -> torch.Tensor:
-        return sign(r)
+    def forward(r: torch.Tensor, stochastic: bool, gated: bool) -> torch.Tensor:
+        return stochastic_sign(r) if stochastic else sign(r)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-        (r,) = inputs
-        ctx.save_for_backward(r.abs() <= 1)
+    def setup_context(
+        ctx: Any, inputs: tuple[torch.Tensor, bool, bool], output: torch.Tensor
+    ) -> None:
+        r, _, gated = inputs
+        ctx.gated = gated
+        if gated:
+            ctx.save_for_backward(r.abs() > 1)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> torch.Tensor:
-        (open_,) = ctx.saved_tensors
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         g_q = grad_outputs[0]
-        return g_q.masked_fill(~open_, 0)
+        if not ctx.gated:
+            return g_q, None, None
+        (closed,) = ctx.saved_tensors
+        return g_q.masked_fill(closed, 0), None, None
 
 
 class SignWeight(torch.autograd.Function):
-    """W^b = Sign(W) forward; g_W = g_{W^b} backward, unchanged (Alg. 1).
+    """W^b = Sign(W) forward, or drawn (Eq. 2); g_W = g_{W^b} backward, unchanged (Alg. 1).
 
     No gate: the clip keeps |W| <= 1, where an inclusive gate is open. An exclusive one would
     freeze each weight that the clip has put at exactly ±1.
     """
 
     @staticmethod
-    def forward(w: torch.Tensor) -> torch.Tensor:
-        return sign(w)
+    def forward(w: torch.Tensor, stochastic: bool) -> torch.Tensor:
+        return stochastic_sign(w) if stochastic else sign(w)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[torch.Tensor, bool], output: torch.Tensor) -> None:
         pass
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> torch.Tensor:
-        return grad_outputs[0]
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return grad_outputs[0], None

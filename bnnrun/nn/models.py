@@ -9,48 +9,100 @@ from torch import nn
 from bnnrun.architecture import Layer, plan
 from bnnrun.config import ArchConfig, BinarizationConfig, Binarizer, NormConfig
 from bnnrun.data.dataset import Kind
+from bnnrun.data.preprocess import Input
 from bnnrun.nn.binarize import SignActivation, sign
-from bnnrun.nn.layers import BinaryLinear, RealLinear
-from bnnrun.nn.norm import BatchNorm
+from bnnrun.nn.layers import BinaryProduct, RealProduct
+from bnnrun.nn.norm import make_norm
+
+
+class InputScale(nn.Module):
+    """8-bit pixels to network input: (p·x + q) / d, then whitened where the input is.
+
+    Its numbers are part of the network's state: a checkpoint needs no training images to run.
+    """
+
+    p: torch.Tensor
+    q: torch.Tensor
+    d: torch.Tensor
+    zca_mean: torch.Tensor | None
+    zca_matrix: torch.Tensor | None
+
+    def __init__(self, given: Input) -> None:
+        super().__init__()
+        for name in ("p", "q", "d"):
+            self.register_buffer(name, torch.tensor(getattr(given, name), dtype=torch.float64))
+        for name in ("zca_mean", "zca_matrix"):
+            array = getattr(given, name)
+            self.register_buffer(name, None if array is None else torch.from_numpy(array))
+
+    def forward(self, x: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Pixels (B, C, H, W) uint8 to input of the same shape."""
+        a = (self.p.to(dtype) * x.to(dtype) + self.q.to(dtype)) / self.d.to(dtype)
+        if self.zca_mean is None or self.zca_matrix is None:
+            return a
+        whitened = (a.flatten(1) - self.zca_mean.to(dtype)) @ self.zca_matrix.to(dtype)
+        return whitened.view_as(a)
+
+    def product(self, x: torch.Tensor, layer: BinaryProduct | RealProduct) -> torch.Tensor:
+        """The first layer's sums in evaluation, float64.
+
+        Of an affine input they are (p · product(x) + q · product(1)) / d: both products are of
+        whole numbers with ±1 and exact, and what padding adds (nothing) stays right at borders.
+        """
+        if self.zca_matrix is not None or not layer.binary:
+            return layer.evaluate(self(x, torch.float64))
+        sums = layer.evaluate(x.float()).double()
+        ones = layer.evaluate(torch.ones_like(x[:1], dtype=torch.float32)).double()
+        return (self.p * sums + self.q * ones) / self.d
 
 
 class Block(nn.Module):
-    """[dropout] -> product -> batch norm -> Sign or ReLU (nothing in the output layer)."""
+    """[dropout] -> product -> [pooling] -> batch norm -> Sign or ReLU (none in the output layer).
+
+    Pooling comes before batch norm and Sign: the maximum of ±1 would nearly always be +1.
+    """
 
     def __init__(self, layer: Layer, binarization: BinarizationConfig, norm: NormConfig) -> None:
         super().__init__()
         self.layer = layer
-        binary_weights = binarization.weights is not Binarizer.none
-        self.product = BinaryLinear(layer) if binary_weights else RealLinear(layer)
-        self.norm = BatchNorm(layer.outputs, norm)
-        self.binary_activations = binarization.activations is not Binarizer.none
+        weights, self.activations = binarization.weights, binarization.activations
+        self.gated = binarization.gate
+        self.product = (
+            RealProduct(layer)
+            if weights is Binarizer.none
+            else BinaryProduct(layer, stochastic=weights is Binarizer.stochastic)
+        )
+        self.norm = make_norm(layer.outputs, norm, layer.last)
 
     def forward(self, a: torch.Tensor) -> torch.Tensor:
         """Training: statistics of the batch, a graph for the gradient."""
         if self.layer.dropout > 0:
             a = F.dropout(a, self.layer.dropout)
-        y: torch.Tensor = self.norm(self.product(a))
+        y: torch.Tensor = self.norm(self._pool(self.product(a)))
         if self.layer.last:
             return y
-        return SignActivation.apply(y) if self.binary_activations else F.relu(y)
+        if self.activations is Binarizer.none:
+            return F.relu(y)
+        drawn = self.activations is Binarizer.stochastic
+        return cast(torch.Tensor, SignActivation.apply(y, drawn, self.gated))
 
-    def evaluate(self, a: torch.Tensor, divisor: int = 1) -> torch.Tensor:
-        """Evaluation: running statistics, no dropout; s is the product over `divisor`.
+    def normalize(self, s: torch.Tensor) -> torch.Tensor:
+        """Evaluation, from sums to what Sign or argmax sees: running statistics, float64."""
+        return self.norm.evaluate(self._pool(s))
 
-        `a` holds whole numbers in a binary network, so that the sums are exact; batch norm is
-        float64. Returns float32 activations, or float64 scores from the output layer.
-        """
-        y = self.norm.evaluate(self.product.evaluate(a).double() / divisor)
-        if self.layer.last:
-            return y
-        return (sign(y) if self.binary_activations else F.relu(y)).float()
+    def activate(self, y: torch.Tensor) -> torch.Tensor:
+        """Evaluation, the activations of a hidden layer, float32; never drawn."""
+        return (F.relu(y) if self.activations is Binarizer.none else sign(y)).float()
+
+    def _pool(self, s: torch.Tensor) -> torch.Tensor:
+        return F.max_pool2d(s, 2) if self.layer.pool else s
 
 
 class Network(nn.Module):
     """A classifier of 8-bit images.
 
     Shapes:
-        x: (B, channels, height, width) uint8 in [0, levels]
+        x: (B, channels, height, width) uint8
         returns (B, classes) scores; the largest is the answer
     """
 
@@ -60,9 +112,10 @@ class Network(nn.Module):
         binarization: BinarizationConfig,
         norm: NormConfig,
         kind: Kind,
+        given: Input,
     ) -> None:
         super().__init__()
-        self.levels = kind.levels
+        self.input = InputScale(given)
         self.stack = nn.ModuleList(Block(layer, binarization, norm) for layer in plan(arch, kind))
 
     @property
@@ -71,20 +124,24 @@ class Network(nn.Module):
         return cast(tuple[Block, ...], tuple(self.stack))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Scores in training, float32; the input is scaled to 2x/levels - 1."""
-        a = (2 * x.float() / self.levels - 1).flatten(1)
+        """Scores in training, float32."""
+        a = self.input(x)
         for block in self.blocks:
-            a = block(a)
+            a = cast(torch.Tensor, block(a))
         return a
 
     @torch.no_grad()
-    def evaluate(self, x: torch.Tensor) -> torch.Tensor:
-        """Scores in evaluation, float64; of a binary network the same whatever the batch.
+    def evaluate(self, x: torch.Tensor) -> tuple[torch.Tensor, list[float]]:
+        """(scores in evaluation, float64; share of closed gates, |y| > 1, of each hidden layer).
 
-        The first layer multiplies the whole numbers 2x - levels and divides its exact sums by
-        levels: the same product without rounding.
+        There is no dropout and nothing is drawn; in a binary network every sum is a whole number
+        and exact, so the scores are the same whatever the batch.
         """
-        a = (2 * x.float() - self.levels).flatten(1)
+        closed, a = [], x
         for i, block in enumerate(self.blocks):
-            a = block.evaluate(a, divisor=self.levels if i == 0 else 1)
-        return a
+            s = block.product.evaluate(a) if i else self.input.product(x, block.product)
+            y: torch.Tensor = block.normalize(s)
+            if not block.layer.last:
+                closed.append((y.abs() > 1).double().mean().item())
+                a = block.activate(y)
+        return y, closed

@@ -1,5 +1,6 @@
 """`bnnrun train`: data, trainer, record."""
 
+import numba
 import numpy as np
 import torch
 
@@ -31,7 +32,9 @@ def train(config: TrainConfig, run: Run) -> list[Record]:
 
 def select_device(device: Device, threads: int) -> torch.device:
     """The torch device of a choice, with the number of processor threads set."""
-    torch.set_num_threads(threads or machine.cores())
+    threads = threads or machine.cores()
+    torch.set_num_threads(threads)
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     if device is Device.cuda and not torch.cuda.is_available():
         raise InputError(
             "device=cuda: PyTorch sees no CUDA device here; `bnnrun doctor` says why, "

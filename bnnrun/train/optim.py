@@ -1,30 +1,39 @@
 """The steps of the parameters (Alg. 1, "Update": propose, scale by c, clip)."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, overload
 
+import numpy as np
 import torch
 
-from bnnrun.config import AdamConfig, Clip, LrScale, OptimizerConfig
+from bnnrun.config import (
+    AdaMaxRule,
+    AdamConfig,
+    Clip,
+    LrScale,
+    OptimizerConfig,
+    SgdConfig,
+    ShiftAdaMaxConfig,
+)
 from bnnrun.errors import InputError
 from bnnrun.nn.models import Network
+from bnnrun.nn.norm import ap2
+from bnnrun.train.fused import adam_update
+
+# Torch7's constant, added to v so that parameters without gradient divide by something.
+TORCH7_EPS = 2.0**-27
 
 
-class Adam(torch.optim.Optimizer):
-    """Adam in Lasagne's form, with the step of binary weights scaled and clipped.
+class Rule(torch.optim.Optimizer, ABC):
+    """w <- clip(w - scale · step), where a subclass says what the step is.
 
-        m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g²
-        w <- w - scale · lr · sqrt(1 - b2^t) / (1 - b1^t) · m / (sqrt(v) + eps)
-        w <- clip(w, -1, 1) where `clip`
-
-    eps joins the *uncorrected* root; torch.optim.Adam adds it to the corrected one. It matters
-    where gradients come near eps, as they do late in training behind a saturated hinge.
+    A group holds the parameters that share `scale` (c of a binary layer) and `clip`.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], config: AdamConfig) -> None:
-        super().__init__(groups, {"lr": config.lr, "scale": 1.0, "clip": False})
-        self.beta1, self.beta2, self.eps = config.beta1, config.beta2, config.eps
+    def __init__(self, groups: list[dict[str, Any]], lr: float) -> None:
+        super().__init__(groups, {"lr": lr, "scale": 1.0, "clip": False})
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -37,29 +46,134 @@ class Adam(torch.optim.Optimizer):
         for group in self.param_groups:
             for w in group["params"]:
                 state = self.state[w]
-                if not state:
-                    state["t"] = 0
-                    state["m"], state["v"] = torch.zeros_like(w), torch.zeros_like(w)
-                state["t"] += 1
-                m, v, t = state["m"], state["v"], state["t"]
-                m.lerp_(w.grad, 1 - self.beta1)
-                v.mul_(self.beta2).addcmul_(w.grad, w.grad, value=1 - self.beta2)
-                rate = group["lr"] * math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t)
-                w.addcdiv_(m, v.sqrt().add_(self.eps), value=-rate * group["scale"])
-                if group["clip"]:
-                    w.clamp_(-1, 1)
+                state["t"] = state.get("t", 0) + 1
+                self.update(w, state, group)
         return None
 
+    def update(self, w: torch.Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        """Move one parameter by its scaled step, and clip it."""
+        assert w.grad is not None
+        w.sub_(self.propose(state, w.grad, group["lr"]), alpha=group["scale"])
+        if group["clip"]:
+            w.clamp_(-1, 1)
 
-def make_optimizer(network: Network, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """The optimizer of a configuration: one group a tensor, as c differs from layer to layer."""
-    groups = []
-    for block in network.blocks:
-        binary = block.product.binary
-        scale = block.layer.c if binary and config.lr_scale is LrScale.c else 1.0
-        clip = binary and config.clip is Clip.weights
-        groups.append({"params": [block.product.weight], "scale": scale, "clip": clip})
-        groups.append({"params": [block.norm.gamma, block.norm.beta]})
+    @abstractmethod
+    def propose(self, state: dict[str, Any], g: torch.Tensor, lr: float) -> torch.Tensor:
+        """The unscaled step at time state["t"] (from 1) for the gradient `g`."""
+
+
+def _slot(state: dict[str, Any], name: str, like: torch.Tensor) -> torch.Tensor:
+    """A tensor of the state, zero at first."""
+    if name not in state:
+        state[name] = torch.zeros_like(like, memory_format=torch.preserve_format)
+    tensor: torch.Tensor = state[name]
+    return tensor
+
+
+class Adam(Rule):
+    """Adam in Lasagne's form.
+
+        m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g²
+        step = lr · sqrt(1 - b2^t) / (1 - b1^t) · m / (sqrt(v) + eps)
+
+    eps joins the *uncorrected* root; torch.optim.Adam adds it to the corrected one. It matters
+    where gradients come near eps, as they do late in training behind a saturated hinge.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], config: AdamConfig) -> None:
+        super().__init__(groups, config.lr)
+        self.beta1, self.beta2, self.eps = config.beta1, config.beta2, config.eps
+
+    def propose(self, state: dict[str, Any], g: torch.Tensor, lr: float) -> torch.Tensor:
+        m, v = _slot(state, "m", g), _slot(state, "v", g)
+        m.lerp_(g, 1 - self.beta1)
+        v.mul_(self.beta2).addcmul_(g, g, value=1 - self.beta2)
+        return m.div(v.sqrt().add_(self.eps)).mul_(self._rate(state["t"], lr))
+
+    def update(self, w: torch.Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        """The same step; on the processor in one pass over memory."""
+        assert w.grad is not None
+        flat = (w.detach(), w.grad, _slot(state, "m", w), _slot(state, "v", w))
+        if not all(t.device.type == "cpu" and t.dtype == torch.float32 and t.is_contiguous()
+                   for t in flat):  # fmt: skip
+            super().update(w, state, group)
+            return
+        step = group["scale"] * self._rate(state["t"], group["lr"])
+        b1, b2 = self.beta1, self.beta2
+        constants = np.array([b1, 1 - b1, b2, 1 - b2, step, self.eps], np.float32)
+        adam_update(*(t.view(-1).numpy() for t in flat), constants, group["clip"])
+
+    def _rate(self, t: int, lr: float) -> float:
+        return lr * math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t)
+
+
+class ShiftAdaMax(Rule):
+    """Shift-based AdaMax (arXiv Alg. 4, NIPS Alg. 2), every product one by a power of two.
+
+        m <- b1 m + (1 - b1) g;  v <- max(b2 v, |g|)
+        paper: step = AP2(lr / (1 - b1^t)) · m · AP2(1 / v)
+        code:  v <- AP2(v) + 2^-27;  step = AP2(lr / (1 - b1^t)) · m / v
+
+    The box prints 1 - b1 for the correction 1 - b1^t. The code writes AP2(v) back, so that its v
+    never decays: AP2(0.999 · 2^k) = 2^k. Neither quantizes m.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], config: ShiftAdaMaxConfig) -> None:
+        super().__init__(groups, config.lr)
+        self.beta1, self.beta2, self.rule = config.beta1, config.beta2, config.rule
+
+    def propose(self, state: dict[str, Any], g: torch.Tensor, lr: float) -> torch.Tensor:
+        m, v = _slot(state, "m", g), _slot(state, "v", g)
+        m.lerp_(g, 1 - self.beta1)
+        torch.maximum(v.mul_(self.beta2), g.abs(), out=v)
+        rate = ap2(torch.tensor(lr / (1 - self.beta1 ** state["t"]), dtype=torch.float64)).item()
+        if self.rule is AdaMaxRule.code:
+            v.copy_(ap2(v)).add_(TORCH7_EPS)
+            return m.div(v).mul_(rate)
+        # Where no gradient ever came, v = 0 = m and the step is 0.
+        return m.mul(ap2(v.reciprocal().masked_fill_(v == 0, 0))).mul_(rate)
+
+
+class Sgd(Rule):
+    """Gradient descent with momentum: u <- momentum · u + g; step = lr · u."""
+
+    def __init__(self, groups: list[dict[str, Any]], config: SgdConfig) -> None:
+        super().__init__(groups, config.lr)
+        self.momentum = config.momentum
+
+    def propose(self, state: dict[str, Any], g: torch.Tensor, lr: float) -> torch.Tensor:
+        return _slot(state, "u", g).mul_(self.momentum).add_(g).mul(lr)
+
+
+def make_optimizer(network: Network, config: OptimizerConfig) -> Rule:
+    """The optimizer of a configuration, over the groups of `parameter_groups`."""
+    groups = parameter_groups(network, config)
     if isinstance(config, AdamConfig):
         return Adam(groups, config)
-    raise InputError(f"optimizer={config.name}: no rule of that name; known: adam")
+    if isinstance(config, ShiftAdaMaxConfig):
+        return ShiftAdaMax(groups, config)
+    if isinstance(config, SgdConfig):
+        return Sgd(groups, config)
+    raise InputError(f"optimizer={config.name}: no rule of that name; known: adam, sgd, "
+                     "shift_adamax")  # fmt: skip
+
+
+def parameter_groups(network: Network, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """Three groups a block: weights (scaled by c where binary), gamma, beta."""
+    groups: list[dict[str, Any]] = []
+    for block in network.blocks:
+        binary, norm = block.product.binary, block.norm
+        scale = 1.0
+        if binary and config.lr_scale is not LrScale.none:
+            scale = block.layer.c
+            if config.lr_scale is LrScale.c_power_of_two:
+                scale = ap2(torch.tensor(scale, dtype=torch.float64)).item()
+        clip_weights = config.clip is Clip.all or (binary and config.clip is Clip.weights)
+        clip_rest = config.clip is Clip.all
+        of_gamma = math.sqrt(block.layer.outputs / 1.5) if config.scale_gamma else 1.0
+        groups += [
+            {"params": [block.product.weight], "scale": scale, "clip": clip_weights},
+            {"params": [norm.gamma], "scale": of_gamma, "clip": clip_rest},
+            {"params": [norm.beta], "scale": 1.0, "clip": clip_rest},
+        ]
+    return groups

@@ -12,6 +12,7 @@ import torch
 
 from bnnrun.config import NetworkConfig, plain
 from bnnrun.data.dataset import Dataset, Images
+from bnnrun.data.preprocess import fit
 from bnnrun.errors import InputError, RunError, Stopped
 from bnnrun.files import write_text
 from bnnrun.nn.losses import squared_hinge
@@ -29,7 +30,8 @@ PLACES = ("device", "threads", "results_dir", "resume", "debug", "cell", "datase
 def make_network(config: NetworkConfig, dataset: Dataset) -> Network:
     """The network of a configuration with its initial weights, drawn from (seed, epoch 0)."""
     torch.manual_seed(_stream(config.seed, 0))
-    return Network(config.arch, config.binarization, config.norm, dataset.kind)
+    given = fit(config.dataset.preprocessing, dataset.train, dataset.kind.levels)
+    return Network(config.arch, config.binarization, config.norm, dataset.kind, given)
 
 
 def _stream(seed: int, epoch: int) -> int:
@@ -73,6 +75,7 @@ class Trainer:
         self.labels = torch.from_numpy(dataset.train.labels.astype(np.int64)).to(device)
         self.epoch, self.step = 0, 0
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self.signs = self._signs()  # of the weights when the running epoch began
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
         self.time_s = 0.0  # wall time of the epochs done and of the steps since
@@ -91,6 +94,7 @@ class Trainer:
         if self.step == 0:
             torch.manual_seed(_stream(self.config.seed, number))
             self.loss_sum.zero_()
+            self.signs = self._signs()
             self.epoch_time_s = 0.0
         order = np.random.default_rng([self.config.seed, number]).permutation(len(self.labels))
         indices = torch.from_numpy(order).to(self.device)
@@ -132,8 +136,8 @@ class Trainer:
                 f"{self.folder / checkpoint.STATE}. Try a lower optimizer.lr"
             )
         began = time.perf_counter()
-        valid_loss, valid_errors = self.evaluate(self.dataset.valid)
-        _, test_errors = self.evaluate(self.dataset.test)
+        valid_loss, valid_errors, closed = self.evaluate(self.dataset.valid)
+        _, test_errors, _ = self.evaluate(self.dataset.test)
         evaluation_s = time.perf_counter() - began
         row = {
             "epoch": self.epoch,
@@ -142,6 +146,11 @@ class Trainer:
             "valid_loss": valid_loss,
             "valid_error_pct": 100 * valid_errors / len(self.dataset.valid),
             "test_error_pct": 100 * test_errors / len(self.dataset.test),
+            "flipped_pct": self._flipped_pct(),
+            **{
+                f"closed_{block.layer.name}_pct": 100 * share
+                for block, share in zip(self.network.blocks, closed, strict=False)
+            },
             "images_per_s": self.steps * self.batch_size / self.epoch_time_s,
             "train_s": self.epoch_time_s,
             "evaluation_s": evaluation_s,
@@ -159,16 +168,30 @@ class Trainer:
         self._write_metrics()
         self.display.line(self._line(row))
 
-    def evaluate(self, images: Images) -> tuple[float, int]:
-        """(mean squared hinge, number of wrong answers) over `images`."""
+    def evaluate(self, images: Images) -> tuple[float, int, list[float]]:
+        """(mean squared hinge, wrong answers, share of closed gates a hidden layer) of `images`."""
         loss, wrong = 0.0, 0
+        closed = np.zeros(len(self.network.blocks) - 1)
         for start in range(0, len(images), self.config.trainer.eval_batch_size):
             part = images.take(slice(start, start + self.config.trainer.eval_batch_size))
-            scores = self.network.evaluate(torch.from_numpy(part.pixels.copy()).to(self.device))
+            pixels = torch.from_numpy(part.pixels.copy()).to(self.device)
+            scores, shares = self.network.evaluate(pixels)
             labels = torch.from_numpy(part.labels.astype(np.int64)).to(self.device)
             loss += squared_hinge(scores, labels).item() * len(part)
             wrong += int((scores.argmax(1) != labels).sum().item())
-        return loss / len(images), wrong
+            closed += np.array(shares) * len(part)
+        return loss / len(images), wrong, list(closed / len(images))
+
+    def _signs(self) -> list[torch.Tensor]:
+        """Which binary weights are +1; real weights are not asked."""
+        products = (block.product for block in self.network.blocks)
+        return [p.weight.detach() >= 0 for p in products if p.binary]
+
+    def _flipped_pct(self) -> float:
+        """Share of binary weights whose sign differs from when the epoch began."""
+        pairs = list(zip(self.signs, self._signs(), strict=True))
+        flipped = sum(int((then != now).sum().item()) for then, now in pairs)
+        return 100 * flipped / max(1, sum(now.numel() for _, now in pairs))
 
     def _header(self) -> dict[str, Any]:
         kind = self.dataset.kind
@@ -199,6 +222,7 @@ class Trainer:
                 "time_s": self.time_s,
                 "epoch_time_s": self.epoch_time_s,
                 "generators": generators,
+                "signs": self.signs if self.step else [],
                 "history": self.history,
                 "best": self.best,
                 "network": self.network.state_dict(),
@@ -220,6 +244,7 @@ class Trainer:
         self.loss_sum.fill_(state["loss_sum"])
         self.time_s, self.epoch_time_s = state["time_s"], state["epoch_time_s"]
         self.history, self.best = state["history"], state["best"]
+        self.signs = [signs.to(self.device) for signs in state["signs"]]
         if "cpu" in state["generators"]:
             torch.set_rng_state(state["generators"]["cpu"])
         if "cuda" in state["generators"] and self.device.type == "cuda":
@@ -242,6 +267,7 @@ class Trainer:
             f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}  "
             f"loss {row['train_loss']:.4f}  valid {row['valid_error_pct']:5.2f} %  "
             f"test {row['test_error_pct']:5.2f} %  lr {row['lr']:.1e}  "
+            f"flips {row['flipped_pct']:.2f} %  "
             f"{row['images_per_s']:,.0f}/s  left {duration(left)}  "
             f"best {self.best['valid_error_pct']:.2f} % at {self.best['epoch']}"
         )
