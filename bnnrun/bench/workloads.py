@@ -76,7 +76,7 @@ def _train_step(config: BenchConfig, run: Run, device: torch.device) -> list[Com
     """Our step and plain PyTorch's, from the same weights, on the same minibatch."""
     if not isinstance(config.optimizer, AdamConfig):
         raise InputError(f"optimizer={config.optimizer.name}: the competitor has only adam")
-    dataset = load(config.dataset.name, config.dataset.root)
+    dataset = load(config.dataset)
     trainer = Trainer(config, dataset, device, run.folder)
     eager = EagerStep(trainer.network, trainer.optimizer, config.optimizer)
     batch = slice(config.trainer.batch_size)

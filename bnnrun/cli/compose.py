@@ -38,6 +38,8 @@ def register_schemas() -> None:
     for verb in VERBS.values():
         store.store(group="schema", name=verb.name, node=verb.schema, package="_global_")
     store.store(group="schema/arch", name="mlp", node=config.MlpConfig)
+    store.store(group="schema/dataset", name="svhn", node=config.SvhnConfig)
+    store.store(group="schema/dataset", name="folder", node=config.FolderConfig)
     store.store(group="schema/optimizer", name="adam", node=config.AdamConfig)
 
 

@@ -10,7 +10,7 @@ from bnnrun.table import print_table
 
 def summary(config: SummaryConfig) -> None:
     """Print a row a layer: shape, weights, real parameters, MACs, bytes packed and as float32."""
-    kind = describe(config.dataset.name)
+    kind = describe(config.dataset)
     layers = plan(config.arch, kind)
     binary = config.binarization.weights is not Binarizer.none
     columns = ["layer", "shape", "weights", "real", "MACs", "bytes, bits", "bytes, float32", "c"]

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from bnnrun import machine
-from bnnrun.config import Device, TrainConfig, plain
+from bnnrun.config import Device, Preprocessing, TrainConfig, plain
 from bnnrun.data import load
 from bnnrun.data.dataset import Dataset
 from bnnrun.errors import InputError
@@ -18,12 +18,18 @@ def train(config: TrainConfig, run: Run) -> list[Record]:
     """Train a network in `run.folder`; one record, the test error of the epoch picked."""
     device = select_device(config.device, config.threads)
     display = Display()
-    dataset = load(config.dataset.name, config.dataset.root)
+    if config.dataset.preprocessing is not Preprocessing.scale:
+        raise InputError(
+            f"dataset.preprocessing={config.dataset.preprocessing.value}: networks take scale alone"
+        )
+    dataset = load(config.dataset)
     trainer = Trainer(config, dataset, device, run.folder, display)
     if config.resume is not None:
         trainer.restore()
         display.line(f"resumed {run.folder} after epoch {trainer.epoch}")
     display.line(f"{describe(config, dataset)}; on {device}; writes {run.folder}")
+    for note in dataset.notes:
+        display.line(f"note: {note}")
     with stop_request() as stop:
         trainer.run(stop)
     return [_record(trainer, config, run, display)]
@@ -93,6 +99,8 @@ def _record(trainer: Trainer, config: TrainConfig, run: Run, display: Display) -
             "valid": len(dataset.valid),
             "test": len(dataset.test),
             "files": [vars(source) for source in dataset.sources],
+            "verified": dataset.verified,
+            "notes": list(dataset.notes),
         },
         wall_time_s=trainer.time_s,
         gpu=machine.gpu() if trainer.device.type == "cuda" else None,
