@@ -126,6 +126,14 @@ class Workload(Enum):
     train_step = "train_step"
 
 
+class Verify(Enum):
+    """What becomes of a data file that is not the published one; its form is always checked."""
+
+    strict = "strict"
+    warn = "warn"
+    off = "off"
+
+
 class Preprocessing(Enum):
     """How 8-bit pixels become network input; fitted on the training part."""
 
@@ -138,6 +146,8 @@ class DataAction(Enum):
     """What `bnnrun data` does."""
 
     status = "status"
+    verify = "verify"
+    fetch = "fetch"
 
 
 class TableFormat(Enum):
@@ -183,11 +193,56 @@ class DatasetConfig:
 
     name: str = setting(MISSING, "the reader in bnnrun/data")
     root: str = setting(MISSING, "folder of the data sets' files ($BNNRUN_DATA)")
+    validation: int = setting(
+        MISSING,
+        "training images kept for validation (svhn: of each class; folder: by valid_share)",
+        unit="images",
+        valid="[0, inf)",
+    )
+    holdout_test: int = setting(
+        0,
+        "last training images held out as the test set where the official one is absent",
+        unit="images",
+        valid="[0, inf)",
+    )
+    verify: Verify = setting(
+        Verify.strict,
+        "files that are not the published ones: strict refuses, warn tells, off reads",
+    )
     preprocessing: Preprocessing = setting(
         Preprocessing.scale,
         "scale: to [-1, 1]; standardize: one mean and deviation; zca: whitened",
     )
     recipe: Recipe = setting(MISSING, "what the paper fixes for this data set")
+
+
+@dataclass
+class SvhnConfig(DatasetConfig):
+    """SVHN, whose validation images come from two files."""
+
+    validation_extra: int = setting(
+        200,
+        "images of each class kept for validation from extra, where it is there",
+        unit="images",
+        valid="[0, inf)",
+    )
+
+
+@dataclass
+class FolderConfig(DatasetConfig):
+    """A user's own images: path/CLASS/*.png, or such folders in path/train, valid and test."""
+
+    path: str = setting("", "folder that holds one folder of images a class")
+    image_size: list[int] = setting(
+        [32, 32], "[height,width] that images are resized to", unit="pixels", valid="[1, inf)"
+    )
+    channels: int = setting(3, "1: grey, 3: RGB", valid="[1, 3]")
+    valid_share: float = setting(
+        0.1, "of each class, for validation, where there is no folder valid", valid="(0, 1)"
+    )
+    test_share: float = setting(
+        0.2, "of each class, for the test, where there is no folder test", valid="(0, 1)"
+    )
 
 
 @dataclass
@@ -322,6 +377,9 @@ class NetworkConfig:
     device: Device = setting(Device.auto, "auto: cuda where there is one, else cpu")
     threads: int = setting(0, "processor threads; 0: as many as cores", valid="[0, 4096]")
     results_dir: str = setting("results", "folder whose runs/ takes the records")
+    cell: str = setting(
+        "", "cell of the paper's tables that the run belongs to (experiments set it)"
+    )
     debug: bool = setting(False, "show the traceback of an error")
     dataset: DatasetConfig = setting(MISSING, "")
     arch: ArchConfig = setting(MISSING, "")
@@ -335,9 +393,6 @@ class NetworkConfig:
 class TrainConfig(NetworkConfig):
     """Train a network; the epoch is picked by validation error, then tested."""
 
-    cell: str = setting(
-        "", "cell of the paper's tables that the run belongs to (experiments set it)"
-    )
     resume: str | None = setting(None, "run folder to go on with, in its own configuration")
 
 
@@ -375,7 +430,11 @@ class ReportConfig:
 class DataConfig:
     """The data sets' files: which are there, whole, and where to get the others."""
 
-    action: DataAction = setting(DataAction.status, "status: list files, sizes and checksums")
+    action: DataAction = setting(
+        DataAction.status,
+        "status: which files are there; verify: their MD5 sums too; fetch: download the others",
+    )
+    sets: list[str] = setting([], "data sets: mnist, cifar10, svhn, digits; none named: all")
     root: str = setting(MISSING, "folder of the data sets' files ($BNNRUN_DATA)")
     debug: bool = setting(False, "show the traceback of an error")
 

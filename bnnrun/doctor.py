@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bnnrun import machine
 from bnnrun.config import DoctorConfig
-from bnnrun.data import READERS
+from bnnrun.data import PUBLISHED
 from bnnrun.errors import InputError
 from bnnrun.records import prepare
 from bnnrun.table import print_table
@@ -72,13 +72,12 @@ def _cupy() -> list[str]:
 
 def _data(root: str) -> list[list[str]]:
     rows = []
-    for name, reader in READERS.items():
-        missing = [f.path for f in reader.FILES if not (Path(root).expanduser() / f.path).is_file()]
+    folder = Path(root).expanduser()
+    for name, files in PUBLISHED.items():
+        missing = [f.path for f in files if not f.optional and not (folder / f.path).is_file()]
         state = "absent" if missing else "ok"
         detail = f"under {root}: no {', '.join(missing)}" if missing else f"under {root}"
-        rows.append(
-            [f"data, {name}", state, detail if reader.FILES else "bundled with scikit-learn"]
-        )
+        rows.append([f"data, {name}", state, detail if files else "bundled with scikit-learn"])
     return rows
 
 

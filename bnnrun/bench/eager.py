@@ -53,8 +53,8 @@ class EagerStep:
         self.adam.zero_grad(set_to_none=True)
         a = self.network.input(pixels)
         for block in self.network.blocks:
-            if block.layer.dropout > 0:
-                a = F.dropout(a, block.layer.dropout)
+            if block.dropout > 0:
+                a = F.dropout(a, block.dropout)
             weight = block.product.weight
             w = _Sign.apply(weight, False) if block.product.binary else weight
             if block.layer.is_conv:

@@ -76,7 +76,7 @@ def _train_step(config: BenchConfig, run: Run, device: torch.device) -> list[Com
     """Our step and plain PyTorch's, from the same weights, on the same minibatch."""
     if not isinstance(config.optimizer, AdamConfig):
         raise InputError(f"optimizer={config.optimizer.name}: the competitor has only adam")
-    dataset = load(config.dataset.name, config.dataset.root)
+    dataset = load(config.dataset)
     trainer = Trainer(config, dataset, device, run.folder)
     eager = EagerStep(trainer.network, trainer.optimizer, config.optimizer)
     batch = slice(config.trainer.batch_size)
@@ -96,17 +96,21 @@ def _train_step(config: BenchConfig, run: Run, device: torch.device) -> list[Com
 def _differs(
     trainer: Trainer, eager: EagerStep, pixels: torch.Tensor, labels: torch.Tensor
 ) -> str | None:
-    """What differs after one step of both with the same dropout; None if nothing.
+    """What differs after one step of both without dropout, whose draws differ; None if nothing.
 
     Sums of ±1 are exact, but the batch norms round in their own order, so one activation within
     rounding of zero may take the other sign: up to 1 % of a gradient's norm is let pass. The
     updates start from the same gradients and must agree to 1e-4 of their size, lr · c.
     """
     ours, theirs = list(trainer.network.parameters()), list(eager.network.parameters())
-    torch.manual_seed(0)
+    blocks = (*trainer.network.blocks, *eager.network.blocks)
+    shares = [block.dropout for block in blocks]
+    for block in blocks:
+        block.dropout = 0.0
     loss = trainer.gradients(pixels, labels).item()
-    torch.manual_seed(0)
     expected = eager.gradients(pixels, labels).item()
+    for block, share in zip(blocks, shares, strict=True):
+        block.dropout = share
     if abs(loss - expected) > 1e-2 * abs(expected):
         return f"loss {loss:.6f}, plain PyTorch's is {expected:.6f}"
     for i, (p, q) in enumerate(zip(ours, theirs, strict=True)):

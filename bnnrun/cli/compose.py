@@ -40,6 +40,8 @@ def register_schemas() -> None:
     for group, name, node in (
         ("arch", "mlp", config.MlpConfig),
         ("arch", "convnet", config.ConvNetConfig),
+        ("dataset", "svhn", config.SvhnConfig),
+        ("dataset", "folder", config.FolderConfig),
         ("norm", "shift", config.ShiftNormConfig),
         ("optimizer", "adam", config.AdamConfig),
         ("optimizer", "sgd", config.SgdConfig),

@@ -56,6 +56,7 @@ def verb_help(verb: Verb, words: list[str]) -> None:
     if verb.action:
         actions = type(getattr(typed, verb.action))
         usage += f" [{'|'.join(a.value for a in actions)}]"
+    usage += f" [{verb.words.upper()} ...]" if verb.words else ""
     usage += " [group=choice ...]" if groups else ""
     console.print(f"{usage} [key=value ...]\n", markup=False)
     if groups:
@@ -70,7 +71,8 @@ def verb_help(verb: Verb, words: list[str]) -> None:
     console.print("Keys, their values now, what they take and mean:")
     for key, field, value in config.leaves(typed):
         if not key.endswith(".name"):  # a group's choice sets it
-            console.print(f"  [cyan]{key}[/]={_show(value)}  [dim]{_expected(field, value)}[/]")
+            now, expected = escape(_show(value)), escape(_expected(field, value))
+            console.print(f"  [cyan]{key}[/]={now}  [dim]{expected}[/]")
             console.print(Padding(escape(field.metadata["meaning"]), (0, 0, 0, 6)))
     console.print("\nExamples:")
     for example in verb.examples:
@@ -104,7 +106,7 @@ def _expected(field: Any, value: Any) -> str:
         return "one of " + ", ".join(choice.value for choice in type(value))
     kind = getattr(field.type, "__name__", str(field.type).replace(" | None", " or null"))
     text = {"int": "whole number", "float": "number", "bool": "true or false", "str": "text",
-            "str or null": "text or null"}.get(kind, kind)  # fmt: skip
+            "str or null": "text or null", "list": "list [a,b]"}.get(kind, kind)  # fmt: skip
     if field.metadata.get("valid"):
         text += config.describe_interval(field.metadata["valid"]).removeprefix("a number")
     if field.metadata.get("unit"):

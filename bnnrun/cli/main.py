@@ -121,10 +121,22 @@ def _split_flags(argv: list[str]) -> tuple[Any, list[str]]:
 
 
 def _as_overrides(verb: Verb, words: list[str]) -> list[str]:
-    """A bare first word becomes the verb's action: `data status` is `data action=status`."""
-    if verb.action and words and "=" not in words[0]:
-        return [f"{verb.action}={words[0]}", *words[1:]]
-    return words
+    """The bare words of a verb that has an action, as settings.
+
+    `data verify mnist svhn` is `data action=verify "sets=['mnist','svhn']"`.
+    """
+    if not verb.action:
+        return words
+    bare = [word for word in words if "=" not in word and not word.startswith("~")]
+    others = [word for word in words if word not in bare]
+    if len(bare) > 1 and not verb.words:
+        raise InputError(f"{bare[1]!r}: expected key=value behind `bnnrun {verb.name} {bare[0]}`")
+    if bare:
+        others.append(f"{verb.action}={bare[0]}")
+    if len(bare) > 1:
+        quoted = (word.replace("\\", "\\\\").replace("'", "\\'") for word in bare[1:])
+        others.append(f"{verb.words}=[" + ",".join(f"'{word}'" for word in quoted) + "]")
+    return others
 
 
 def _resumed(words: list[str]) -> list[str]:

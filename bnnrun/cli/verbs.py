@@ -18,6 +18,7 @@ class Verb:
         is_run:   has a run folder and records: function(config, run) -> records;
                   otherwise function(config) prints what it is asked
         action:   key that a bare first word sets (`bnnrun data status`), or ""
+        words:    key that the bare words after it set (`bnnrun data verify mnist svhn`), or ""
         examples: command lines for its help
     """
 
@@ -27,6 +28,7 @@ class Verb:
     is_run: bool
     examples: tuple[str, ...]
     action: str = ""
+    words: str = ""
 
     @property
     def meaning(self) -> str:
@@ -83,8 +85,13 @@ VERBS = {
             config.DataConfig,
             "bnnrun.data.status:data",
             is_run=False,
-            examples=("bnnrun data status", "bnnrun data status root=/data"),
+            examples=(
+                "bnnrun data status",
+                "bnnrun data verify mnist cifar10 root=/data",
+                "bnnrun data fetch svhn",
+            ),
             action="action",
+            words="sets",
         ),
         Verb(
             "doctor",

@@ -1,28 +1,44 @@
 """The data sets as NumPy arrays. Nothing here imports torch."""
 
-from pathlib import Path
+import dataclasses
+import sys
 from types import ModuleType
 
-from bnnrun.data import digits, mnist
+from bnnrun.config import DatasetConfig, FolderConfig, SvhnConfig, Verify
+from bnnrun.data import cifar10, digits, folder, mnist, svhn
 from bnnrun.data.dataset import Dataset, Kind
 from bnnrun.errors import InputError, nearest
 
-READERS = {"digits": digits, "mnist": mnist}
+READERS = {"mnist": mnist, "cifar10": cifar10, "svhn": svhn, "digits": digits, "folder": folder}
+SCHEMAS = {"svhn": SvhnConfig, "folder": FolderConfig}  # the others': DatasetConfig
+# The files of each data set that is published, or bundled with a package (those have none).
+PUBLISHED = {name: READERS[name].FILES for name in ("mnist", "cifar10", "svhn", "digits")}
 
 
-def load(name: str, root: str) -> Dataset:
-    """Read a data set by name from the files under `root`; InputError where one is not whole."""
-    dataset: Dataset = _reader(name).read(Path(root).expanduser())
-    return dataset
+def load(config: DatasetConfig) -> Dataset:
+    """Read a data set; InputError where a file is absent, damaged or, by dataset.verify, altered.
+
+    What is not the published file is noted, and with verify=warn told in one line on stderr.
+    """
+    dataset: Dataset = _reader(config).read(config)
+    altered = [s for s in dataset.sources if s.published_md5 and not s.published_file]
+    if altered and config.verify is Verify.warn:
+        names = ", ".join(source.name for source in altered)
+        print(f"bnnrun: not the published file, read all the same: {names}", file=sys.stderr)
+    notes = (f"{s.name}: md5 {s.md5}, not the published {s.published_md5}" for s in altered)
+    return dataclasses.replace(dataset, notes=(*dataset.notes, *notes))
 
 
-def describe(name: str) -> Kind:
-    """Shape, classes and levels of a data set, without reading it."""
-    kind: Kind = _reader(name).KIND
+def describe(config: DatasetConfig) -> Kind:
+    """Shape, classes and levels of a data set, without reading its images."""
+    kind: Kind = _reader(config).describe(config)
     return kind
 
 
-def _reader(name: str) -> ModuleType:
+def _reader(config: DatasetConfig) -> ModuleType:
+    name = config.name
     if name not in READERS:
         raise InputError(f"dataset.name={name}: no reader of that name; {nearest(name, READERS)}")
+    if not isinstance(config, SCHEMAS.get(name, DatasetConfig)):
+        raise InputError(f"dataset.name={name}: has settings of its own; choose dataset={name}")
     return READERS[name]

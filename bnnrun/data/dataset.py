@@ -1,13 +1,14 @@
 """What every reader gives: images, labels, their split, and where they came from."""
 
-import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bnnrun.config import DatasetConfig
 from bnnrun.errors import InputError
+
+OR_HOLD_OUT = "; without it, dataset.holdout_test=N makes a test set of the last N training images"
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Images:
     """Part of a data set.
 
     Shapes:
-        pixels: (n, channels, height, width) uint8
+        pixels: (n, channels, height, width) uint8, C-contiguous
         labels: (n,) uint8
     """
 
@@ -26,17 +27,28 @@ class Images:
         return len(self.labels)
 
     def take(self, which: slice | NDArray[np.intp]) -> "Images":
-        """The images that an index selects."""
+        """The images that an index selects; a slice copies nothing."""
         return Images(self.pixels[which], self.labels[which])
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file, or a bundled array, that a data set was read from; for the record."""
+    """A file, or a bundled array, that a data set was read from; for the record.
+
+    Attributes:
+        md5:           of what was read
+        published_md5: of the published file; None where nothing is published, as of own images
+    """
 
     name: str
     size: int
     md5: str
+    published_md5: str | None
+
+    @property
+    def published_file(self) -> bool:
+        """Whether what was read is the published file."""
+        return self.md5 == self.published_md5
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,10 @@ class Dataset:
     """Images split in three.
 
     Training picks the epoch on `valid`; `test` measures the picked network and picks nothing.
+
+    Attributes:
+        notes: a line for each way in which this is not the published data set split as the
+               authors split it; records and tables show them
     """
 
     name: str
@@ -67,35 +83,60 @@ class Dataset:
     valid: Images
     test: Images
     sources: tuple[Source, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def verified(self) -> bool:
+        """Whether all that was read has its published checksum."""
+        return all(source.published_file for source in self.sources)
 
 
-@dataclass(frozen=True)
-class DataFile:
-    """A published file: its path under the data root, MD5 sum and size in bytes."""
+def split_in_order(
+    config: DatasetConfig,
+    kind: Kind,
+    images: Images,
+    test: Images | None,
+    sources: tuple[Source, ...],
+) -> Dataset:
+    """The authors' split of a training set in its published order: the last images validate.
 
-    path: str
-    md5: str
-    size: int
+    Args:
+        images: the whole training set
+        test:   the official test set; None to hold out the last dataset.holdout_test images
+    """
+    notes: tuple[str, ...] = ()
+    held_out = 0 if test is not None else config.holdout_test
+    train = len(images) - held_out - config.validation
+    check_split(config, len(images), train)
+    if test is None:
+        test, notes = images.take(slice(len(images) - held_out, None)), (holdout_note(config),)
+    return Dataset(
+        name=config.name,
+        kind=kind,
+        train=images.take(slice(train)),
+        valid=images.take(slice(train, train + config.validation)),
+        test=test,
+        sources=sources,
+        notes=notes,
+    )
 
 
-def read_verified(root: Path, file: DataFile) -> bytes:
-    """The bytes of a published file; InputError where it is absent, cut short or altered."""
-    path = root / file.path
-    try:
-        content = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+def check_split(config: DatasetConfig, total: int, train: int) -> None:
+    """InputError where the split leaves no image for training, or none for validation."""
+    if config.validation == 0:
+        raise InputError("dataset.validation=0: the epoch is picked by validation: give 1 or more")
+    if train <= 0:
+        asked = f"dataset.validation={config.validation}"
+        if config.holdout_test:
+            asked += f" and dataset.holdout_test={config.holdout_test}"
         raise InputError(
-            f"{path}: no such file; expected {file.size:,} bytes with md5 {file.md5}. Put the "
-            "published file there, or name the folder of your data: dataset.root=FOLDER"
-        ) from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    if len(content) != file.size:
-        raise InputError(
-            f"{path}: {len(content):,} bytes where the published file has {file.size:,}: "
-            "cut short or another file; fetch it again"
+            f"{asked}: leave nothing of the {total:,} training images of {config.name}; give less"
         )
-    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if md5 != file.md5:
-        raise InputError(f"{path}: altered: md5 {md5}, published {file.md5}; fetch it again")
-    return content
+
+
+def holdout_note(config: DatasetConfig) -> str:
+    """What a record says of a held-out test set."""
+    return (
+        f"test set: the last {config.holdout_test:,} images of the training file's order, "
+        "held out from train, not the official test set"
+    )

@@ -5,38 +5,44 @@ They need no download: what the demo and the tests train on. They are the test p
 """
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 
-from bnnrun.data.dataset import DataFile, Dataset, Images, Kind, Source
+from bnnrun.config import DatasetConfig, Verify
+from bnnrun.data.dataset import Dataset, Images, Kind, Source, split_in_order
+from bnnrun.data.published import DataFile, altered, refuse_holdout
+from bnnrun.errors import InputError
 
 FILES: tuple[DataFile, ...] = ()  # none under the data root
-VALID, TEST = 200, 400
+MD5 = "7696c07daa6d85010f8268703ab8b067"  # of pixels, then labels, as bytes
+TEST = 400
 KIND = Kind(image_shape=(1, 8, 8), classes=tuple("0123456789"), levels=16)
 
 
-def read(root: Path) -> Dataset:
-    """1,197 for training, 200 for validation, 400 for the test; `root` is not looked at.
+def describe(config: DatasetConfig) -> Kind:
+    """Shape, classes and levels."""
+    return KIND
+
+
+def read(config: DatasetConfig) -> Dataset:
+    """The last 400 test, the 200 (dataset.validation) before them validate, the others train.
 
     The file lists its writers one after the other, so its order is shuffled first, always alike:
     the split is part of the data set and does not follow the seed of a run.
     """
     from sklearn.datasets import load_digits
 
+    refuse_holdout(config, "has a test set")
     bunch = load_digits()
     order = np.random.default_rng(0).permutation(len(bunch.target))
-    pixels = bunch.images.astype(np.uint8)[order][:, None]
-    labels = bunch.target.astype(np.uint8)[order]
-    images = Images(np.ascontiguousarray(pixels), labels)
-    content = bunch.images.astype(np.uint8).tobytes() + bunch.target.astype(np.uint8).tobytes()
+    pixels, labels = bunch.images.astype(np.uint8), bunch.target.astype(np.uint8)
+    content = pixels.tobytes() + labels.tobytes()
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    train = len(labels) - VALID - TEST
-    return Dataset(
-        name="digits",
-        kind=KIND,
-        train=images.take(slice(train)),
-        valid=images.take(slice(train, train + VALID)),
-        test=images.take(slice(train + VALID, None)),
-        sources=(Source("sklearn.datasets.load_digits", len(content), md5),),
+    source = Source("sklearn.datasets.load_digits", len(content), md5, MD5)
+    if config.verify is Verify.strict and not source.published_file:
+        raise InputError(f"{source.name}: {altered(source)}; dataset.verify=warn reads it as it is")
+    images = Images(pixels[order][:, None], labels[order])
+    test = len(images) - TEST
+    return split_in_order(
+        config, KIND, images.take(slice(test)), images.take(slice(test, None)), (source,)
     )

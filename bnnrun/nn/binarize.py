@@ -4,13 +4,25 @@ from typing import Any
 
 import torch
 
+from bnnrun.nn.passes import sign_pass
+
 
 def sign(r: torch.Tensor) -> torch.Tensor:
     """Sign(r): +1 where r >= 0, else -1 (Eq. 1).
 
     Zero and minus zero are +1. `torch.sign` gives 0 there, a third value that no bit can hold.
     """
-    return torch.where(r >= 0, 1.0, -1.0).to(r.dtype)
+    return sign_into(r, torch.empty_like(r))
+
+
+def sign_into(r: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """Sign(r) written to `out`, which is of the same shape, strides and type."""
+    dense = r.is_contiguous() or r.is_contiguous(memory_format=torch.channels_last)
+    if r.is_cpu and r.dtype == torch.float32 and dense and r.stride() == out.stride():
+        size = (r.numel(),)
+        sign_pass(r.as_strided(size, (1,)).numpy(), out.as_strided(size, (1,)).numpy())
+        return out
+    return torch.ge(r, 0, out=out).mul_(2).sub_(1)
 
 
 def stochastic_sign(r: torch.Tensor) -> torch.Tensor:
@@ -45,23 +57,3 @@ class SignActivation(torch.autograd.Function):
             return g_q, None, None
         (closed,) = ctx.saved_tensors
         return g_q.masked_fill(closed, 0), None, None
-
-
-class SignWeight(torch.autograd.Function):
-    """W^b = Sign(W) forward, or drawn (Eq. 2); g_W = g_{W^b} backward, unchanged (Alg. 1).
-
-    No gate: the clip keeps |W| <= 1, where an inclusive gate is open. An exclusive one would
-    freeze each weight that the clip has put at exactly ±1.
-    """
-
-    @staticmethod
-    def forward(w: torch.Tensor, stochastic: bool) -> torch.Tensor:
-        return stochastic_sign(w) if stochastic else sign(w)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[torch.Tensor, bool], output: torch.Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return grad_outputs[0], None

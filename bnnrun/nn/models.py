@@ -11,7 +11,7 @@ from bnnrun.config import ArchConfig, BinarizationConfig, Binarizer, NormConfig
 from bnnrun.data.dataset import Kind
 from bnnrun.data.preprocess import Input
 from bnnrun.nn.binarize import SignActivation, sign
-from bnnrun.nn.layers import BinaryProduct, RealProduct
+from bnnrun.nn.layers import BinaryProduct, RealProduct, dropout
 from bnnrun.nn.norm import make_norm
 
 
@@ -62,9 +62,12 @@ class Block(nn.Module):
     Pooling comes before batch norm and Sign: the maximum of ±1 would nearly always be +1.
     """
 
-    def __init__(self, layer: Layer, binarization: BinarizationConfig, norm: NormConfig) -> None:
+    def __init__(
+        self, layer: Layer, binarization: BinarizationConfig, norm: NormConfig, first: bool
+    ) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer, self.dropout = layer, layer.dropout
+        self.binary_input = not first and binarization.activations is not Binarizer.none
         weights, self.activations = binarization.weights, binarization.activations
         self.gated = binarization.gate
         self.product = (
@@ -76,9 +79,10 @@ class Block(nn.Module):
 
     def forward(self, a: torch.Tensor) -> torch.Tensor:
         """Training: statistics of the batch, a graph for the gradient."""
-        if self.layer.dropout > 0:
-            a = F.dropout(a, self.layer.dropout)
-        y: torch.Tensor = self.norm(self._pool(self.product(a)))
+        if self.dropout > 0:
+            a = dropout(a, self.dropout)
+        s = self.product(a, whole=self.binary_input) if self.product.binary else self.product(a)
+        y: torch.Tensor = self.norm(self._pool(s))
         if self.layer.last:
             return y
         if self.activations is Binarizer.none:
@@ -116,7 +120,10 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.input = InputScale(given)
-        self.stack = nn.ModuleList(Block(layer, binarization, norm) for layer in plan(arch, kind))
+        self.stack = nn.ModuleList(
+            Block(layer, binarization, norm, first=i == 0)
+            for i, layer in enumerate(plan(arch, kind))
+        )
 
     @property
     def blocks(self) -> tuple[Block, ...]:
@@ -125,9 +132,9 @@ class Network(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Scores in training, float32."""
-        a = self.input(x)
+        a: torch.Tensor = self.input(x)
         for block in self.blocks:
-            a = cast(torch.Tensor, block(a))
+            a = block(a)
         return a
 
     @torch.no_grad()
@@ -137,10 +144,11 @@ class Network(nn.Module):
         There is no dropout and nothing is drawn; in a binary network every sum is a whole number
         and exact, so the scores are the same whatever the batch.
         """
-        closed, a = [], x
+        closed: list[float] = []
+        a = y = x
         for i, block in enumerate(self.blocks):
             s = block.product.evaluate(a) if i else self.input.product(x, block.product)
-            y: torch.Tensor = block.normalize(s)
+            y = block.normalize(s)
             if not block.layer.last:
                 closed.append((y.abs() > 1).double().mean().item())
                 a = block.activate(y)

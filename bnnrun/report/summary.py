@@ -10,14 +10,14 @@ from bnnrun.table import print_table
 
 def summary(config: SummaryConfig) -> None:
     """Print a row a layer: shape, weights, real parameters, MACs, bytes packed and as float32."""
-    kind = describe(config.dataset.name)
+    kind = describe(config.dataset)
     layers = plan(config.arch, kind)
     binary = config.binarization.weights is not Binarizer.none
     columns = ["layer", "shape", "weights", "real", "MACs", "bytes, bits", "bytes, float32", "c"]
     rows, total = [], [0] * 5
     for layer in layers:
         # A row of bits is padded to whole 32-bit words.
-        packed = layer.outputs * math.ceil(layer.inputs / 32) * 4 if binary else 4 * layer.weights
+        packed = layer.outputs * math.ceil(layer.k / 32) * 4 if binary else 4 * layer.weights
         counts = [layer.weights, layer.norm_parameters, layer.macs, packed, 4 * layer.weights]
         total = [a + b for a, b in zip(total, counts, strict=True)]
         rows.append(

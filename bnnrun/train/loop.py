@@ -19,12 +19,14 @@ def train(config: TrainConfig, run: Run) -> list[Record]:
     """Train a network in `run.folder`; one record, the test error of the epoch picked."""
     device = select_device(config.device, config.threads)
     display = Display()
-    dataset = load(config.dataset.name, config.dataset.root)
+    dataset = load(config.dataset)
     trainer = Trainer(config, dataset, device, run.folder, display)
     if config.resume is not None:
         trainer.restore()
         display.line(f"resumed {run.folder} after epoch {trainer.epoch}")
     display.line(f"{describe(config, dataset)}; on {device}; writes {run.folder}")
+    for note in dataset.notes:
+        display.line(f"note: {note}")
     with stop_request() as stop:
         trainer.run(stop)
     return [_record(trainer, config, run, display)]
@@ -34,7 +36,7 @@ def select_device(device: Device, threads: int) -> torch.device:
     """The torch device of a choice, with the number of processor threads set."""
     threads = threads or machine.cores()
     torch.set_num_threads(threads)
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(threads, machine.cores()))
     if device is Device.cuda and not torch.cuda.is_available():
         raise InputError(
             "device=cuda: PyTorch sees no CUDA device here; `bnnrun doctor` says why, "
@@ -96,6 +98,8 @@ def _record(trainer: Trainer, config: TrainConfig, run: Run, display: Display) -
             "valid": len(dataset.valid),
             "test": len(dataset.test),
             "files": [vars(source) for source in dataset.sources],
+            "verified": dataset.verified,
+            "notes": list(dataset.notes),
         },
         wall_time_s=trainer.time_s,
         gpu=machine.gpu() if trainer.device.type == "cuda" else None,

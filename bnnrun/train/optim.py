@@ -20,7 +20,7 @@ from bnnrun.config import (
 from bnnrun.errors import InputError
 from bnnrun.nn.models import Network
 from bnnrun.nn.norm import ap2
-from bnnrun.train.fused import adam_update
+from bnnrun.nn.passes import adam_pass
 
 # Torch7's constant, added to v so that parameters without gradient divide by something.
 TORCH7_EPS = 2.0**-27
@@ -70,6 +70,11 @@ def _slot(state: dict[str, Any], name: str, like: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
+def _is_stream(t: torch.Tensor) -> bool:
+    """Whether a pass of nn/passes.py can take the tensor's memory as it lies."""
+    return t.is_cpu and t.dtype == torch.float32 and t.is_contiguous()
+
+
 class Adam(Rule):
     """Adam in Lasagne's form.
 
@@ -93,15 +98,15 @@ class Adam(Rule):
     def update(self, w: torch.Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         """The same step; on the processor in one pass over memory."""
         assert w.grad is not None
-        flat = (w.detach(), w.grad, _slot(state, "m", w), _slot(state, "v", w))
-        if not all(t.device.type == "cpu" and t.dtype == torch.float32 and t.is_contiguous()
-                   for t in flat):  # fmt: skip
+        tensors = (w.detach(), w.grad, _slot(state, "m", w), _slot(state, "v", w))
+        if not all(map(_is_stream, tensors)):
             super().update(w, state, group)
             return
         step = group["scale"] * self._rate(state["t"], group["lr"])
         b1, b2 = self.beta1, self.beta2
         constants = np.array([b1, 1 - b1, b2, 1 - b2, step, self.eps], np.float32)
-        adam_update(*(t.view(-1).numpy() for t in flat), constants, group["clip"])
+        flat = [t.view(-1).numpy() for t in tensors]
+        adam_pass(flat[0], flat[1], flat[2], flat[3], constants, group["clip"])
 
     def _rate(self, t: int, lr: float) -> float:
         return lr * math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t)

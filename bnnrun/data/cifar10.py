@@ -1,0 +1,133 @@
+"""CIFAR-10 (Krizhevsky, 2009): 50,000 + 10,000 colour images of 32x32, from the Python batches."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnnrun.config import DatasetConfig
+from bnnrun.data.dataset import OR_HOLD_OUT, Dataset, Images, Kind, split_in_order
+from bnnrun.data.published import DataFile, check_file, holds_out_test, locate
+from bnnrun.errors import InputError
+
+TRAIN = (
+    DataFile("cifar-10-batches-py/data_batch_1", "c99cafc152244af753f735de768cd75f", 31035704),
+    DataFile("cifar-10-batches-py/data_batch_2", "d4bba439e000b95fd0a9bffe97cbabec", 31035320),
+    DataFile("cifar-10-batches-py/data_batch_3", "54ebc095f3ab1f0389bbae665268c751", 31035999),
+    DataFile("cifar-10-batches-py/data_batch_4", "634d18415352ddfa80567beed471001a", 31035696),
+    DataFile("cifar-10-batches-py/data_batch_5", "482c414d41f54cd18b22e5b47cb7c3cb", 31035623),
+)
+TEST = DataFile("cifar-10-batches-py/test_batch", "40351d587109b95175f43aff81a1287e", 31035526)
+META = DataFile("cifar-10-batches-py/batches.meta", "5ff9c542aee3614f3951f8cda6e48888", 158)
+FILES = (*TRAIN, TEST, META)
+KIND = Kind(
+    image_shape=(3, 32, 32),
+    classes=("airplane", "automobile", "bird", "cat", "deer",
+             "dog", "frog", "horse", "ship", "truck"),
+    levels=255,
+)  # fmt: skip
+
+
+def describe(config: DatasetConfig) -> Kind:
+    """Shape, classes and levels."""
+    return KIND
+
+
+def read(config: DatasetConfig) -> Dataset:
+    """The first 45,000 training images train, the last 5,000 validate, as the authors split."""
+    held_out = holds_out_test(config, [TEST])
+    sources = [check_file(config, file) for file in (*TRAIN, META)]
+    if not held_out:
+        sources.append(check_file(config, TEST, OR_HOLD_OUT))
+    _check_names(locate(config, META))
+    batches = [_read_batch(locate(config, file)) for file in TRAIN]
+    images = Images(
+        np.concatenate([batch.pixels for batch in batches]),
+        np.concatenate([batch.labels for batch in batches]),
+    )
+    del batches  # as large as the images, while the test batch is read
+    test = None if held_out else _read_batch(locate(config, TEST))
+    return split_in_order(config, KIND, images, test, tuple(sources))
+
+
+def _read_batch(path: Path) -> Images:
+    """{'data': (n, 3072) uint8, red, green, blue planes of rows; 'labels': n whole numbers}."""
+    content = unpickle(path)
+    pixels, labels = content.get("data"), content.get("labels")
+    size = int(np.prod(KIND.image_shape))
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
+        raise InputError(f"{path}: holds no 'data' of unsigned bytes; expected a CIFAR-10 batch")
+    if pixels.ndim != 2 or pixels.shape[1] != size or not len(pixels):
+        raise InputError(f"{path}: 'data' of shape {pixels.shape}, expected (images, {size})")
+    if not isinstance(labels, list) or len(labels) != len(pixels):
+        raise InputError(f"{path}: holds no list of {len(pixels):,} 'labels', one an image")
+    if not all(isinstance(label, int) and 0 <= label <= 9 for label in labels):
+        raise InputError(f"{path}: 'labels' are not all whole numbers from 0 to 9")
+    shape = (len(pixels), *KIND.image_shape)
+    return Images(np.ascontiguousarray(pixels).reshape(shape), np.array(labels, np.uint8))
+
+
+def _check_names(path: Path) -> None:
+    names = unpickle(path).get("label_names")
+    if names != list(KIND.classes):
+        raise InputError(f"{path}: 'label_names' are not {', '.join(KIND.classes)}")
+
+
+def unpickle(path: Path) -> dict[str, Any]:
+    """The dict in a pickle of numbers, strings and NumPy arrays.
+
+    Raises:
+        InputError: the file is cut short, holds anything else, or asks for code to be run
+    """
+    try:
+        with path.open("rb") as file:
+            content = _PlainUnpickler(file, path).load()
+    except InputError:
+        raise
+    except Exception as error:  # whatever a damaged stream of opcodes makes Python or NumPy raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{path}: not a whole pickle ({reason})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: a pickled {type(content).__name__}, expected a dict")
+    return content
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads pickles by a fixed list of the functions that they may name: those of NumPy arrays."""
+
+    def __init__(self, file: Any, path: Path) -> None:
+        super().__init__(file, encoding="latin1")  # the published ones are Python 2's
+        self.path = path
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The function or type that a pickle names; InputError for any other."""
+        # NumPy 2 renamed its inner modules; the published files have the old names.
+        known = f"{module.replace('numpy.core', 'numpy._core')}.{name}"
+        if known not in _ADMITTED:
+            raise InputError(
+                f"{self.path}: asks for {module}.{name}, expected numbers, strings and NumPy "
+                "arrays alone; not a CIFAR-10 batch, do not trust it"
+            )
+        return _ADMITTED[known]
+
+
+def _dtype(name: str, align: Any = False, copy: Any = False) -> np.dtype[Any]:
+    """`numpy.dtype`, taking the flags that old pickles hold as 0 and 1."""
+    return np.dtype(name, bool(align), bool(copy))
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """How Python 3 writes bytes into a pickle that Python 2 can read."""
+    return text.encode("latin1")
+
+
+_EMPTY: NDArray[np.uint8] = np.empty(0, np.uint8)
+_ADMITTED: dict[str, Any] = {
+    "numpy.ndarray": np.ndarray,
+    "numpy.dtype": _dtype,
+    "numpy._core.multiarray._reconstruct": _EMPTY.__reduce__()[0],
+    "numpy._core.numeric._frombuffer": _EMPTY.__reduce_ex__(5)[0],
+    "_codecs.encode": _latin1,
+}

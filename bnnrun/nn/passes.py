@@ -1,0 +1,78 @@
+"""Passes over memory, on the processor: what is one stream here would be several in tensor code.
+
+Each element depends on itself alone, so the results do not depend on the number of threads.
+"""
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+# Far below what moves a float32 weight, far above the subnormal numbers that processors are slow
+# at: behind a saturated hinge most gradients are 0, and m and v would decay to those. What is
+# smaller counts as 0.
+TINY = np.float32(1e-30)
+TINY_ROOT = np.float32(1e-15)
+
+
+@numba.njit(parallel=True, cache=True)
+def sign_pass(r: Floats, out: Floats) -> None:
+    """out <- +1 where r >= 0, else -1. Shapes: (n,) both."""
+    for i in numba.prange(r.size):
+        out[i] = np.float32(1) if r[i] >= 0 else np.float32(-1)
+
+
+@numba.njit(parallel=True, cache=True)
+def sign_pass_int8(r: Floats, out: Floats, bytes_: NDArray[np.int8]) -> None:
+    """`sign_pass`, and the same signs as bytes. Shapes: (n,) all."""
+    for i in numba.prange(r.size):
+        out[i] = np.float32(1) if r[i] >= 0 else np.float32(-1)
+        bytes_[i] = np.int8(1) if r[i] >= 0 else np.int8(-1)
+
+
+@numba.njit(parallel=True, cache=True, error_model="numpy")
+def adam_pass(  # noqa: PLR0917 -- unpacked from one tuple, Numba 0.68 loses what is written to w
+    w: Floats, g: Floats, m: Floats, v: Floats, constants: Floats, clip: bool
+) -> None:
+    """Adam's whole update: m, v, then w <- clip(w - step · m / (sqrt(v) + eps)); optim.Adam.
+
+    Shapes:
+        w, g, m, v: (n,) float32; w, m and v are changed
+        constants:  (6,) float32: b1, 1 - b1, b2, 1 - b2, step (scale and rate included), eps
+    """
+    b1, b1_rest, b2, b2_rest, step, eps = constants
+    zero = np.float32(0)
+    limit = np.float32(1) if clip else np.float32(np.inf)
+    # One flat loop without branches: so the compiler makes vector code of it.
+    for i in numba.prange(w.size):
+        gi = g[i]
+        if abs(gi) < TINY_ROOT:
+            gi = zero
+        mi = b1 * m[i] + b1_rest * gi
+        if abs(mi) < TINY:
+            mi = zero
+        vi = b2 * v[i] + b2_rest * (gi * gi)
+        if vi < TINY:
+            vi = zero
+        m[i] = mi
+        v[i] = vi
+        w[i] = min(limit, max(-limit, w[i] - step * (mi / (np.sqrt(vi) + eps))))
+
+
+@numba.njit(parallel=True, cache=True)
+def dropout_pass(a: Floats, out: Floats, mask: NDArray[np.bool_], share: float, seed: int) -> None:
+    """mask <- kept with probability 1 - share; out <- a / (1 - share) where kept, else 0.
+
+    Element i is decided by a hash of (seed, i), the finalizer of SplitMix64: no state to save,
+    no order of drawing, the same for any number of threads. Shapes: (n,) all.
+    """
+    limit = np.uint64(share * 2.0**32)
+    scale = np.float32(1.0 / (1.0 - share))
+    for i in numba.prange(a.size):
+        z = np.uint64(seed) + np.uint64(i + 1) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        kept = ((z ^ (z >> np.uint64(31))) >> np.uint64(32)) >= limit
+        mask[i] = kept
+        out[i] = a[i] * scale if kept else np.float32(0)
