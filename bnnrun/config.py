@@ -459,6 +459,22 @@ def plain(config: object) -> Any:
     return config
 
 
+# Settings that say where a run happens and what is shown of it, not what it computes.
+PLACES = {"device", "threads", "results_dir", "resume", "debug", "dataset.root", "dataset.path"}
+
+
+def computed(config: object) -> dict[str, Any]:
+    """`plain`, without the settings of PLACES: two runs that agree in it compute the same."""
+    tree: dict[str, Any] = plain(config)
+    for place in PLACES:
+        *groups, key = place.split(".")
+        node: Any = tree
+        for group in groups:
+            node = node.get(group, {})
+        node.pop(key, None)
+    return tree
+
+
 def leaves(config: Any, path: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
     """(dotted key, its field, its value) of every setting of a composed configuration."""
     for f in fields(config):

@@ -14,7 +14,7 @@ from bnnrun.report.tables import error_table, mean_and_deviation, pool
 def record(seed=0, value=1.5, created="2026-01-02T03:04:05+00:00", **changes) -> Record:
     config = {
         "seed": seed,
-        "dataset": {"name": "digits", "root": "/somewhere"},
+        "dataset": {"name": "digits"},
         "arch": {"name": "mlp", "depth": 3, "width": 512},
         "binarization": {"weights": "sign", "activations": "sign"},
         "trainer": {"epochs": 60},

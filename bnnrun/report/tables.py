@@ -13,9 +13,6 @@ from bnnrun.files import write_text
 from bnnrun.records import Record
 from bnnrun.table import csv_text, markdown_text, print_table
 
-# Settings in which the runs of one cell may differ.
-NOT_THE_CELL = ("seed", "device", "threads", "results_dir", "resume", "debug", "cell")
-
 
 def report(config: ReportConfig) -> None:
     """Print the table of test errors and write it to `results_dir` as Markdown and CSV."""
@@ -54,8 +51,8 @@ def error_table(whole: list[Record]) -> tuple[list[str], list[list[str]]]:
             [
                 first.experiment or "(own settings)",
                 first.data["name"],
-                f"{arch['name']} {arch['depth']} x {arch['width']}, weights "
-                f"{binarization['weights']}, activations {binarization['activations']}",
+                f"{shape(arch)}, weights {binarization['weights']}, "
+                f"activations {binarization['activations']}",
                 mean_and_deviation([r.value for r in group]),
                 str(len(group)),
                 str(first.details["epochs"]),
@@ -96,6 +93,13 @@ def pool(errors: list[Record]) -> list[list[Record]]:
     return [[group[seed] for seed in sorted(group)] for group in groups.values()]
 
 
+def shape(arch: dict[str, Any]) -> str:
+    """'mlp 3 x 512' or 'convnet 128-128-256'."""
+    if "depth" in arch:
+        return f"{arch['name']} {arch['depth']} x {arch['width']}"
+    return f"{arch['name']} {'-'.join(map(str, arch['channels']))}"
+
+
 def mean_and_deviation(values: list[float]) -> str:
     """'1.33 ± 0.14', or '1.33' of a single value."""
     mean = f"{statistics.mean(values):.2f}"
@@ -103,7 +107,6 @@ def mean_and_deviation(values: list[float]) -> str:
 
 
 def _cell(record: Record) -> str:
-    config: dict[str, Any] = {k: v for k, v in record.config.items() if k not in NOT_THE_CELL}
-    dataset = {k: v for k, v in config.pop("dataset").items() if k != "root"}
-    kind = [record.experiment, record.quantity, record.device, dataset, config]
+    config = {key: value for key, value in record.config.items() if key != "seed"}
+    kind = [record.experiment, record.quantity, record.device, config]
     return json.dumps(kind, sort_keys=True)

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 
 from bnnrun import machine
-from bnnrun.config import Device, TrainConfig, plain
+from bnnrun.config import Device, TrainConfig, computed
 from bnnrun.data import load
 from bnnrun.data.dataset import Dataset
 from bnnrun.errors import InputError
@@ -90,7 +90,7 @@ def _record(trainer: Trainer, config: TrainConfig, run: Run, display: Display) -
             "threads": torch.get_num_threads(),
             "run_folder": str(trainer.folder),
         },
-        config=plain(config),
+        config=computed(config),
         command=run.command,
         data={
             "name": dataset.name,

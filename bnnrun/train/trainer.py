@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bnnrun.config import NetworkConfig, plain
+from bnnrun.config import NetworkConfig, computed
 from bnnrun.data.dataset import Dataset, Images
 from bnnrun.data.preprocess import fit
 from bnnrun.errors import InputError, RunError, Stopped
@@ -22,9 +22,6 @@ from bnnrun.train.display import Display, duration
 from bnnrun.train.interrupt import StopRequest
 from bnnrun.train.optim import make_optimizer
 from bnnrun.train.schedule import learning_rate
-
-# Settings that say where a run happens, not what it computes: a resumed run may change them.
-PLACES = ("device", "threads", "results_dir", "resume", "debug", "cell", "dataset.root")
 
 
 def make_network(config: NetworkConfig, dataset: Dataset) -> Network:
@@ -196,7 +193,7 @@ class Trainer:
     def _header(self) -> dict[str, Any]:
         kind = self.dataset.kind
         return {
-            "config": plain(self.config),
+            "config": computed(self.config),
             "images": {
                 "image_shape": list(kind.image_shape),
                 "classes": list(kind.classes),
@@ -234,7 +231,7 @@ class Trainer:
         """Take up the checkpoint in the run folder; InputError where it is of another run."""
         path = self.folder / checkpoint.STATE
         state = checkpoint.load(path, "checkpoint")
-        differing = _difference(state["config"], plain(self.config))
+        differing = _difference(state["config"], computed(self.config))
         if differing is not None:
             key, then, now = differing
             raise InputError(f"{path}: made with {key}={then}, not {key}={now}: start a new run")
@@ -278,8 +275,6 @@ def _difference(then: Any, now: Any, key: str = "") -> tuple[str, Any, Any] | No
     if isinstance(then, dict) and isinstance(now, dict):
         for name in [*then, *(name for name in now if name not in then)]:
             path = f"{key}.{name}" if key else name
-            if path in PLACES:
-                continue
             if (found := _difference(then.get(name), now.get(name), path)) is not None:
                 return found
         return None
