@@ -146,7 +146,7 @@ def test_doctor_names_what_is_there_and_what_is_not(bnnrun):
 
 
 def test_summary_counts_the_papers_network(bnnrun):
-    """paper.md 2.2: 36,806,656 weights and as many MACs, 4.39 MiB as bits."""
+    """The paper's MLP: 36,806,656 weights and as many MACs, 4.39 MiB as bits."""
     outcome = bnnrun("summary", "format=csv")
     rows = outcome.out.splitlines()
     assert rows[-1].startswith('sum,,"36,806,656","24,596","36,806,656","4,609,024"')

@@ -20,7 +20,8 @@ def sign_into(r: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     dense = r.is_contiguous() or r.is_contiguous(memory_format=torch.channels_last)
     if r.is_cpu and r.dtype == torch.float32 and dense and r.stride() == out.stride():
         size = (r.numel(),)
-        sign_pass(r.as_strided(size, (1,)).numpy(), out.as_strided(size, (1,)).numpy())
+        flat = r.detach().as_strided(size, (1,)).numpy()
+        sign_pass(flat, out.as_strided(size, (1,)).numpy())
         return out
     return torch.ge(r, 0, out=out).mul_(2).sub_(1)
 

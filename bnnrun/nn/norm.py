@@ -147,7 +147,7 @@ class _ShiftNormalize(torch.autograd.Function):
 
 
 def make_norm(channels: int, config: NormConfig, last: bool) -> BatchNorm:
-    """The normalization of a layer; the output layer's may be another (paper.md 1.6)."""
+    """The normalization of a layer; the output layer's may be another, as in the Torch7 code."""
     if isinstance(config, ShiftNormConfig):
         if not last:
             return ShiftBatchNorm(channels, config.eps, config.momentum)
