@@ -98,9 +98,11 @@ def _nvidia_driver() -> str:
     return shown.stdout.splitlines()[0].strip()
 
 
+@cache
 def source_state() -> dict[str, Any]:
-    """Commit of the code that runs and whether its tree was clean.
+    """Commit of the code that runs and whether its tree was clean, when this was first asked.
 
+    A run asks before it begins: its code is loaded then, whatever is committed while it goes on.
     `BNNRUN_COMMIT` names the commit where the code travels without its repository; a wheel has
     neither and says so.
     """

@@ -24,7 +24,7 @@ SMALL = ("dataset=digits", "arch.width=32", "trainer.epochs=4", "threads=1")
 
 def make_trainer(folder, *words) -> Trainer:
     typed = configure("train", *SMALL, *words)
-    return Trainer(typed, load(typed.dataset.name, ""), torch.device("cpu"), folder)
+    return Trainer(typed, load(typed.dataset), torch.device("cpu"), folder)
 
 
 def weights(trainer) -> list[np.ndarray]:
@@ -68,7 +68,7 @@ def test_the_picked_network_has_the_error_that_was_recorded(tmp_path):
     other = make_trainer(tmp_path, "seed=5")
     saved = checkpoint.load(tmp_path / checkpoint.BEST, "network")
     other.network.load_state_dict(saved["network"])
-    _, wrong = other.evaluate(other.dataset.test)
+    _, wrong, _ = other.evaluate(other.dataset.test)
     assert 100 * wrong / 400 == saved["row"]["test_error_pct"]
 
 

@@ -131,35 +131,41 @@ def _values(override: Override, multirun: bool) -> list[str]:
 
 
 def _check_names(verb: Verb, overrides: list[Override], swept: list[list[str]]) -> None:
-    loader = GlobalHydra.instance().config_loader()
-    base = compose(verb.name, return_hydra_config=True)
-    groups = [g for g in base.hydra.runtime.choices if "/" not in g]
+    groups, _ = _known(verb.name, ())
     chosen = []
     for override, values in zip(overrides, swept, strict=True):
         name = override.key_or_group
         if name not in groups:
             continue
-        options = loader.get_group_options(name)
+        options = groups[name]
         for value in values:
             choice = value.partition("=")[2].strip("'\"")
             if choice not in (*options, "null") and not override.is_delete():
                 raise InputError(f"{name}={choice}: no such choice; {nearest(choice, options)}")
         chosen.append(values[0])
-    try:
-        composed = compose(verb.name, chosen)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(_one_line(error)) from None
-    keys = set(_keys(OmegaConf.to_container(composed, resolve=False)))
+    _, keys = _known(verb.name, tuple(chosen))
     for override in overrides:
         name = override.key_or_group
         if name not in groups and name not in keys:
             known = [*keys, *groups]
-            hint = (
-                nearest(name, known)
-                if "." in name or len(known) < 20
-                else _nearest_leaf(name, known)
-            )
+            plain = "." in name or len(known) < 20
+            hint = nearest(name, known) if plain else _nearest_leaf(name, known)
             raise InputError(f"{name}: no such key or group of `bnnrun {verb.name}`; {hint}")
+
+
+@functools.cache
+def _known(verb: str, chosen: tuple[str, ...]) -> tuple[dict[str, list[str]], set[str]]:
+    """(each group with its choices, every key) of a verb when those choices are made."""
+    try:
+        composed = compose(verb, list(chosen), return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(_one_line(error)) from None
+    loader = GlobalHydra.instance().config_loader()
+    groups = [name for name in composed.hydra.runtime.choices if "/" not in name]
+    OmegaConf.set_struct(composed, False)
+    del composed["hydra"]
+    keys = set(_keys(OmegaConf.to_container(composed, resolve=False)))
+    return {name: loader.get_group_options(name) for name in groups}, keys
 
 
 def _nearest_leaf(name: str, known: list[str]) -> str:

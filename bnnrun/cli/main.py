@@ -163,7 +163,7 @@ def _job(verb: Verb, composed: Any, statuses: list[int]) -> None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from bnnrun import records
+    from bnnrun import machine, records
     from bnnrun.cli.compose import to_config
 
     hydra = HydraConfig.get()
@@ -176,6 +176,7 @@ def _job(verb: Verb, composed: Any, statuses: list[int]) -> None:
     try:
         typed = to_config(composed)
         records.prepare(typed.results_dir)
+        machine.source_state()
         for record in verb.load()(typed, job):
             path = records.write(record, typed.results_dir)
             Console(highlight=False).print(f"record: {path}", markup=False, soft_wrap=True)

@@ -177,7 +177,7 @@ class Trainer:
             loss += squared_hinge(scores, labels).item() * len(part)
             wrong += int((scores.argmax(1) != labels).sum().item())
             closed += np.array(shares) * len(part)
-        return loss / len(images), wrong, list(closed / len(images))
+        return loss / len(images), wrong, (closed / len(images)).tolist()
 
     def _signs(self) -> list[torch.Tensor]:
         """Which binary weights are +1; real weights are not asked."""
