@@ -21,7 +21,7 @@ class _Sign(torch.autograd.Function):
     def forward(ctx: Any, r: torch.Tensor, gated: bool) -> torch.Tensor:
         ctx.save_for_backward(r)
         ctx.gated = gated
-        return torch.where(r >= 0, 1.0, -1.0)
+        return r.ge(0).to(r.dtype).mul_(2).sub_(1)  # several times faster than torch.where
 
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor, None]:

@@ -124,6 +124,11 @@ class Trainer:
         loss.backward()
         return loss.detach()
 
+    def _closed(self, row: dict[str, Any]) -> str:
+        """'31 45 52': share of closed gates of each hidden layer, first to last."""
+        blocks = self.network.blocks[:-1]
+        return " ".join(f"{row[f'closed_{block.layer.name}_pct']:.0f}" for block in blocks)
+
     def _finish_epoch(self) -> None:
         self.epoch, self.step = self.epoch + 1, 0
         loss = self.loss_sum.item() / self.steps
@@ -264,7 +269,7 @@ class Trainer:
             f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}  "
             f"loss {row['train_loss']:.4f}  valid {row['valid_error_pct']:5.2f} %  "
             f"test {row['test_error_pct']:5.2f} %  lr {row['lr']:.1e}  "
-            f"flips {row['flipped_pct']:.2f} %  "
+            f"flips {row['flipped_pct']:.2f} %  closed {self._closed(row)} %  "
             f"{row['images_per_s']:,.0f}/s  left {duration(left)}  "
             f"best {self.best['valid_error_pct']:.2f} % at {self.best['epoch']}"
         )
