@@ -17,7 +17,7 @@ from bnnrun.train.interrupt import StopRequest
 from bnnrun.train.loop import select_device
 from bnnrun.train.trainer import Trainer
 
-KILLS = int(os.environ.get("BNNRUN_KILLS", "8"))  # 50 take a few minutes
+KILLS = int(os.environ.get("BNNRUN_KILLS", "5"))  # 50 take a few minutes
 WORDS = ("dataset=digits", "arch.width=24", "threads=1")
 
 
@@ -62,7 +62,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_weights(tmp_path):
         if state.exists():
             epochs.append(checkpoint.load(state, "checkpoint")["epoch"])
     assert epochs == sorted(epochs)
-    assert len(set(epochs)) >= KILLS // 4, "the kills did not fall on different epochs"
+    assert len(set(epochs)) > 1, "the kills did not fall on different epochs"
     process = start(tmp_path / "killed")
     process.join()
     assert process.exitcode == 0

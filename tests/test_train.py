@@ -39,7 +39,7 @@ def assert_same(ours, theirs):
 @pytest.mark.parametrize(("experiment", "at_most"), [("digits_binary", 4.0), ("digits_float", 3.0)])
 def test_three_seeds_learn_the_digits(bnnrun, tmp_path, experiment, at_most):
     outcome = bnnrun(
-        "train", "-m", f"experiment={experiment}", "seed=0,1,2", "trainer.epochs=15",
+        "train", "-m", f"experiment={experiment}", "seed=0,1,2", "trainer.epochs=12",
         "hydra.sweep.dir=runs",
     )  # fmt: skip
     assert outcome.status == 0, outcome.err
@@ -113,7 +113,7 @@ def test_a_run_stopped_at_any_step_and_resumed_gives_the_same_weights(tmp_path, 
 
 
 def test_ctrl_c_saves_and_resume_goes_on(bnnrun, tmp_path):
-    words = ["train", *SMALL, "trainer.epochs=40", "hydra.run.dir=run"]
+    words = ["train", *SMALL, "trainer.epochs=20", "hydra.run.dir=run"]
 
     def interrupt():
         while not (tmp_path / "run" / checkpoint.STATE).exists():
@@ -133,9 +133,9 @@ def test_ctrl_c_saves_and_resume_goes_on(bnnrun, tmp_path):
     assert outcome.status == 0, outcome.err
     assert "resumed run after epoch" in outcome.out
     (record,) = (tmp_path / "results" / "runs").glob("*.json")
-    assert json.loads(record.read_text())["details"]["epochs"] == 40
+    assert json.loads(record.read_text())["details"]["epochs"] == 20
 
-    through = make_trainer(tmp_path / "through", "trainer.epochs=40")
+    through = make_trainer(tmp_path / "through", "trainer.epochs=20")
     through.run(StopRequest())
     resumed = checkpoint.load(tmp_path / "run" / checkpoint.STATE, "checkpoint")["network"]
     assert_same(weights(through), [t.numpy() for t in resumed.values()])
