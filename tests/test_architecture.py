@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "bnnrun"
 # A module imports only from its own line and the lines above it.
 ORDER = [
     ["errors", "files", "machine", "paper"],
+    ["settings"],
     ["config"],
     ["table", "records"],
     ["data"],

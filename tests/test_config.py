@@ -9,7 +9,7 @@ import pytest
 from command import configure
 from hydra import compose
 
-from bnnrun import config
+from bnnrun import config, settings
 from bnnrun.cli.compose import CONF, hydra_session, to_config
 from bnnrun.cli.verbs import VERBS
 from bnnrun.errors import InputError
@@ -80,24 +80,24 @@ def test_a_data_set_decides_what_the_paper_fixes_for_it_and_the_user_wins():
 def test_ranges(valid, inside, outside):
     @dataclasses.dataclass
     class Example:
-        x: float = config.setting(0.0, "an example", valid=valid)
+        x: float = settings.setting(0.0, "an example", valid=valid)
 
     for x in inside:
-        config.check(Example(x))
+        settings.check(Example(x))
     for x in outside:
         with pytest.raises(InputError, match=r"^x=.*: expected a (finite )?number"):
-            config.check(Example(x))
+            settings.check(Example(x))
 
 
 def test_the_first_bad_value_is_named_by_its_full_key():
     typed = configure("train", "dataset=digits")
     typed.optimizer.lr = -1.0
     with pytest.raises(InputError, match=r"^optimizer\.lr=-1\.0: expected a number > 0$"):
-        config.check(typed)
+        settings.check(typed)
 
 
 def test_plain_is_what_json_and_checkpoints_can_hold():
-    shown = config.plain(configure("train", "dataset=digits"))
+    shown = settings.plain(configure("train", "dataset=digits"))
     assert shown["binarization"] == {"weights": "sign", "activations": "sign", "gate": True}
     assert shown["optimizer"]["lr"] == 0.003
 

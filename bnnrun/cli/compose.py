@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bnnrun import config
 from bnnrun.cli.verbs import VERBS, Verb
 from bnnrun.errors import InputError, nearest
+from bnnrun.settings import check
 
 PACKAGE = Path(__file__).resolve().parent.parent
 # In a wheel the configuration is inside the package, in a checkout it stands beside it.
@@ -64,7 +65,7 @@ def to_config(composed: DictConfig) -> Any:
         typed = OmegaConf.to_object(composed)
     except OmegaConfBaseException as error:
         raise InputError(_one_line(error)) from None
-    config.check(typed)
+    check(typed)
     return typed
 
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from bnnrun import __version__, config
+from bnnrun import __version__, settings
 from bnnrun.cli.compose import checked_config, hydra_session
 from bnnrun.cli.verbs import VERBS, Verb
 
@@ -69,7 +69,7 @@ def verb_help(verb: Verb, words: list[str]) -> None:
         console.print(table)
         console.print()
     console.print("Keys, their values now, what they take and mean:")
-    for key, field, value in config.leaves(typed):
+    for key, field, value in settings.leaves(typed):
         if not key.endswith(".name"):  # a group's choice sets it
             now, expected = escape(_show(value)), escape(_expected(field, value))
             console.print(f"  [cyan]{key}[/]={now}  [dim]{expected}[/]")
@@ -108,7 +108,7 @@ def _expected(field: Any, value: Any) -> str:
     text = {"int": "whole number", "float": "number", "bool": "true or false", "str": "text",
             "str or null": "text or null", "list": "list [a,b]"}.get(kind, kind)  # fmt: skip
     if field.metadata.get("valid"):
-        text += config.describe_interval(field.metadata["valid"]).removeprefix("a number")
+        text += settings.describe_interval(field.metadata["valid"]).removeprefix("a number")
     if field.metadata.get("unit"):
         text += f", {field.metadata['unit']}"
     return text

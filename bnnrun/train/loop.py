@@ -36,7 +36,7 @@ def select_device(device: Device, threads: int) -> torch.device:
     """The torch device of a choice, with the number of processor threads set."""
     threads = threads or machine.cores()
     torch.set_num_threads(threads)
-    numba.set_num_threads(min(threads, machine.cores()))
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     if device is Device.cuda and not torch.cuda.is_available():
         raise InputError(
             "device=cuda: PyTorch sees no CUDA device here; `bnnrun doctor` says why, "
