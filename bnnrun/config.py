@@ -315,7 +315,14 @@ class TrainerConfig:
 
 
 @dataclass
-class NetworkConfig:
+class VerbConfig:
+    """What every verb takes."""
+
+    debug: bool = setting(False, "show the traceback of an error")
+
+
+@dataclass
+class NetworkConfig(VerbConfig):
     """What a network is made from; the verbs that build one share it."""
 
     seed: int = setting(0, "of initial weights, shuffling and dropout", valid="[0, 4294967295]")
@@ -325,7 +332,6 @@ class NetworkConfig:
     cell: str = setting(
         "", "cell of the paper's tables that the run belongs to (experiments set it)"
     )
-    debug: bool = setting(False, "show the traceback of an error")
     dataset: DatasetConfig = setting(MISSING, "")
     arch: ArchConfig = setting(MISSING, "")
     binarization: BinarizationConfig = setting(MISSING, "")
@@ -353,26 +359,24 @@ class BenchConfig(NetworkConfig):
 
 
 @dataclass
-class SummaryConfig:
+class SummaryConfig(VerbConfig):
     """Layers, shapes, parameters, MACs, bits and bytes of a network."""
 
     format: TableFormat = setting(TableFormat.table, "how it is printed")
-    debug: bool = setting(False, "show the traceback of an error")
     dataset: DatasetConfig = setting(MISSING, "")
     arch: ArchConfig = setting(MISSING, "")
     binarization: BinarizationConfig = setting(MISSING, "")
 
 
 @dataclass
-class ReportConfig:
+class ReportConfig(VerbConfig):
     """Make the tables from the records."""
 
     results_dir: str = setting("results", "folder whose runs/ holds the records")
-    debug: bool = setting(False, "show the traceback of an error")
 
 
 @dataclass
-class DataConfig:
+class DataConfig(VerbConfig):
     """The data sets' files: which are there, whole, and where to get the others."""
 
     action: DataAction = setting(
@@ -381,16 +385,14 @@ class DataConfig:
     )
     sets: list[str] = setting([], "data sets: mnist, cifar10, svhn, digits; none named: all")
     root: str = setting(MISSING, "folder of the data sets' files ($BNNRUN_DATA)")
-    debug: bool = setting(False, "show the traceback of an error")
 
 
 @dataclass
-class DoctorConfig:
+class DoctorConfig(VerbConfig):
     """What works on this machine, what does not, and why."""
 
     root: str = setting(MISSING, "folder of the data sets' files ($BNNRUN_DATA)")
     results_dir: str = setting("results", "folder whose runs/ takes the records")
-    debug: bool = setting(False, "show the traceback of an error")
 
 
 # Settings that say where a run happens and what is shown of it, not what it computes.

@@ -1,5 +1,6 @@
 """What a user types, right and wrong, and what comes back."""
 
+import json
 import os
 import subprocess
 import sys
@@ -47,6 +48,8 @@ WRONG = {
     "unknown flag": (["train", "--fast"], ["--fast", "--help"]),
     "group for a key": (["train", "trainer=3"], ["trainer=3", "group of keys"]),
     "group of another verb": (["summary", "optimizer=adam"], ["optimizer", "bnnrun summary"]),
+    "no such folder of choices": (["train", "-cd", "nowhere"], ["nowhere", "no such folder"]),
+    "another primary": (["train", "-cn", "bench"], ["--config-name", "--config-dir"]),
     "-m without runs": (["summary", "-m"], ["-m", "summary"]),
     "action": (["data", "stat"], ["action=stat", "status"]),
     "no records": (["report", "results_dir=nothing"], ["results_dir=nothing", "no records"]),
@@ -123,6 +126,26 @@ def test_cfg_shows_the_configuration_and_writes_nothing(bnnrun, tmp_path):
     assert outcome.status == 0
     assert "name: digits" in outcome.out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_package_of_the_configuration_can_be_shown(bnnrun):
+    outcome = bnnrun("train", "dataset=digits", "--cfg", "job", "--package", "trainer")
+    assert outcome.status == 0, outcome.err
+    assert "batch_size: " in outcome.out
+    assert "dataset" not in outcome.out.replace("dataset.recipe", "")
+
+
+def test_experiments_of_the_users_own_stand_in_a_folder_of_theirs(bnnrun, tmp_path):
+    folder = tmp_path / "my conf" / "experiment"
+    folder.mkdir(parents=True)
+    own = "# @package _global_\ndefaults:\n  - override /dataset: digits\narch:\n  width: 8\n"
+    (folder / "mine.yaml").write_text(own)
+    words = ["experiment=mine", "trainer.epochs=1", "hydra.run.dir=run"]
+    outcome = bnnrun("train", "--config-dir", "my conf", *words)
+    assert outcome.status == 0, outcome.err
+    (record,) = (tmp_path / "results" / "runs").glob("mine-test_error-*.json")
+    assert json.loads(record.read_text())["config"]["arch"]["width"] == 8
+    assert bnnrun("train", *words).status == 2
 
 
 def test_values_that_hydra_cannot_read_are_quoted(bnnrun):

@@ -104,18 +104,21 @@ def checked_config(verb: Verb, words: list[str], *, multirun: bool) -> tuple[lis
             wrong type or outside its range
     """
     overrides = parse(words)
-    # Hydra's own keys belong to the run, not to the configuration checked here.
+    lines = [o.input_line for o in overrides if o.input_line is not None]
+    # Hydra's own keys belong to the run, not to the configuration checked here; but for the
+    # folders in which it looks for choices.
+    search = [line for line in lines if line.startswith("hydra.searchpath=")]
     own = [o for o in overrides if not o.key_or_group.startswith("hydra")]
     swept = [_values(o, multirun) for o in own]
     with hydra_session():
-        _check_names(verb, own, swept)
-        typed = _compose(verb, [values[0] for values in swept])
+        _check_names(verb, own, swept, search)
+        typed = _compose(verb, [*search, *(values[0] for values in swept)])
         for i, values in enumerate(swept):
             for value in values[1:SWEPT_AT_MOST]:
-                words_now = [v[0] for v in swept]
-                words_now[i] = value
-                _compose(verb, words_now)
-    return [o.input_line for o in overrides if o.input_line is not None], typed
+                now = [v[0] for v in swept]
+                now[i] = value
+                _compose(verb, [*search, *now])
+    return lines, typed
 
 
 def _values(override: Override, multirun: bool) -> list[str]:
@@ -131,9 +134,11 @@ def _values(override: Override, multirun: bool) -> list[str]:
     return [f"{prefix}={value}" for value in override.sweep_string_iterator()]
 
 
-def _check_names(verb: Verb, overrides: list[Override], swept: list[list[str]]) -> None:
-    groups, _ = _known(verb.name, ())
-    chosen = []
+def _check_names(
+    verb: Verb, overrides: list[Override], swept: list[list[str]], search: list[str]
+) -> None:
+    groups, _ = _known(verb.name, tuple(search))
+    chosen = list(search)
     for override, values in zip(overrides, swept, strict=True):
         name = override.key_or_group
         if name not in groups:
@@ -163,10 +168,17 @@ def _known(verb: str, chosen: tuple[str, ...]) -> tuple[dict[str, list[str]], se
         raise InputError(_one_line(error)) from None
     loader = GlobalHydra.instance().config_loader()
     groups = [name for name in composed.hydra.runtime.choices if "/" not in name]
+    # The loader lists its own folders; those of hydra.searchpath it only looks into.
+    added = [Path(str(p).removeprefix("file://")) for p in composed.hydra.searchpath]
     OmegaConf.set_struct(composed, False)
     del composed["hydra"]
     keys = set(_keys(OmegaConf.to_container(composed, resolve=False)))
-    return {name: loader.get_group_options(name) for name in groups}, keys
+    options = {
+        name: loader.get_group_options(name)
+        + sorted(path.stem for folder in added for path in (folder / name).glob("*.yaml"))
+        for name in groups
+    }
+    return options, keys
 
 
 def _nearest_leaf(name: str, known: list[str]) -> str:

@@ -84,8 +84,10 @@ def _complete_only(composed: Any) -> None:
 def _run_verb(verb: Verb, argv: list[str]) -> int:
     from bnnrun.cli.compose import checked_config
 
-    flags, words = _split_flags(argv)
+    flags, hydra_flags, words = _split_flags(argv)
     words = _as_overrides(verb, words)
+    if flags.config_dir is not None:
+        words.append(_search_path(flags.config_dir))
     if flags.help:
         from bnnrun.cli.help import verb_help
 
@@ -96,7 +98,6 @@ def _run_verb(verb: Verb, argv: list[str]) -> int:
     if verb.is_run:
         words = _resumed(words)
     words, typed = checked_config(verb, words, multirun=flags.multirun)
-    hydra_flags = [word for word in argv if word.startswith("-") or word in (flags.cfg, flags.info)]
     shows = flags.cfg is not None or flags.info is not None or flags.hydra_help
     if not verb.is_run and not shows:
         verb.load()(typed)
@@ -106,8 +107,8 @@ def _run_verb(verb: Verb, argv: list[str]) -> int:
     return max(statuses)
 
 
-def _split_flags(argv: list[str]) -> tuple[Any, list[str]]:
-    """Hydra's flags, and the other words."""
+def _split_flags(argv: list[str]) -> tuple[Any, list[str], list[str]]:
+    """Hydra's flags as parsed, the words that they are, and the other words."""
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()
@@ -117,7 +118,25 @@ def _split_flags(argv: list[str]) -> tuple[Any, list[str]]:
 
     parser.error = refuse  # type: ignore[method-assign, assignment]
     flags = parser.parse_args(argv)
-    return flags, flags.overrides
+    if flags.config_path is not None or flags.config_name is not None:
+        raise InputError("--config-path, --config-name: the verb decides; --config-dir adds files")
+    others = list(flags.overrides)
+    flag_words = [word for word in argv if word not in others]
+    if flags.config_dir is not None:  # handed on as a setting, which is checked as all others
+        at = next(
+            i for i, word in enumerate(flag_words) if word.startswith(("--config-dir", "-cd"))
+        )
+        del flag_words[at : at + (1 if "=" in flag_words[at] else 2)]
+    return flags, flag_words, others
+
+
+def _search_path(folder: str) -> str:
+    """--config-dir FOLDER as a setting: the user's own experiments stand beside ours."""
+    path = Path(folder).expanduser().resolve()
+    if not path.is_dir():
+        raise InputError(f"--config-dir {folder}: no such folder")
+    quoted = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"hydra.searchpath=['file://{quoted}']"
 
 
 def _as_overrides(verb: Verb, words: list[str]) -> list[str]:
