@@ -47,6 +47,7 @@ def test_an_experiment_trains_and_leaves_its_record(bnnrun, tmp_path, experiment
     with (tmp_path / "run" / "metrics.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert float(row["train_loss"]) > 0
+    assert record["details"]["curve"]["valid_error_pct"] == [float(row["valid_error_pct"])]
     binary = typed.binarization.weights is not Binarizer.none
     assert (float(row["flipped_pct"]) > 0) == binary
     assert 0 <= float(row["closed_fc1_pct"]) <= 100

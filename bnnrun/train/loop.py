@@ -15,6 +15,10 @@ from bnnrun.train.interrupt import stop_request
 from bnnrun.train.trainer import Trainer
 
 
+# Columns of metrics.csv that a record keeps whole.
+CURVE = ("lr", "train_loss", "valid_loss", "valid_error_pct", "test_error_pct", "flipped_pct")
+
+
 def train(config: TrainConfig, run: Run) -> list[Record]:
     """Train a network in `run.folder`; one record, the test error of the epoch picked."""
     device = select_device(config.device, config.threads)
@@ -85,7 +89,8 @@ def _record(trainer: Trainer, config: TrainConfig, run: Run, display: Display) -
             "valid_error_pct": best["valid_error_pct"],
             "last_epoch_test_error_pct": last["test_error_pct"],
             "best_on_test_error_pct": lowest["test_error_pct"],
-            "train_loss_last": last["train_loss"],
+            # By epoch, from the first: what Figure 1 draws, without the run folder.
+            "curve": {key: [row[key] for row in trainer.history] for key in CURVE},
             "images_per_s": float(np.median([row["images_per_s"] for row in trainer.history])),
             "threads": torch.get_num_threads(),
             "run_folder": str(trainer.folder),
