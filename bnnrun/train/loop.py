@@ -14,7 +14,6 @@ from bnnrun.train.display import Display, duration
 from bnnrun.train.interrupt import stop_request
 from bnnrun.train.trainer import Trainer
 
-
 # Columns of metrics.csv that a record keeps whole.
 CURVE = ("lr", "train_loss", "valid_loss", "valid_error_pct", "test_error_pct", "flipped_pct")
 
