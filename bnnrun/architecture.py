@@ -111,7 +111,9 @@ def _fully_connected(sizes: list[int], first_dropout: float, dropout: float) -> 
 def _convolutions(arch: ConvNetConfig, kind: Kind) -> list[Layer]:
     """3x3 convolutions, each second one followed by 2x2 pooling."""
     inputs, height, width = kind.image_shape
-    layers = []
+    layers: list[Layer] = []
+    if not arch.channels:
+        raise InputError("arch.channels=[]: expected the channels of one convolution or more")
     for i, outputs in enumerate(arch.channels, 1):
         pool = i % 2 == 0
         if pool and min(height, width) < 2:

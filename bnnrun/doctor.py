@@ -1,14 +1,13 @@
 """`bnnrun doctor`: what works on this machine, what does not, and why."""
 
 import importlib.util
+import os
 import shutil
 from pathlib import Path
 
 from bnnrun import machine
 from bnnrun.config import DoctorConfig
 from bnnrun.data import PUBLISHED
-from bnnrun.errors import InputError
-from bnnrun.records import prepare
 from bnnrun.table import print_table
 
 
@@ -82,13 +81,10 @@ def _data(root: str) -> list[list[str]]:
 
 
 def _disk(results_dir: str) -> list[str]:
-    try:
-        prepare(results_dir)
-    except InputError as error:
-        return ["disk", "broken", str(error)]
-    free = shutil.disk_usage(results_dir).free
-    return [
-        "disk",
-        "ok",
-        f"{free / 2**30:.0f} GiB free; records go to {Path(results_dir).resolve()}",
-    ]
+    """Free space where the records would go; nothing is made there."""
+    path = Path(results_dir).expanduser().resolve()
+    there = next(p for p in (path, *path.parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        return ["disk", "broken", f"results_dir={results_dir}: {there} cannot be written to"]
+    free = shutil.disk_usage(there).free
+    return ["disk", "ok", f"{free / 2**30:.0f} GiB free; records go to {path}"]

@@ -42,3 +42,9 @@ def write_text(path: Path, text: str) -> None:
         beside.write_text(text, encoding="utf-8")
 
     write_atomically(path, write)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Delete what killed calls of `write_atomically` left beside `path`."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        left.unlink(missing_ok=True)

@@ -77,6 +77,15 @@ def test_the_training_step_is_checked_timed_and_recorded(bnnrun, tmp_path, binar
         assert r["details"]["in_the_same_run"].keys() == {"bnnrun", "eager float32"}
 
 
+@pytest.mark.parametrize(
+    "word", ["norm=shift", "binarization=stochastic", "binarization.gate=false", "optimizer=sgd"]
+)
+def test_what_the_competitor_does_not_have_is_refused(bnnrun, word):
+    outcome = bnnrun(*WORDS, word)
+    assert outcome.status == 2
+    assert "the competitor has" in outcome.err
+
+
 def test_a_step_that_computes_something_else_is_not_timed(bnnrun, tmp_path, monkeypatch):
     gradients = EagerStep.gradients
 

@@ -44,6 +44,11 @@ WRONG = {
     ),
     "sweep without -m": (["train", "seed=1,2"], ["seed=1,2", "-m"]),
     "sweep with a bad value": (["train", "-m", "seed=1,x"], ["seed=x", "whole number"]),
+    "sweep that is not listed": (["train", "-m", "experiment=glob(*)"], ["glob(*)", "a,b,c"]),
+    "no convolution": (
+        ["train", "dataset=digits", "arch=convnet", "arch.channels=[]"],
+        ["arch.channels=[]", "one convolution"],
+    ),
     "not an override": (["train", "seed"], ["'seed'", "key=value"]),
     "unknown flag": (["train", "--fast"], ["--fast", "--help"]),
     "group for a key": (["train", "trainer=3"], ["trainer=3", "group of keys"]),
@@ -146,6 +151,14 @@ def test_experiments_of_the_users_own_stand_in_a_folder_of_theirs(bnnrun, tmp_pa
     (record,) = (tmp_path / "results" / "runs").glob("mine-test_error-*.json")
     assert json.loads(record.read_text())["config"]["arch"]["width"] == 8
     assert bnnrun("train", *words).status == 2
+    outcome = bnnrun("train", "resume=run")
+    assert outcome.status == 0, outcome.err
+
+
+def test_flags_may_stand_between_settings(bnnrun):
+    outcome = bnnrun("train", "dataset=digits", "--cfg", "job", "seed=7")
+    assert outcome.status == 0, outcome.err
+    assert "seed: 7" in outcome.out
 
 
 def test_values_that_hydra_cannot_read_are_quoted(bnnrun):
@@ -156,7 +169,7 @@ def test_values_that_hydra_cannot_read_are_quoted(bnnrun):
 
 
 def test_verbs_that_are_no_runs_make_no_folder(bnnrun, tmp_path):
-    for words in (["summary"], ["data", "status"], ["data"]):
+    for words in (["summary"], ["data", "status"], ["data"], ["doctor"]):
         assert bnnrun(*words).status == 0
     assert list(tmp_path.iterdir()) == []
 

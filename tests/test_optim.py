@@ -162,6 +162,17 @@ def test_shift_adamax_by_both_rules(rule):
     np.testing.assert_array_equal(p.detach().numpy()[0], w[0])
 
 
+def test_the_papers_adamax_stays_finite_where_v_has_decayed_away():
+    """After some 80,000 steps without gradient v is near 1e-39, where 1 / v is no float32."""
+    p = torch.nn.Parameter(torch.full((4,), 0.5))
+    optimizer = ShiftAdaMax([{"params": [p]}], dataclasses.replace(ADAMAX, rule=AdaMaxRule.paper))
+    p.grad = torch.zeros(4)
+    optimizer.step()
+    optimizer.state[p]["v"].copy_(torch.tensor([0.0, 1e-45, 1e-40, 1e-37]))
+    optimizer.step()
+    assert p.tolist() == [0.5] * 4
+
+
 @pytest.mark.parametrize(("rule", "decays"), [(AdaMaxRule.code, False), (AdaMaxRule.paper, True)])
 def test_v_of_the_code_never_decays_and_the_papers_does(rule, decays):
     """After a thousandfold drop of the gradient."""

@@ -95,6 +95,14 @@ def test_another_budget_is_another_row():
     assert len(pool([record(), other])) == 2
 
 
+def test_other_data_is_another_row_and_its_notes_are_shown():
+    data = {"name": "svhn", "files": [{"md5": "0"}], "notes": ["held out from train"]}
+    other = record(seed=1, data=data)
+    assert len(pool([record(), other])) == 2
+    _, rows = error_table([other])
+    assert rows[0][1] == "svhn; held out from train"
+
+
 def test_the_table_shows_mean_deviation_and_count():
     columns, rows = error_table([record(seed=0, value=1.0), record(seed=1, value=2.0)])
     assert dict(zip(columns, rows[0], strict=True)) == {

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 
+import made_up
 import numpy as np
 import pytest
 import torch
@@ -149,6 +150,18 @@ def test_resuming_with_other_settings_is_refused(bnnrun):
     assert len(outcome.err.splitlines()) == 1
 
 
+def test_resuming_on_other_data_is_refused(bnnrun, tmp_path):
+    made_up.write_mnist(tmp_path / "one", train=300, test=50)
+    made_up.write_mnist(tmp_path / "two", train=301, test=50)
+    words = ["dataset=mnist", "dataset.verify=off", "dataset.validation=50", "arch.width=8"]
+    words += ["trainer.epochs=1", "dataset.root=one", "hydra.run.dir=run"]
+    assert bnnrun("train", *words).status == 0
+    outcome = bnnrun("train", "resume=run", "dataset.root=two")
+    assert outcome.status == 2
+    assert "images." in outcome.err
+    assert bnnrun("train", "resume=run").status == 0
+
+
 def damage_cut(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
@@ -175,6 +188,8 @@ def test_a_corrupt_checkpoint_is_refused_by_name(bnnrun, tmp_path, damage):
     assert outcome.status == 2
     assert len(outcome.err.splitlines()) == 1
     assert f"run/{checkpoint.STATE}" in outcome.err
+    if damage is damage_byte:
+        assert "does not have its checksum" in outcome.err
 
 
 def test_a_pickle_in_disguise_is_not_run(tmp_path):

@@ -7,7 +7,7 @@ import torch
 from bnnrun import machine
 from bnnrun.bench.eager import EagerStep
 from bnnrun.bench.measure import Competitor, Timing, measure
-from bnnrun.config import AdamConfig, BenchConfig, computed
+from bnnrun.config import AdamConfig, BenchConfig, Binarizer, NormKind, computed
 from bnnrun.data import load
 from bnnrun.errors import InputError
 from bnnrun.records import Record, Run
@@ -74,8 +74,13 @@ def _record(
 
 def _train_step(config: BenchConfig, run: Run, device: torch.device) -> list[Competitor]:
     """Our step and plain PyTorch's, from the same weights, on the same minibatch."""
+    b = config.binarization
     if not isinstance(config.optimizer, AdamConfig):
         raise InputError(f"optimizer={config.optimizer.name}: the competitor has only adam")
+    if config.norm.name is not NormKind.batch:
+        raise InputError(f"norm={config.norm.name.value}: the competitor has only batch")
+    if Binarizer.stochastic in (b.weights, b.activations) or not b.gate:
+        raise InputError("binarization: the competitor has no drawn signs and always the gate")
     dataset = load(config.dataset)
     trainer = Trainer(config, dataset, device, run.folder)
     eager = EagerStep(trainer.network, trainer.optimizer, config.optimizer)

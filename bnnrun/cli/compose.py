@@ -131,7 +131,12 @@ def _values(override: Override, multirun: bool) -> list[str]:
         raise InputError(f"{line!r}: several values for {key}; add -m to run each, or quote: "
                          f"{key}='\"{value}\"'")  # fmt: skip
     prefix = line.partition("=")[0]
-    return [f"{prefix}={value}" for value in override.sweep_string_iterator()]
+    try:
+        return [f"{prefix}={value}" for value in override.sweep_string_iterator()]
+    except HydraException:
+        raise InputError(
+            f"{line!r}: expected values to sweep over as a,b,c, choice(...) or range(...)"
+        ) from None
 
 
 def _check_names(

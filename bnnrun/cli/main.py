@@ -19,14 +19,16 @@ WRONG_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 
 def main() -> None:
     """Entry point of the `bnnrun` command."""
-    sys.exit(run(sys.argv[1:]))
+    argv = sys.argv[1:]
+    verb = VERBS.get(argv[0]) if argv else None
+    shows = verb is None or not verb.is_run or bool({"--help", "-h", "--cfg", "-c"} & set(argv))
+    if shows and hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `bnnrun data | head` ends quietly
+    sys.exit(run(argv))
 
 
 def run(argv: list[str]) -> int:
     """Do what the words ask; an error is one line on stderr and a status."""
-    if hasattr(signal, "SIGPIPE"):
-        # `bnnrun ... | head` ends quietly; a run puts its own handling back.
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         return _dispatch(argv)
     except (Exception, Stopped, KeyboardInterrupt) as error:
@@ -117,7 +119,7 @@ def _split_flags(argv: list[str]) -> tuple[Any, list[str], list[str]]:
         raise InputError(f"{message}; `--help` and `--hydra-help` list what there is")
 
     parser.error = refuse  # type: ignore[method-assign, assignment]
-    flags = parser.parse_args(argv)
+    flags = parser.parse_intermixed_args(argv)
     if flags.config_path is not None or flags.config_name is not None:
         raise InputError("--config-path, --config-name: the verb decides; --config-dir adds files")
     others = list(flags.overrides)
@@ -173,6 +175,9 @@ def _resumed(words: list[str]) -> list[str]:
         raise InputError(f"resume={folder}: no run folder ({saved} is not there)")
     loaded = [str(word) for word in OmegaConf.load(saved)]
     before = [word for word in loaded if not word.startswith("resume=")]
+    if not any(word.startswith("hydra.searchpath=") for word in words):
+        hydra = OmegaConf.load(saved.with_name("hydra.yaml")).hydra.overrides.hydra
+        before += [str(word) for word in hydra if str(word).startswith("hydra.searchpath=")]
     quoted = str(folder).replace("'", "\\'")
     return [*before, *words, f"hydra.run.dir='{quoted}'"]
 
@@ -186,9 +191,12 @@ def _job(verb: Verb, composed: Any, statuses: list[int]) -> None:
     from bnnrun.cli.compose import to_config
 
     hydra = HydraConfig.get()
-    overrides = [word for word in hydra.overrides.task if not word.startswith("resume=")]
+    search = [word for word in hydra.overrides.hydra if word.startswith("hydra.searchpath=")]
+    overrides = [word for word in hydra.overrides.task if not word.startswith("resume=")] + search
+    folder = Path(hydra.runtime.output_dir)
+    here = Path.cwd()
     job = records.Run(
-        folder=Path(os.path.relpath(hydra.runtime.output_dir)),
+        folder=folder.relative_to(here) if folder.is_relative_to(here) else folder,
         command=shlex.join(["bnnrun", verb.name, *overrides]),
         experiment=hydra.runtime.choices.get("experiment") or "",
     )

@@ -61,7 +61,7 @@ def read(config: FolderConfig) -> Dataset:
         train=parts["train"],
         valid=parts["valid"],
         test=parts["test"],
-        sources=(Source(str(root), digest.size, digest.md5.hexdigest(), None),),
+        sources=(Source(root.name, digest.size, digest.md5.hexdigest(), None),),
         notes=tuple(notes),
     )
 

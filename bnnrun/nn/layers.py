@@ -76,14 +76,14 @@ class BinaryProduct(Product):
         result: torch.Tensor = _BinaryLinear.apply(a.flatten(1), self.weight, self)
         return result
 
-    def evaluate(self, a: torch.Tensor) -> torch.Tensor:
-        """The sums of whole numbers below 2^24 in magnitude, exact; without a graph.
+    def evaluate(self, a: torch.Tensor, whole: bool) -> torch.Tensor:
+        """The sums, without a graph; exact where `a` is of whole numbers and they stay below 2^24.
 
-        cuDNN may pick an algorithm that transforms its operands and leaves the sums off by
-        rounding, far below 1/2.
+        cuDNN may pick an algorithm that transforms its operands and leaves whole sums off by
+        rounding, far below 1/2: that is taken back.
         """
         s = self.multiply(a, sign(self.weight).to(a.dtype))
-        return s.round() if s.is_cuda else s
+        return s.round() if whole and s.is_cuda else s
 
 
 def has_fast_bytes(w: torch.Tensor) -> bool:
@@ -148,8 +148,8 @@ class RealProduct(Product):
     def forward(self, a: torch.Tensor) -> torch.Tensor:
         return self.multiply(a, self.weight)
 
-    def evaluate(self, a: torch.Tensor) -> torch.Tensor:
-        """The same without a graph, in the precision of `a`."""
+    def evaluate(self, a: torch.Tensor, whole: bool) -> torch.Tensor:
+        """The same without a graph, in the precision of `a`; sums of real weights are not whole."""
         return self.multiply(a, self.weight.to(a.dtype))
 
 

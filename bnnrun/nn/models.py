@@ -50,9 +50,9 @@ class InputScale(nn.Module):
         whole numbers with ±1 and exact, and what padding adds (nothing) stays right at borders.
         """
         if self.zca_matrix is not None or not layer.binary:
-            return layer.evaluate(self(x, torch.float64))
-        sums = layer.evaluate(x.float()).double()
-        ones = layer.evaluate(torch.ones_like(x[:1], dtype=torch.float32)).double()
+            return layer.evaluate(self(x, torch.float64), whole=False)
+        sums = layer.evaluate(x.float(), whole=True).double()
+        ones = layer.evaluate(torch.ones_like(x[:1], dtype=torch.float32), whole=True).double()
         return (self.p * sums + self.q * ones) / self.d
 
 
@@ -147,7 +147,10 @@ class Network(nn.Module):
         closed: list[float] = []
         a = y = x
         for i, block in enumerate(self.blocks):
-            s = block.product.evaluate(a) if i else self.input.product(x, block.product)
+            if i == 0:
+                s = self.input.product(x, block.product)
+            else:
+                s = block.product.evaluate(a, whole=block.binary_input)
             y = block.normalize(s)
             if not block.layer.last:
                 closed.append((y.abs() > 1).double().mean().item())

@@ -24,6 +24,7 @@ def report(config: ReportConfig) -> None:
             f"results_dir={config.results_dir}: no records in its runs/; `bnnrun train "
             "dataset=digits` makes one in half a minute"
         )
+    folder = Path(config.results_dir).expanduser()
     errors, times = error_table(whole), time_table(whole)
     text = "# Results\n\nMade by `bnnrun report` from the records in `runs/`; not edited by hand.\n"
     for title, name, (columns, rows) in (
@@ -34,8 +35,8 @@ def report(config: ReportConfig) -> None:
             continue
         print_table(columns, rows, title=title)
         text += f"\n## {title}\n\n{markdown_text(columns, rows)}"
-        write_text(Path(config.results_dir) / f"{name}.csv", csv_text(columns, rows))
-    path = Path(config.results_dir) / "tables.md"
+        write_text(folder / f"{name}.csv", csv_text(columns, rows))
+    path = folder / "tables.md"
     write_text(path, text)
     print(f"written: {path}")
 
@@ -50,7 +51,7 @@ def error_table(whole: list[Record]) -> tuple[list[str], list[list[str]]]:
         rows.append(
             [
                 first.experiment or "(own settings)",
-                first.data["name"],
+                "; ".join([first.data["name"], *first.data.get("notes", [])]),
                 f"{shape(arch)}, weights {binarization['weights']}, "
                 f"activations {binarization['activations']}",
                 mean_and_deviation([r.value for r in group]),
@@ -66,10 +67,12 @@ def error_table(whole: list[Record]) -> tuple[list[str], list[list[str]]]:
 def time_table(whole: list[Record]) -> tuple[list[str], list[list[str]]]:
     """A row for each competitor of the latest timing of each kind."""
     columns = ["workload", "data", "competitor", "device", "median", "fastest", "spread", "calls"]
-    latest: dict[str, Record] = {}
+    latest: dict[tuple[Any, ...], Record] = {}
     for record in whole:
         if record.quantity.endswith("_time"):
-            latest[_cell(record) + record.details["competitor"]] = record
+            machine = (record.gpu or record.cpu)["model"]
+            of = record.details["competitor"], machine, record.details["threads"], _cell(record)
+            latest[of] = record
     return columns, [
         [
             r.quantity.removesuffix("_time"),
@@ -107,6 +110,8 @@ def mean_and_deviation(values: list[float]) -> str:
 
 
 def _cell(record: Record) -> str:
+    """What records of one cell have in common: all but the seed; with the data that was read."""
     config = {key: value for key, value in record.config.items() if key != "seed"}
-    kind = [record.experiment, record.quantity, record.device, config]
+    files = [file["md5"] for file in record.data.get("files", [])]
+    kind = [record.experiment, record.quantity, record.device, config, files]
     return json.dumps(kind, sort_keys=True)

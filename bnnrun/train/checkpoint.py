@@ -40,6 +40,8 @@ def load(path: Path, kind: str) -> dict[str, Any]:
         if broken is not None:
             raise InputError(f"{path}: damaged {kind}: {broken} does not have its checksum")
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except (zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError) as error:
         raise InputError(f"{path}: not a whole {kind} ({str(error).splitlines()[0]})") from None
     except Exception as error:

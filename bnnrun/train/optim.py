@@ -24,6 +24,7 @@ from bnnrun.nn.passes import adam_pass
 
 # Torch7's constant, added to v so that parameters without gradient divide by something.
 TORCH7_EPS = 2.0**-27
+NO_GRADIENT = 2.0**-100
 
 
 class Rule(torch.optim.Optimizer, ABC):
@@ -135,8 +136,8 @@ class ShiftAdaMax(Rule):
         if self.rule is AdaMaxRule.code:
             v.copy_(ap2(v)).add_(TORCH7_EPS)
             return m.div(v).mul_(rate)
-        # Where no gradient ever came, v = 0 = m and the step is 0.
-        return m.mul(ap2(v.reciprocal().masked_fill_(v == 0, 0))).mul_(rate)
+        # Without gradients v is 0 or decays to where 1 / v is no number; m does so long before.
+        return m.mul(ap2(v.reciprocal().masked_fill_(v < NO_GRADIENT, 0))).mul_(rate)
 
 
 class Sgd(Rule):

@@ -1,4 +1,4 @@
-"""The learning rate of each epoch (paper §1.8 of the code's schedules: Theano decays per epoch)."""
+"""The learning rate of each epoch. Alg. 1 decays at each update; the authors' code each epoch."""
 
 import math
 

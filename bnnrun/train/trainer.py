@@ -14,7 +14,7 @@ from bnnrun.config import NetworkConfig, computed
 from bnnrun.data.dataset import Dataset, Images
 from bnnrun.data.preprocess import fit
 from bnnrun.errors import InputError, RunError, Stopped
-from bnnrun.files import write_text
+from bnnrun.files import remove_unfinished, write_text
 from bnnrun.nn.losses import squared_hinge
 from bnnrun.nn.models import Network
 from bnnrun.train import checkpoint
@@ -108,6 +108,7 @@ class Trainer:
                 self.epoch_time_s = spent + time.perf_counter() - began
                 bar.step(self.step)
                 if stop and self.step < self.steps:
+                    self._check_loss()
                     self.save()
                     raise Stopped(self._stopped())
 
@@ -129,14 +130,19 @@ class Trainer:
         blocks = self.network.blocks[:-1]
         return " ".join(f"{row[f'closed_{block.layer.name}_pct']:.0f}" for block in blocks)
 
-    def _finish_epoch(self) -> None:
-        self.epoch, self.step = self.epoch + 1, 0
-        loss = self.loss_sum.item() / self.steps
+    def _check_loss(self) -> None:
+        """RunError where the loss is no number, before it is saved over a good checkpoint."""
+        loss = self.loss_sum.item()
         if not math.isfinite(loss):
             raise RunError(
-                f"the training loss of epoch {self.epoch} is {loss}; the last good checkpoint is "
-                f"{self.folder / checkpoint.STATE}. Try a lower optimizer.lr"
+                f"the training loss of epoch {self.epoch + 1} is {loss}; what was saved before is "
+                f"kept in {self.folder}. Try a lower optimizer.lr"
             )
+
+    def _finish_epoch(self) -> None:
+        self._check_loss()
+        loss = self.loss_sum.item() / self.steps
+        self.epoch, self.step = self.epoch + 1, 0
         began = time.perf_counter()
         valid_loss, valid_errors, closed = self.evaluate(self.dataset.valid)
         _, test_errors, _ = self.evaluate(self.dataset.test)
@@ -197,12 +203,15 @@ class Trainer:
 
     def _header(self) -> dict[str, Any]:
         kind = self.dataset.kind
+        parts = (self.dataset.train, self.dataset.valid, self.dataset.test)
         return {
             "config": computed(self.config),
             "images": {
                 "image_shape": list(kind.image_shape),
                 "classes": list(kind.classes),
                 "levels": kind.levels,
+                "train_valid_test": [len(part) for part in parts],
+                "md5": [source.md5 for source in self.dataset.sources],
             },
         }
 
@@ -236,7 +245,9 @@ class Trainer:
         """Take up the checkpoint in the run folder; InputError where it is of another run."""
         path = self.folder / checkpoint.STATE
         state = checkpoint.load(path, "checkpoint")
-        differing = _difference(state["config"], computed(self.config))
+        header = self._header()
+        differing = _difference(state["config"], header["config"])
+        differing = differing or _difference(state["images"], header["images"], "images")
         if differing is not None:
             key, then, now = differing
             raise InputError(f"{path}: made with {key}={then}, not {key}={now}: start a new run")
@@ -247,6 +258,10 @@ class Trainer:
         self.time_s, self.epoch_time_s = state["time_s"], state["epoch_time_s"]
         self.history, self.best = state["history"], state["best"]
         self.signs = [signs.to(self.device) for signs in state["signs"]]
+        if self.history:
+            self._write_metrics()
+        for name in (checkpoint.STATE, checkpoint.BEST):
+            remove_unfinished(self.folder / name)
         if "cpu" in state["generators"]:
             torch.set_rng_state(state["generators"]["cpu"])
         if "cuda" in state["generators"] and self.device.type == "cuda":
