@@ -179,7 +179,8 @@ def _resumed(words: list[str]) -> list[str]:
         hydra = OmegaConf.load(saved.with_name("hydra.yaml")).hydra.overrides.hydra
         before += [str(word) for word in hydra if str(word).startswith("hydra.searchpath=")]
     quoted = str(folder).replace("'", "\\'")
-    return [*before, *words, f"hydra.run.dir='{quoted}'"]
+    # The words that began the run stay the ones that are read here the next time.
+    return [*before, *words, f"hydra.run.dir='{quoted}'", "hydra.output_subdir=null"]
 
 
 def _job(verb: Verb, composed: Any, statuses: list[int]) -> None:
