@@ -38,6 +38,8 @@ def test_an_experiment_trains_and_leaves_its_record(bnnrun, tmp_path, experiment
     (path,) = (tmp_path / "results" / "runs").glob("*.json")
     record = json.loads(path.read_text())
     assert record["experiment"] == experiment
+    assert record["command"].startswith(f"bnnrun train experiment={experiment} trainer.epochs=1")
+    assert "dataset.root" not in record["command"]
     assert record["data"]["name"] == name
     assert record["cell"] == typed.cell
     if name != "digits":

@@ -15,6 +15,8 @@ from bnnrun.cli.verbs import VERBS, Verb
 from bnnrun.errors import InputError, RunError, Stopped, nearest
 
 WRONG_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+# Words that say where a run finds and leaves its files: no part of the command in its record.
+OF_THIS_MACHINE = ("resume=", "results_dir=", "dataset.root=")
 
 
 def main() -> None:
@@ -193,7 +195,7 @@ def _job(verb: Verb, composed: Any, statuses: list[int]) -> None:
 
     hydra = HydraConfig.get()
     search = [word for word in hydra.overrides.hydra if word.startswith("hydra.searchpath=")]
-    overrides = [word for word in hydra.overrides.task if not word.startswith("resume=")] + search
+    overrides = [w for w in hydra.overrides.task if not w.startswith(OF_THIS_MACHINE)] + search
     folder = Path(hydra.runtime.output_dir)
     here = Path.cwd()
     job = records.Run(
