@@ -66,10 +66,15 @@ class Layer:
         return 2 * self.outputs
 
     @property
+    def pooled(self) -> tuple[int, int]:
+        """(height, width) of what the layer hands on, behind pooling."""
+        height, width = self.size
+        return (height // 2, width // 2) if self.pool else (height, width)
+
+    @property
     def activations(self) -> int:
         """Numbers an image that the layer hands on, behind pooling."""
-        height, width = self.size
-        return self.outputs * ((height // 2) * (width // 2) if self.pool else height * width)
+        return self.outputs * math.prod(self.pooled)
 
     @property
     def c(self) -> float:

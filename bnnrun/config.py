@@ -68,7 +68,35 @@ class Schedule(Enum):
 class Workload(Enum):
     """What `bench` times."""
 
+    gemm = "gemm"
+    mlp = "mlp"
+    convnet = "convnet"
     train_step = "train_step"
+
+
+class BenchKernel(Enum):
+    """Which competitors `bench` times; float32 BLAS, the yardstick, always runs."""
+
+    all = "all"
+    xnor = "xnor"
+    baseline = "baseline"
+    blas = "blas"
+    reference = "reference"
+
+
+class Kernel(Enum):
+    """What multiplies ±1 by ±1."""
+
+    xnor = "xnor"
+    reference = "reference"
+
+
+class FirstLayer(Enum):
+    """How a packed network multiplies 8-bit pixels by ±1 weights; the sums are the same."""
+
+    auto = "auto"
+    bytes = "bytes"
+    planes = "planes"
 
 
 class Verify(Enum):
@@ -351,11 +379,72 @@ class TrainConfig(NetworkConfig):
 class BenchConfig(NetworkConfig):
     """Time a workload against its competitors, checked first, in turns."""
 
-    workload: Workload = setting(Workload.train_step, "what is timed")
+    workload: Workload = setting(
+        Workload.gemm,
+        "gemm: a product of ±1 matrices; mlp, convnet: a whole network, from pixels to labels; "
+        "train_step: one step of training",
+    )
+    kernel: BenchKernel = setting(BenchKernel.all, "competitors; float32 BLAS always runs too")
+    m: int = setting(4096, "rows of the product", unit="rows", valid="[1, 1048576]")
+    n: int = setting(MISSING, "columns of the product; m", unit="columns", valid="[1, 1048576]")
+    k: int = setting(MISSING, "length of its sums; m", unit="bits", valid="[1, 1048576]")
+    batch: int = setting(
+        1000, "images of workload=mlp and convnet", unit="images", valid="[1, 1048576]"
+    )
     rounds: int = setting(15, "timed calls of each competitor", unit="calls", valid="[3, inf)")
     seconds: float = setting(
-        30.0, "no new round is begun after this long", unit="seconds", valid="(0, inf)"
+        20.0, "no new round is begun after this long", unit="seconds", valid="(0, inf)"
     )
+
+
+@dataclass
+class PackConfig(VerbConfig):
+    """Pack a trained network: weights as bits, batch norm and Sign as whole thresholds."""
+
+    run: str = setting("", "run folder of `bnnrun train`, or a network file of its (best.pt)")
+    out: str | None = setting(None, "packed file to write; none named: model.safetensors there")
+
+
+@dataclass
+class PackedConfig(VerbConfig):
+    """What every verb takes that runs a packed network."""
+
+    model: str = setting("", "packed file, or the folder that holds model.safetensors")
+    kernel: Kernel = setting(Kernel.xnor, "xnor: fast; reference: by definition, in NumPy")
+    first: FirstLayer = setting(
+        FirstLayer.auto, "first layer: products of bytes, or one bit plane after the other"
+    )
+    threads: int = setting(0, "processor threads; 0: as many as cores", valid="[0, 4096]")
+
+
+@dataclass
+class EvalConfig(PackedConfig):
+    """Test error of a packed network, or with verify its every bit against the trained one."""
+
+    verify: bool = setting(
+        False, "compare every hidden bit and every score with the trained network"
+    )
+    trained: str | None = setting(
+        None, "network file that verify compares with; none named: best.pt beside the model"
+    )
+    results_dir: str = setting("results", "folder whose runs/ takes the records")
+    dataset: DatasetConfig = setting(MISSING, "")
+
+
+@dataclass
+class PredictConfig(PackedConfig):
+    """Class and scores of image files by a packed network."""
+
+    images: list[str] = setting([], "image files, or folders of them")
+    format: TableFormat = setting(TableFormat.table, "how it is printed")
+
+
+@dataclass
+class FiltersConfig(VerbConfig):
+    """How many 3x3 filters of a packed ConvNet differ, and a picture of the first layer's."""
+
+    model: str = setting("", "packed file, or the folder that holds model.safetensors")
+    results_dir: str = setting("results", "folder whose runs/ takes the records")
 
 
 @dataclass
@@ -396,7 +485,10 @@ class DoctorConfig(VerbConfig):
 
 
 # Settings that say where a run happens and what is shown of it, not what it computes.
-PLACES = {"device", "threads", "results_dir", "resume", "debug", "dataset.root", "dataset.path"}
+PLACES = {
+    "device", "threads", "results_dir", "resume", "debug", "dataset.root", "dataset.path",
+    "model", "trained", "run", "out",
+}  # fmt: skip
 
 
 def computed(config: object) -> dict[str, Any]:

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import field, fields, is_dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 from bnnrun.errors import InputError
 
+T = TypeVar("T")
 MISSING: Any = "???"  # OmegaConf's mark of a value that conf/ must give
 
 
@@ -71,6 +72,20 @@ def plain(config: object) -> Any:
     if isinstance(config, list):
         return [plain(item) for item in config]
     return config
+
+
+def restore(schema: type[T], tree: dict[str, Any]) -> T:
+    """A dataclass of settings from what `plain` made of it; KeyError where one is missing."""
+    values: dict[str, Any] = {}
+    for f in fields(schema):  # type: ignore[arg-type]
+        kind = get_type_hints(schema)[f.name]
+        value = tree[f.name]
+        if is_dataclass(kind):
+            value = restore(kind, value)  # type: ignore[arg-type]
+        elif isinstance(kind, type) and issubclass(kind, Enum):
+            value = kind(value)
+        values[f.name] = value
+    return schema(**values)
 
 
 def leaves(config: Any, path: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:

@@ -15,10 +15,13 @@ ORDER = [
     ["settings"],
     ["config"],
     ["table", "records"],
+    ["gemm"],
     ["data"],
     ["architecture"],
+    ["runtime"],
     ["nn"],
     ["train"],
+    ["pack"],
     ["bench"],
     ["report"],
     ["doctor"],
@@ -68,7 +71,17 @@ def test_only_the_command_line_knows_hydra(path):
 
 
 @pytest.mark.parametrize(
-    "module", ["bnnrun", "bnnrun.data", "bnnrun.architecture", "bnnrun.records"]
+    "module",
+    [
+        "bnnrun",
+        "bnnrun.data",
+        "bnnrun.architecture",
+        "bnnrun.records",
+        "bnnrun.gemm.xnor",
+        "bnnrun.runtime.network",
+        "bnnrun.runtime.predict",
+        "bnnrun.pack.evaluate",
+    ],
 )
 def test_the_running_half_never_imports_torch_or_cupy(module):
     code = f"import sys, {module}; print({{'torch', 'cupy'}} & set(sys.modules))"

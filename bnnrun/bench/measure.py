@@ -17,12 +17,14 @@ class Competitor:
         call:  does the work once
         check: None if a call's answer is right, else what is wrong with it
         wait:  returns when the device is idle, so that the clock covers all of the work
+        macs:  multiply-accumulates of ±1 of a call, for its rate; 0 where there is no such number
     """
 
     name: str
     call: Callable[[], object]
     check: Callable[[], str | None]
     wait: Callable[[], None] = lambda: None
+    macs: float = 0.0
 
 
 @dataclass(frozen=True)

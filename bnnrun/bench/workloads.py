@@ -1,54 +1,125 @@
-"""What `bnnrun bench` times, and the records it makes of it."""
+"""`bnnrun bench`: what is timed, the table of it, and the records."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 
 from bnnrun import machine
-from bnnrun.bench.eager import EagerStep
+from bnnrun.bench import gemm, network
+from bnnrun.bench import train_step as step
 from bnnrun.bench.measure import Competitor, Timing, measure
-from bnnrun.config import AdamConfig, BenchConfig, Binarizer, NormKind, computed
-from bnnrun.data import load
+from bnnrun.config import BenchConfig, Device, Workload, computed
 from bnnrun.errors import InputError
 from bnnrun.records import Record, Run
 from bnnrun.table import print_table
 from bnnrun.train.loop import select_device
-from bnnrun.train.trainer import Trainer
+
+YARDSTICKS = {
+    Workload.gemm: gemm.YARDSTICK,
+    Workload.mlp: network.YARDSTICK,
+    Workload.convnet: network.YARDSTICK,
+    Workload.train_step: step.YARDSTICK,
+}
 
 
 def bench(config: BenchConfig, run: Run) -> list[Record]:
     """Time the workload of `config`; one record a competitor."""
     began = time.perf_counter()
-    device = select_device(config.device, config.threads)
-    timings = measure(_train_step(config, run, device), config.rounds, config.seconds)
-    slowest = timings["eager float32"].median_s
+    if config.workload is not Workload.train_step and config.device is Device.cuda:
+        raise InputError(f"workload={config.workload.value} device=cuda: there is no kernel for "
+                         "GPUs yet; device=cpu")  # fmt: skip
+    on = config.device if config.workload is Workload.train_step else Device.cpu
+    device = select_device(on, config.threads)
+    with _competitors(config, run, device) as competitors:
+        timings = measure(competitors, config.rounds, config.seconds)
+        macs = {competitor.name: competitor.macs for competitor in competitors}
+    timed = _Timed(timings, macs, device, time.perf_counter() - began)
+    _print(config, timed)
+    return [_record(name, config, run, timed) for name in timings]
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """What a run measured.
+
+    Attributes:
+        macs: of a call of each competitor; 0 where there is no such number
+    """
+
+    timings: dict[str, Timing]
+    macs: dict[str, float]
+    device: torch.device
+    wall_time_s: float
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """±1 multiply-accumulates a second of each competitor that has such a number."""
+        named = self.timings.items()
+        return {name: self.macs[name] / t.median_s for name, t in named if self.macs[name]}
+
+    @property
+    def limit(self) -> float | None:
+        """The highest rate of the operations in registers; None where it was not measured."""
+        found = [rate for name, rate in self.rates.items() if name.startswith("limit")]
+        return max(found) if found else None
+
+
+@contextmanager
+def _competitors(config: BenchConfig, run: Run, device: torch.device) -> Iterator[list[Competitor]]:
+    if config.workload is Workload.train_step:
+        yield step.train_step(config, run, device)
+    elif config.workload is Workload.gemm:
+        with gemm.competitors(config) as found:
+            yield found
+    else:
+        with network.competitors(config) as found:
+            yield found
+
+
+def _print(config: BenchConfig, of: _Timed) -> None:
+    rate, top, yardstick = of.rates, of.limit, YARDSTICKS[config.workload]
+    columns = ["competitor", "median ms", "fastest ms", "spread", "calls"]
+    columns += ["GMAC/s", "of the limit"] if top else []
+    rows = []
+    for name, t in of.timings.items():
+        row = [name, f"{1e3 * t.median_s:.2f}", f"{1e3 * t.minimum_s:.2f}",
+               f"{100 * t.spread:.0f} %", str(t.count)]  # fmt: skip
+        if top and name in rate:
+            row += [f"{rate[name] / 1e9:,.0f}", f"{100 * rate[name] / top:.1f} %"]
+        elif top:
+            row += ["", ""]
+        rows.append([*row, _times(name, yardstick, of)])
     print_table(
-        ["competitor", "median ms", "fastest ms", "spread", "calls", "times eager float32"],
-        [
-            [name, f"{1e3 * t.median_s:.2f}", f"{1e3 * t.minimum_s:.2f}", f"{100 * t.spread:.0f} %",
-             str(t.count), f"{slowest / t.median_s:.2f}"]
-            for name, t in timings.items()
-        ],
-        title=f"one training step: {config.dataset.name}, {config.arch.name}, batch "
-        f"{config.trainer.batch_size}, on {device}, {torch.get_num_threads()} threads",
-    )  # fmt: skip
-    wall_time_s = time.perf_counter() - began
-    return [
-        _record(name, config, run=run, device=device, timings=timings, wall_time_s=wall_time_s)
-        for name in timings
-    ]
+        [*columns, f"times {yardstick}"],
+        rows,
+        title=f"{_title(config)}, on {of.device}, {torch.get_num_threads()} threads",
+    )
 
 
-def _record(
-    name: str,
-    config: BenchConfig,
-    *,
-    run: Run,
-    device: torch.device,
-    timings: dict[str, Timing],
-    wall_time_s: float,
-) -> Record:
-    timing = timings[name]
+def _times(name: str, yardstick: str, of: _Timed) -> str:
+    """How many times as fast as the yardstick: by rate where the work differs."""
+    rate = of.rates
+    if name.startswith("limit"):
+        return ""
+    if name in rate and yardstick in rate:
+        return f"{rate[name] / rate[yardstick]:.2f}"
+    return f"{of.timings[yardstick].median_s / of.timings[name].median_s:.2f}"
+
+
+def _title(config: BenchConfig) -> str:
+    if config.workload is Workload.gemm:
+        return f"product of ±1 matrices, M {config.m}, N {config.n}, K {config.k}"
+    if config.workload is Workload.train_step:
+        return (f"one training step: {config.dataset.name}, {config.arch.name}, batch "
+                f"{config.trainer.batch_size}")  # fmt: skip
+    return f"{config.arch.name} for {config.dataset.name}, {config.batch} images, pixels to labels"
+
+
+def _record(name: str, config: BenchConfig, run: Run, of: "_Timed") -> Record:
+    timing, rate, top = of.timings[name], of.rates, of.limit
     return Record(
         experiment=run.experiment,
         cell="",
@@ -56,78 +127,20 @@ def _record(
         value=1e3 * timing.median_s,
         unit="ms",
         seed=config.seed,
-        device=device.type,
+        device=of.device.type,
         details={
             "competitor": name,
             "minimum": 1e3 * timing.minimum_s,
             "spread": timing.spread,
             "count": timing.count,
-            "in_the_same_run": {other: 1e3 * t.median_s for other, t in timings.items()},
+            "macs": of.macs[name],
+            "gmac_per_s": rate[name] / 1e9 if name in rate else None,
+            "share_of_limit": rate[name] / top if top and name in rate else None,
+            "in_the_same_run": {other: 1e3 * t.median_s for other, t in of.timings.items()},
             "threads": torch.get_num_threads(),
         },
         config=computed(config),
         command=run.command,
-        wall_time_s=wall_time_s,
-        gpu=machine.gpu() if device.type == "cuda" else None,
+        wall_time_s=of.wall_time_s,
+        gpu=machine.gpu() if of.device.type == "cuda" else None,
     )
-
-
-def _train_step(config: BenchConfig, run: Run, device: torch.device) -> list[Competitor]:
-    """Our step and plain PyTorch's, from the same weights, on the same minibatch."""
-    b = config.binarization
-    if not isinstance(config.optimizer, AdamConfig):
-        raise InputError(f"optimizer={config.optimizer.name}: the competitor has only adam")
-    if config.norm.name is not NormKind.batch:
-        raise InputError(f"norm={config.norm.name.value}: the competitor has only batch")
-    if Binarizer.stochastic in (b.weights, b.activations) or not b.gate:
-        raise InputError("binarization: the competitor has no drawn signs and always the gate")
-    dataset = load(config.dataset)
-    trainer = Trainer(config, dataset, device, run.folder)
-    eager = EagerStep(trainer.network, trainer.optimizer, config.optimizer)
-    batch = slice(config.trainer.batch_size)
-    pixels, labels = trainer.pixels[batch], trainer.labels[batch]
-
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-
-    return [
-        Competitor("bnnrun", lambda: trainer.train_step(pixels, labels),
-                   lambda: _differs(trainer, eager, pixels, labels), wait),
-        Competitor("eager float32", lambda: eager(pixels, labels), lambda: None, wait),
-    ]  # fmt: skip
-
-
-def _differs(
-    trainer: Trainer, eager: EagerStep, pixels: torch.Tensor, labels: torch.Tensor
-) -> str | None:
-    """What differs after one step of both without dropout, whose draws differ; None if nothing.
-
-    Sums of ±1 are exact, but the batch norms round in their own order, so one activation within
-    rounding of zero may take the other sign: up to 1 % of a gradient's norm is let pass. The
-    updates start from the same gradients and must agree to 1e-4 of their size, lr · c.
-    """
-    ours, theirs = list(trainer.network.parameters()), list(eager.network.parameters())
-    blocks = (*trainer.network.blocks, *eager.network.blocks)
-    shares = [block.dropout for block in blocks]
-    for block in blocks:
-        block.dropout = 0.0
-    loss = trainer.gradients(pixels, labels).item()
-    expected = eager.gradients(pixels, labels).item()
-    for block, share in zip(blocks, shares, strict=True):
-        block.dropout = share
-    if abs(loss - expected) > 1e-2 * abs(expected):
-        return f"loss {loss:.6f}, plain PyTorch's is {expected:.6f}"
-    for i, (p, q) in enumerate(zip(ours, theirs, strict=True)):
-        assert p.grad is not None and q.grad is not None
-        if (p.grad - q.grad).norm() > 1e-2 * q.grad.norm() + 1e-12:
-            return f"gradient of parameter {i} is off by more than 1 %"
-        q.grad.copy_(p.grad)
-    sizes = [g["lr"] * g["scale"] for g in trainer.optimizer.param_groups for _ in g["params"]]
-    trainer.optimizer.step()
-    eager.update()
-    for i, (p, q) in enumerate(zip(ours, theirs, strict=True)):
-        off = (p - q).abs().max().item()
-        if off > 1e-4 * sizes[i] + 1e-6:  # the second is the rounding of numbers near 1
-            return f"parameter {i} is off by {off:.1e} after an update of {sizes[i]:.1e}"
-    return None

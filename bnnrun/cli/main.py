@@ -88,8 +88,9 @@ def _complete_only(composed: Any) -> None:
 def _run_verb(verb: Verb, argv: list[str]) -> int:
     from bnnrun.cli.compose import checked_config
 
-    flags, hydra_flags, words = _split_flags(argv)
-    words = _as_overrides(verb, words)
+    own = {f"--{name}": f"{name}=true" for name in verb.flags}
+    flags, hydra_flags, words = _split_flags([word for word in argv if word not in own])
+    words = [*_as_overrides(verb, words), *(own[word] for word in argv if word in own)]
     if flags.config_dir is not None:
         words.append(_search_path(flags.config_dir))
     if flags.help:
@@ -98,7 +99,7 @@ def _run_verb(verb: Verb, argv: list[str]) -> int:
         verb_help(verb, words)
         return 0
     if flags.multirun and not verb.is_run:
-        raise InputError(f"-m: `bnnrun {verb.name}` is no run; train and bench take -m")
+        raise InputError(f"-m: `bnnrun {verb.name}` is no run; train, bench and eval take -m")
     if verb.is_run:
         words = _resumed(words)
     words, typed = checked_config(verb, words, multirun=flags.multirun)
@@ -144,22 +145,29 @@ def _search_path(folder: str) -> str:
 
 
 def _as_overrides(verb: Verb, words: list[str]) -> list[str]:
-    """The bare words of a verb that has an action, as settings.
+    """The bare words of a verb that takes some, as settings.
 
-    `data verify mnist svhn` is `data action=verify "sets=['mnist','svhn']"`.
+    `data verify mnist svhn` is `data action=verify "sets=['mnist','svhn']"`; a file whose name
+    holds "=" is a bare word where it is there.
     """
-    if not verb.action:
+    if not verb.action and not verb.words:
         return words
-    bare = [word for word in words if "=" not in word and not word.startswith("~")]
+    bare = [word for word in words if _is_bare(word, files=not verb.action)]
     others = [word for word in words if word not in bare]
-    if len(bare) > 1 and not verb.words:
-        raise InputError(f"{bare[1]!r}: expected key=value behind `bnnrun {verb.name} {bare[0]}`")
+    if verb.action and bare:
+        others.append(f"{verb.action}={bare.pop(0)}")
+    if bare and not verb.words:
+        raise InputError(f"{bare[0]!r}: expected key=value behind `bnnrun {verb.name} ACTION`")
     if bare:
-        others.append(f"{verb.action}={bare[0]}")
-    if len(bare) > 1:
-        quoted = (word.replace("\\", "\\\\").replace("'", "\\'") for word in bare[1:])
+        quoted = (word.replace("\\", "\\\\").replace("'", "\\'") for word in bare)
         others.append(f"{verb.words}=[" + ",".join(f"'{word}'" for word in quoted) + "]")
     return others
+
+
+def _is_bare(word: str, *, files: bool) -> bool:
+    if "=" in word:
+        return files and Path(word).exists()
+    return not word.startswith("~")
 
 
 def _resumed(words: list[str]) -> list[str]:

@@ -19,6 +19,7 @@ class Verb:
                   otherwise function(config) prints what it is asked
         action:   key that a bare first word sets (`bnnrun data status`), or ""
         words:    key that the bare words after it set (`bnnrun data verify mnist svhn`), or ""
+        flags:    keys that a flag sets true (`--verify` is `verify=true`)
         examples: command lines for its help
     """
 
@@ -29,6 +30,7 @@ class Verb:
     examples: tuple[str, ...]
     action: str = ""
     words: str = ""
+    flags: tuple[str, ...] = ()
 
     @property
     def meaning(self) -> str:
@@ -55,6 +57,46 @@ VERBS = {
                 "bnnrun train -m dataset=digits seed=0,1,2",
                 "bnnrun train resume=outputs/train/RUN",
             ),
+        ),
+        Verb(
+            "pack",
+            config.PackConfig,
+            "bnnrun.pack.convert:pack",
+            is_run=False,
+            examples=(
+                "bnnrun pack run=outputs/train/RUN",
+                "bnnrun pack run=outputs/train/RUN out=mnist.safetensors",
+            ),
+        ),
+        Verb(
+            "eval",
+            config.EvalConfig,
+            "bnnrun.pack.evaluate:evaluate",
+            is_run=True,
+            examples=(
+                "bnnrun eval model=outputs/train/RUN dataset=digits",
+                "bnnrun eval model=outputs/train/RUN dataset=digits --verify",
+                "bnnrun eval model=mnist.safetensors kernel=reference",
+            ),
+            flags=("verify",),
+        ),
+        Verb(
+            "predict",
+            config.PredictConfig,
+            "bnnrun.runtime.predict:predict",
+            is_run=False,
+            examples=(
+                "bnnrun predict model=outputs/train/RUN photo.png",
+                "bnnrun predict model=cifar10.safetensors photos/ format=csv",
+            ),
+            words="images",
+        ),
+        Verb(
+            "filters",
+            config.FiltersConfig,
+            "bnnrun.report.filters:filters",
+            is_run=True,
+            examples=("bnnrun filters model=outputs/train/RUN",),
         ),
         Verb(
             "bench",

@@ -172,7 +172,7 @@ def _files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
         (path, label)
         for label, name in enumerate(classes)
         for path in sorted((folder / name).rglob("*"))
-        if _is_image(path)
+        if is_image(path)
     ]
 
 
@@ -180,11 +180,11 @@ def _others(folder: Path) -> Iterator[Path]:
     """Files in the folders of classes that are not taken for images."""
     for name in _folders(folder):
         for path in (folder / name).rglob("*"):
-            if path.is_file() and not _is_image(path):
+            if path.is_file() and not is_image(path):
                 yield path
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
     # Hidden files: macOS puts a "._photo.jpg" of its own beside each photo on a foreign disk.
     suffix = path.suffix.lower()
     return suffix in SUFFIXES and not path.name.startswith(".") and path.is_file()

@@ -1,5 +1,6 @@
 """The networks: blocks of product, batch norm and Sign, made from a plan (Alg. 1, forward)."""
 
+from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -119,6 +120,7 @@ class Network(nn.Module):
         given: Input,
     ) -> None:
         super().__init__()
+        self.kind = kind
         self.input = InputScale(given)
         self.stack = nn.ModuleList(
             Block(layer, binarization, norm, first=i == 0)
@@ -145,6 +147,12 @@ class Network(nn.Module):
         and exact, so the scores are the same whatever the batch.
         """
         closed: list[float] = []
+        for y in self.trace(x):
+            closed.append((y.abs() > 1).double().mean().item())
+        return y, closed[:-1]
+
+    def trace(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
+        """What Sign sees in evaluation, float64, layer by layer; last the scores."""
         a = y = x
         for i, block in enumerate(self.blocks):
             if i == 0:
@@ -152,7 +160,6 @@ class Network(nn.Module):
             else:
                 s = block.product.evaluate(a, whole=block.binary_input)
             y = block.normalize(s)
+            yield y
             if not block.layer.last:
-                closed.append((y.abs() > 1).double().mean().item())
                 a = block.activate(y)
-        return y, closed

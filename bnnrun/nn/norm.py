@@ -2,10 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from bnnrun.config import NormConfig, NormKind, ShiftNormConfig
+
+Floats = NDArray[np.float64]
 
 # For each type: integers of its size, 1 minus the mantissa of sqrt(2) rounded up, all but mantissa.
 _AP2_BITS = {
@@ -68,17 +72,21 @@ class BatchNorm(nn.Module):
         """What evaluation takes for gamma and for the inverse deviation."""
         return self.gamma, self.inv_std
 
+    def affine(self) -> tuple[Floats, Floats, Floats]:
+        """(mean, scale, shift) of evaluation, float64 (N,): y = (s - mean) · scale + shift."""
+        return tuple(t.detach().cpu().numpy() for t in self._affine())  # type: ignore[return-value]
+
+    def _affine(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        gamma, inv_std = self.factors()
+        return self.mean.double(), gamma.double() * inv_std.double(), self.beta.double()
+
     def evaluate(self, s: torch.Tensor) -> torch.Tensor:
         """Normalize by the running statistics, in float64: the arithmetic of every evaluation.
 
         Each operation rounds once, in this order, so that a packed network can repeat it.
         """
-        gamma, inv_std = self.factors()
-        scale = gamma.double() * inv_std.double()
-        mean, scale, beta = (
-            _channels_first(t, s.dim()) for t in (self.mean.double(), scale, self.beta.double())
-        )
-        return (s.double() - mean) * scale + beta
+        mean, scale, shift = (_channels_first(t, s.dim()) for t in self._affine())
+        return (s.double() - mean) * scale + shift
 
 
 class ShiftBatchNorm(BatchNorm):

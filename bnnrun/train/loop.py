@@ -1,6 +1,5 @@
 """`bnnrun train`: data, trainer, record."""
 
-import numba
 import numpy as np
 import torch
 
@@ -9,6 +8,7 @@ from bnnrun.config import Device, TrainConfig, computed
 from bnnrun.data import load
 from bnnrun.data.dataset import Dataset
 from bnnrun.errors import InputError
+from bnnrun.gemm.xnor import set_threads
 from bnnrun.records import Record, Run
 from bnnrun.train.display import Display, duration
 from bnnrun.train.interrupt import stop_request
@@ -39,7 +39,7 @@ def select_device(device: Device, threads: int) -> torch.device:
     """The torch device of a choice, with the number of processor threads set."""
     threads = threads or machine.cores()
     torch.set_num_threads(threads)
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    set_threads(threads)
     if device is Device.cuda and not torch.cuda.is_available():
         raise InputError(
             "device=cuda: PyTorch sees no CUDA device here; `bnnrun doctor` says why, "

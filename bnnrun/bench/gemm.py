@@ -1,0 +1,153 @@
+"""A product of ±1 matrices, by XNOR and popcount and by everything else that is exact."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bnnrun.bench import limits
+from bnnrun.bench.measure import Competitor
+from bnnrun.bench.openblas import fastest
+from bnnrun.config import BenchConfig, BenchKernel
+from bnnrun.errors import InputError
+from bnnrun.gemm import cpu, reference, xnor
+from bnnrun.gemm.bits import Words, pack, unpack, words
+
+CHECKED = 16  # rows of the answer that are compared with the definition
+BASELINE_MACS = 2e8  # of the rows that the unoptimized product computes
+REFERENCE_MACS = 2e10  # above which the definition is not timed but asked for by name
+YARDSTICK = "torch float32"
+
+
+@contextmanager
+def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
+    """The competitors of `workload=gemm`, on random ±1 drawn from the seed, within the block."""
+    m, n, k = config.m, config.n, config.k
+    needed = 4 * (m * k + n * k + m * n) * 3
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    if needed > free:
+        raise InputError(f"m={m} n={n} k={k}: the float32 competitors need about "
+                         f"{needed / 2**30:.0f} GiB, {free / 2**30:.0f} are free")  # fmt: skip
+    rng = np.random.default_rng(config.seed)
+    task = _Task(_random_bits(rng, m, k), _random_bits(rng, n, k), k)
+    with ExitStack() as stack:
+        found: list[Competitor] = []
+        if config.kernel in (BenchKernel.xnor, BenchKernel.all):
+            found += _xnor(task)
+        if config.kernel in (BenchKernel.baseline, BenchKernel.all):
+            found.append(_baseline(task))
+        small = task.macs <= REFERENCE_MACS and config.kernel is BenchKernel.all
+        if config.kernel is BenchKernel.reference or small:
+            call = partial(reference.multiply, task.a, task.w, k)
+            found.append(Competitor("reference", call, task.check(call), macs=task.macs))
+        a, w = (torch.from_numpy(part) for part in task.real)
+        found.append(_torch(YARDSTICK, task, a, w))
+        if config.kernel in (BenchKernel.blas, BenchKernel.all):
+            product, c = stack.enter_context(fastest(task.real, numba.get_num_threads()))
+            check = task.check(_then(product, c))
+            found.append(Competitor(f"NumPy float32 ({product.name})", product, check,
+                                    macs=task.macs))  # fmt: skip
+            found.append(_torch("torch bf16, sums rounded", task, a.bfloat16(), w.bfloat16()))
+            if k % 8 == 0 and n % 8 == 0:
+                found.append(_int8(task))
+        yield [*found, *limits.limits()]
+
+
+class _Task:
+    """Two matrices of ±1, and some rows of their product by definition.
+
+    Attributes:
+        a, w: bits, (M, words) and (N, words)
+        real: the same as float32
+        rows: of the answer, that are checked
+    """
+
+    def __init__(self, a: Words, w: Words, k: int) -> None:
+        self.a, self.w, self.k = a, w, k
+        self.m, self.n, self.macs = len(a), len(w), float(len(a) * len(w) * k)
+        self.real = unpack(a, k).astype(np.float32), unpack(w, k).astype(np.float32)
+        self.rows = np.unique(np.linspace(0, self.m - 1, CHECKED).astype(int))
+        self.expected = reference.multiply(a[self.rows], w, k)
+
+    def check(self, call: Callable[[], Any], *, rounded: bool = False) -> Callable[[], str | None]:
+        """A check of the answer's first rows; `rounded` lets pass what bfloat16 makes of sums.
+
+        A bfloat16 holds whole numbers to 256; of larger ones, 8 bits.
+        """
+
+        def compare() -> str | None:
+            answer = call()
+            rows = self.rows[self.rows < len(answer)]
+            got, expected = np.asarray(answer[rows], np.float64), self.expected[: len(rows)]
+            off = np.abs(got - expected) > (np.abs(expected) / 128 if rounded else 0)
+            if not off.any():
+                return None
+            i, j = np.argwhere(off)[0]
+            return f"row {rows[i]}, column {j}: {got[i, j]:g}, expected {expected[i, j]}"
+
+        return compare
+
+
+def _random_bits(rng: np.random.Generator, rows: int, k: int) -> Words:
+    bits = rng.integers(0, 2**32, (rows, words(k)), dtype=np.uint32)
+    if k % 32:
+        bits[:, -1] &= np.uint32((1 << k % 32) - 1)
+    return bits
+
+
+def _then(call: Callable[[], object], out: Any) -> Callable[[], Any]:
+    def called() -> Any:
+        call()
+        return out
+
+    return called
+
+
+def _xnor(task: _Task) -> Iterator[Competitor]:
+    """Bits to bits as between two layers, bits to sums, and with the packing of A in the time."""
+    m, n, k = task.m, task.n, task.k
+    a, w = xnor.encode_rows(task.a, k), xnor.encode_weights(task.w, k)
+    sums, bits = xnor.room_for_sums(a, w), xnor.room_for_bits(a, w)
+    t = np.zeros(n, np.int32)
+    to_bits = partial(xnor.multiply_to_bits, a, w, m, t, bits)
+    to_sums = partial(xnor.multiply, a, w, m, sums)
+
+    def packing() -> NDArray[np.int32]:
+        return xnor.multiply(xnor.encode_rows(pack(task.real[0]), k), w, m, sums)
+
+    def right_bits() -> str | None:
+        wrong = to_bits()[task.rows] != pack(task.expected >= 0)
+        return "a bit is not that of its sum" if wrong.any() else None
+
+    yield Competitor("xnor, bits out", to_bits, right_bits, macs=task.macs)
+    yield Competitor("xnor, int32 out", to_sums, task.check(to_sums), macs=task.macs)
+    yield Competitor("xnor, float32 in, int32 out", packing, task.check(packing), macs=task.macs)
+
+
+def _baseline(task: _Task) -> Competitor:
+    """Some rows only: all of a large product would take minutes."""
+    a, w = task.real
+    rows = max(1, min(task.m, int(BASELINE_MACS / (task.n * task.k))))
+    out = np.empty((rows, task.n), np.float32)
+    call = partial(cpu.baseline, a[:rows], w, out)
+    name = f"baseline float32 ({rows} rows)"
+    return Competitor(name, call, task.check(_then(call, out)), macs=task.macs * rows / task.m)
+
+
+def _torch(name: str, task: _Task, a: torch.Tensor, w: torch.Tensor) -> Competitor:
+    out = torch.empty(len(a), len(w), dtype=a.dtype)
+    call = partial(torch.mm, a, w.t(), out=out)
+    check = task.check(lambda: call().float().numpy(), rounded=a.dtype == torch.bfloat16)
+    return Competitor(name, call, check, macs=task.macs)
+
+
+def _int8(task: _Task) -> Competitor:
+    a, w = (torch.from_numpy(part).to(torch.int8) for part in task.real)
+    call = partial(torch._int_mm, a, w.t())
+    return Competitor("torch int8", call, task.check(lambda: call().numpy()), macs=task.macs)

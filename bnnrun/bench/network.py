@@ -1,0 +1,174 @@
+"""Whole networks, from 8-bit pixels to labels: packed, and in PyTorch in each precision."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from bnnrun.bench import limits
+from bnnrun.bench.measure import Competitor
+from bnnrun.config import BenchConfig, BenchKernel, Binarizer, FirstLayer, Preprocessing
+from bnnrun.data import describe
+from bnnrun.data.dataset import Images
+from bnnrun.data.preprocess import fit
+from bnnrun.errors import InputError
+from bnnrun.nn.binarize import sign
+from bnnrun.nn.models import Block, Network
+from bnnrun.pack.convert import pack_network
+from bnnrun.runtime.network import PackedNetwork
+from bnnrun.runtime.reference import ReferenceNetwork
+
+YARDSTICK = "torch float32"
+PART = 1000  # images that the competitors in PyTorch take at once, for memory
+SETTLED = 64  # images that give the batch norms statistics, so that thresholds are not all 0
+
+
+@contextmanager
+def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
+    """The competitors of `workload=mlp` and `workload=convnet`.
+
+    Weights are random: they do not change the time. Images are random and need no files.
+    """
+    if config.arch.name != config.workload.value:
+        hint = "dataset=cifar10" if config.workload.value == "convnet" else "dataset=mnist"
+        raise InputError(
+            f"workload={config.workload.value}: the network is arch={config.arch.name}; add {hint} "
+            f"(or arch={config.workload.value})"
+        )
+    b = config.binarization
+    if Binarizer.none in (b.weights, b.activations):
+        raise InputError("binarization: only ±1 weights and activations are packed; "
+                         "binarization=deterministic")  # fmt: skip
+    if config.dataset.preprocessing is Preprocessing.zca:
+        raise InputError("dataset.preprocessing=zca: not packed; scale and standardize are")
+    kind = describe(config.dataset)
+    rng = np.random.default_rng(config.seed)
+    pixels = rng.integers(0, kind.levels + 1, (config.batch, *kind.image_shape)).astype(np.uint8)
+    torch.manual_seed(config.seed)
+    some = Images(pixels[:SETTLED], np.zeros(min(SETTLED, len(pixels)), np.uint8))
+    given = fit(config.dataset.preprocessing, some, kind.levels)
+    network = Network(config.arch, b, config.norm, kind, given)
+    model = pack_network(network, {})
+    labels = _expected(network, pixels[:SETTLED])
+    macs = float(len(pixels) * sum(layer.shape.macs for layer in model.layers))
+
+    def check(call: Callable[[], NDArray[np.intp]]) -> Callable[[], str | None]:
+        def compare() -> str | None:
+            got = call()[:SETTLED]
+            wrong = np.flatnonzero(got != labels)
+            if not len(wrong):
+                return None
+            i = wrong[0]
+            return f"image {i}: class {got[i]}, expected {labels[i]} ({len(wrong)} wrong)"
+
+        return compare
+
+    found: list[Competitor] = []
+
+    def add(name: str, scores: Callable[[], NDArray[np.float64]]) -> None:
+        def call() -> NDArray[np.intp]:
+            labels: NDArray[np.intp] = scores().argmax(axis=1)
+            return labels
+
+        found.append(Competitor(name, call, check(call), macs=macs))
+
+    if config.kernel in (BenchKernel.xnor, BenchKernel.all):
+        for first in (FirstLayer.bytes, FirstLayer.planes):
+            packed = PackedNetwork(model, first)
+            add(f"xnor, first layer by {first.value}", partial(packed.scores, pixels))
+    if config.kernel is BenchKernel.reference:
+        add("reference", partial(ReferenceNetwork(model).scores, pixels))
+    x = torch.from_numpy(pixels)
+    add(YARDSTICK, partial(_in_parts, _Float(network, torch.float32), x))
+    if config.kernel in (BenchKernel.blas, BenchKernel.all):
+        add(
+            "torch bf16, first layer float32",
+            partial(_in_parts, _Float(network, torch.bfloat16), x),
+        )
+        add("torch int8, first layer float32", partial(_in_parts, _Int8(network), x))
+    yield [*found, *limits.limits()]
+
+
+def _expected(network: Network, pixels: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """Labels by the arithmetic of every evaluation."""
+    scores, _ = network.evaluate(torch.from_numpy(pixels))
+    labels: NDArray[np.intp] = scores.argmax(1).numpy()
+    return labels
+
+
+def _in_parts(
+    network: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
+) -> NDArray[np.float64]:
+    with torch.inference_mode():
+        parts = [network(x[i : i + PART]) for i in range(0, len(x), PART)]
+        return torch.cat(parts).double().numpy()
+
+
+class _Float:
+    """The network as one would run it in PyTorch: ±1 weights as floats, batch norm as a line.
+
+    The input stays p·x + q, whole numbers whose float32 sums are exact; d goes to the first line.
+    In bfloat16 the first layer and every batch norm stay float32: sums of 8-bit pixels would be
+    rounded, and signs with them.
+    """
+
+    def __init__(self, network: Network, precision: torch.dtype) -> None:
+        self.network, self.precision = network, precision
+        self.weights = [sign(block.product.weight.detach()) for block in network.blocks]
+        self.weights[1:] = [w.to(precision) for w in self.weights[1:]]
+        given = network.input
+        self.p, self.q = given.p.float(), given.q.float()
+        divisors = [given.d.item()] + [1.0] * (len(network.blocks) - 1)
+        self.norms = [_line(b, d) for b, d in zip(network.blocks, divisors, strict=True)]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        a = self.p * x.float() + self.q
+        for block, w, (scale, shift) in zip(
+            self.network.blocks, self.weights, self.norms, strict=True
+        ):
+            s = self.multiply(block, a, w).float()
+            s = F.max_pool2d(s, 2) if block.layer.pool else s
+            y = torch.addcmul(shift, s, scale)
+            if block.layer.last:
+                return y
+            a = self.activate(y)
+        raise AssertionError("a network ends in its output layer")
+
+    def multiply(self, block: Block, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(a, w, padding=1) if block.layer.is_conv else F.linear(a.flatten(1), w)
+
+    def activate(self, y: torch.Tensor) -> torch.Tensor:
+        return y.ge(0).to(self.precision).mul_(2).sub_(1)
+
+
+class _Int8(_Float):
+    """Products of bytes with 32-bit sums; convolutions by patches, PyTorch having no other."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__(network, torch.int8)
+        self.weights[1:] = [
+            (w.permute(0, 2, 3, 1) if w.dim() == 4 else w).flatten(1).contiguous()
+            for w in self.weights[1:]
+        ]
+
+    def multiply(self, block: Block, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        if a.dtype != torch.int8:
+            return super().multiply(block, a, w)
+        if not block.layer.is_conv:
+            return torch._int_mm(a.flatten(1), w.t())
+        padded = F.pad(a.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
+        patches = padded.unfold(1, 3, 1).unfold(2, 3, 1).permute(0, 1, 2, 4, 5, 3)
+        n, height, width = patches.shape[:3]
+        s = torch._int_mm(patches.reshape(n * height * width, -1), w.t())
+        return s.view(n, height, width, -1).permute(0, 3, 1, 2)
+
+
+def _line(block: Block, d: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """(scale, shift) of (s / d) · scale + shift, float32, to stand beside the layer's sums."""
+    mean, scale, shift = (torch.from_numpy(each) for each in block.norm.affine())
+    shape = (1, -1, 1, 1) if block.layer.is_conv else (1, -1)
+    return (scale / d).float().view(shape), (shift - mean * scale).float().view(shape)

@@ -1,0 +1,1 @@
+"""One product of ±1 matrices held as bits, several ways."""

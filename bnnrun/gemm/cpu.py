@@ -1,0 +1,401 @@
+"""XNOR-popcount products on the processor: how many bits differ, sixteen columns at a time.
+
+Rows of A lie as they were packed: `kw` words each. W is laid out in panels of sixteen columns
+(`bits.to_panels`), word by word, so that one vector holds the same word of sixteen columns: a word
+of A is broadcast, and no sum over lanes is ever needed.
+
+    d[m, n] = popc(a[m] ^ w[n]),  s = K - 2 d
+
+Two ways to count, chosen by the processor:
+
+* a population count for each word and an addition, carry-save by one level: where the processor
+  counts bits in vectors;
+* carry-save adders by four levels, whose last carry alone is counted, once for sixteen words:
+  where it does not, and counting is several instructions.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from bnnrun.gemm.vector import (
+    HAS_POPCOUNT,
+    add,
+    add_byte_products,
+    add_bytes,
+    add_weighted_bytes,
+    at_most,
+    broadcast,
+    carry,
+    load,
+    majority,
+    popcount,
+    popcount_bytes,
+    store,
+    subtract,
+    xor3,
+    zero,
+)
+
+TILE = 4  # rows of A that are multiplied together, so that a word of W is read once for them
+BAND = 32  # rows whose counts lie in memory before they are compared
+UNIT = 4  # words: rows and panels are of a multiple of it
+FLUSH = 31 * 16  # words after which a byte that counts could overflow
+
+# Ways to multiply a row by a panel.
+ADDERS, COUNT, BYTES = 0, 1, 2
+BITS = COUNT if HAS_POPCOUNT else ADDERS  # what this processor does fastest
+
+
+@njit(forceinline=True)
+def _two(ones, a, i, x, y):
+    """Two words into the ones: (ones, carry of weight 2)."""
+    t = xor3(ones, broadcast(a, i), x)
+    s = xor3(t, broadcast(a, i + 1), y)
+    return s, carry(t, s, ones)
+
+
+@njit(forceinline=True)
+def _full(total, x, y):
+    """Full adder: (sum, carry)."""
+    return xor3(total, x, y), majority(total, x, y)
+
+
+@njit(forceinline=True)
+def _four(ones, twos, a, i, w, j):
+    """Four words: (ones, twos, carry of weight 4)."""
+    ones, x = _two(ones, a, i, load(w, j), load(w, j + 16))
+    ones, y = _two(ones, a, i + 2, load(w, j + 32), load(w, j + 48))
+    twos, z = _full(twos, x, y)
+    return ones, twos, z
+
+
+@njit(forceinline=True)
+def _finish(total, ones, twos, fours, eights, quads):
+    """What is left in the adders; `quads` counts, in bytes, the carries of weight 4 of the rest."""
+    total = add_weighted_bytes(total, popcount_bytes(ones), 1)
+    total = add_weighted_bytes(total, popcount_bytes(twos), 2)
+    total = add_weighted_bytes(total, add_bytes(popcount_bytes(fours), quads), 4)
+    return add_weighted_bytes(total, popcount_bytes(eights), 8)
+
+
+@njit(forceinline=True)
+def _differ2(a, i0, i1, w, j, kw):
+    """Bits in which two rows differ from sixteen columns, by carry-save adders."""
+    o0 = t0 = f0 = e0 = n0 = q0 = zero()
+    o1 = t1 = f1 = e1 = n1 = q1 = zero()
+    k, whole = 0, kw - kw % 16
+    while k < whole:
+        stop = min(whole, k + FLUSH)
+        c0 = c1 = zero()
+        while k < stop:
+            o0, t0, p0 = _four(o0, t0, a, i0 + k, w, j + 16 * k)
+            o1, t1, p1 = _four(o1, t1, a, i1 + k, w, j + 16 * k)
+            o0, t0, r0 = _four(o0, t0, a, i0 + k + 4, w, j + 16 * k + 64)
+            o1, t1, r1 = _four(o1, t1, a, i1 + k + 4, w, j + 16 * k + 64)
+            f0, x0 = _full(f0, p0, r0)
+            f1, x1 = _full(f1, p1, r1)
+            o0, t0, p0 = _four(o0, t0, a, i0 + k + 8, w, j + 16 * k + 128)
+            o1, t1, p1 = _four(o1, t1, a, i1 + k + 8, w, j + 16 * k + 128)
+            o0, t0, r0 = _four(o0, t0, a, i0 + k + 12, w, j + 16 * k + 192)
+            o1, t1, r1 = _four(o1, t1, a, i1 + k + 12, w, j + 16 * k + 192)
+            f0, y0 = _full(f0, p0, r0)
+            f1, y1 = _full(f1, p1, r1)
+            e0, x0 = _full(e0, x0, y0)
+            e1, x1 = _full(e1, x1, y1)
+            c0 = add_bytes(c0, popcount_bytes(x0))
+            c1 = add_bytes(c1, popcount_bytes(x1))
+            k += 16
+        n0 = add_weighted_bytes(n0, c0, 16)
+        n1 = add_weighted_bytes(n1, c1, 16)
+    while k < kw:
+        o0, t0, p0 = _four(o0, t0, a, i0 + k, w, j + 16 * k)
+        o1, t1, p1 = _four(o1, t1, a, i1 + k, w, j + 16 * k)
+        q0 = add_bytes(q0, popcount_bytes(p0))
+        q1 = add_bytes(q1, popcount_bytes(p1))
+        k += 4
+    return _finish(n0, o0, t0, f0, e0, q0), _finish(n1, o1, t1, f1, e1, q1)
+
+
+@njit
+def _count_adders(a, i, stride, rows, w, j, kw, more, counts):
+    """Differing bits by `_differ2`; arguments as of `_counts`."""
+    for r in range(0, rows, 2):
+        d0, d1 = _differ2(a, i, i + stride, w, j, kw)
+        _put(counts, 16 * r, d0, more)
+        _put(counts, 16 * r + 16, d1, more)
+        i += 2 * stride
+
+
+@njit
+def _count_words(a, i, stride, rows, w, j, kw, more, counts):
+    """Differing bits, counted for each two words; arguments as of `_counts`."""
+    for r in range(0, rows, 4):
+        i1, i2, i3 = i + stride, i + 2 * stride, i + 3 * stride
+        o0 = o1 = o2 = o3 = n0 = n1 = n2 = n3 = zero()
+        for k in range(0, kw, 2):
+            x, y = load(w, j + 16 * k), load(w, j + 16 * k + 16)
+            o0, c0 = _two(o0, a, i + k, x, y)
+            o1, c1 = _two(o1, a, i1 + k, x, y)
+            o2, c2 = _two(o2, a, i2 + k, x, y)
+            o3, c3 = _two(o3, a, i3 + k, x, y)
+            n0, n1 = add(n0, popcount(c0)), add(n1, popcount(c1))
+            n2, n3 = add(n2, popcount(c2)), add(n3, popcount(c3))
+        _put(counts, 16 * r, add(add(n0, n0), popcount(o0)), more)
+        _put(counts, 16 * r + 16, add(add(n1, n1), popcount(o1)), more)
+        _put(counts, 16 * r + 32, add(add(n2, n2), popcount(o2)), more)
+        _put(counts, 16 * r + 48, add(add(n3, n3), popcount(o3)), more)
+        i += 4 * stride
+
+
+@njit
+def _multiply_bytes(a, i, stride, rows, w, j, kw, more, counts):
+    """Products of bytes; arguments as of `_counts`."""
+    for r in range(0, rows, 4):
+        i1, i2, i3 = i + stride, i + 2 * stride, i + 3 * stride
+        n0 = n1 = n2 = n3 = zero()
+        for k in range(kw):
+            x = load(w, j + 16 * k)
+            n0 = add_byte_products(n0, broadcast(a, i + k), x)
+            n1 = add_byte_products(n1, broadcast(a, i1 + k), x)
+            n2 = add_byte_products(n2, broadcast(a, i2 + k), x)
+            n3 = add_byte_products(n3, broadcast(a, i3 + k), x)
+        _put(counts, 16 * r, n0, more)
+        _put(counts, 16 * r + 16, n1, more)
+        _put(counts, 16 * r + 32, n2, more)
+        _put(counts, 16 * r + 48, n3, more)
+        i += 4 * stride
+
+
+@njit(forceinline=True)
+def _put(counts, at, value, more):
+    """counts = value, or with `more` 2 · counts + value."""
+    if more:
+        before = load(counts, at)
+        value = add(value, add(before, before))
+    store(counts, at, value)
+
+
+@njit
+def _counts(a, i, stride, rows, w, j, kw, way, planes, counts):
+    """Rows of A against one panel.
+
+    Of rows of bits the number of bits that differ; of rows of bit planes, highest first, `kw`
+    words each, sum of 2^n · (bits that differ in plane n); of rows of bytes the sum of products.
+
+    Args:
+        a, i, stride, rows: the first row begins at a[i]; a multiple of TILE rows
+        w, j, kw:           the panel begins at w[j]; words of a row, a multiple of UNIT but for
+                            bytes
+        counts:             (rows, 16) int32, written
+    """
+    for plane in range(max(1, planes)):
+        if way == ADDERS:
+            _count_adders(a, i, stride, rows, w, j, kw, plane > 0, counts)
+        elif way == COUNT:
+            _count_words(a, i, stride, rows, w, j, kw, plane > 0, counts)
+        else:
+            _multiply_bytes(a, i, stride, rows, w, j, kw, plane > 0, counts)
+        i += kw
+
+
+@njit
+def _subtract(counts, rows, base, twice, out, at, width):
+    """base - counts, or base - 2 · counts, to a panel's columns of `out`."""
+    for r in range(rows):
+        d = load(counts, 16 * r)
+        if twice:
+            d = add(d, d)
+        store(out, at + r * width, subtract(base, d))
+
+
+@njit
+def _compare(counts, rows, limit, out, at, width):
+    """Bits of counts <= limit, sixteen an element, to a panel's column of `out`."""
+    for r in range(rows):
+        out[at + r * width] = at_most(load(counts, 16 * r), limit)
+
+
+@njit(parallel=True, cache=True)
+def dense(a, stride, m, w, kw, way, planes, rows, panels, base, twice, out, width):
+    """out[m, n] = base[n] - d[m, n], or base[n] - 2 d[m, n], with d of `_counts`.
+
+    Shapes:
+        a:    (rows, stride) uint32, flat; a multiple of TILE rows
+        m:    rows that are computed, a multiple of TILE
+        w:    (panels, kw, 16) uint32, flat
+        base: (panels · 16,) int32
+        out:  (rows, width) int32, flat, width >= panels · 16
+        rows, panels: of a task; the tasks are shared out to the threads
+    """
+    of_panels = w.size // (16 * kw)
+    across = (of_panels + panels - 1) // panels
+    for task in prange((m + rows - 1) // rows * across):
+        low, first = (task // across) * rows, (task % across) * panels
+        high, last = min(m, low + rows), min(of_panels, first + panels)
+        counts = np.empty(16 * BAND, np.int32)
+        for p in range(first, last):
+            of = load(base, 16 * p)
+            for r in range(low, high, BAND):
+                band = min(BAND, high - r)
+                _counts(a, r * stride, stride, band, w, 16 * kw * p, kw, way, planes, counts)
+                _subtract(counts, band, of, twice, out, r * width + 16 * p, width)
+
+
+@njit(parallel=True, cache=True)
+def dense_bits(a, stride, m, w, kw, way, planes, rows, panels, limits, out, width):
+    """Bit n of row m of `out`: d[m, n] <= limits[n]; otherwise as `dense`.
+
+    Shapes:
+        out: (rows, width) uint16, flat: sixteen columns an element, width >= panels
+    """
+    of_panels = w.size // (16 * kw)
+    across = (of_panels + panels - 1) // panels
+    for task in prange((m + rows - 1) // rows * across):
+        low, first = (task // across) * rows, (task % across) * panels
+        high, last = min(m, low + rows), min(of_panels, first + panels)
+        counts = np.empty(16 * BAND, np.int32)
+        for p in range(first, last):
+            limit = load(limits, 16 * p)
+            for r in range(low, high, BAND):
+                band = min(BAND, high - r)
+                _counts(a, r * stride, stride, band, w, 16 * kw * p, kw, way, planes, counts)
+                _compare(counts, band, limit, out, r * width + p, width)
+
+
+@njit
+def _gather(image, origin, line, run, block, at):
+    """One row of a convolution: three runs of an image, `line` apart, one behind the other."""
+    for _ in range(3):
+        for k in range(run):
+            block[at] = image[origin + k]
+            at += 1
+        origin += line
+
+
+@njit
+def _to_planes(source, at, k, bits, i, kw, planes):
+    """Bytes to bit planes, highest first, a row of `kw` words each."""
+    for word in range(planes * kw):
+        bits[i + word] = np.uint32(0)
+    for n in range(k):
+        byte, word, one = source[at + n], i + n // 32, np.uint32(n % 32)
+        for plane in range(planes):
+            bit = np.uint32((byte >> (planes - 1 - plane)) & 1)
+            bits[word + plane * kw] |= bit << one
+
+
+@njit(parallel=True, cache=True)
+def planes_of(source, m, k, bits, kw, planes):
+    """(m, source.size / rows) bytes to (m, planes, kw) words of bits, highest plane first."""
+    for r in prange(m):
+        _to_planes(source, r * (source.size // m), k, bits, r * planes * kw, kw, planes)
+
+
+@njit
+def _gather_rows(images, at, line, run, origins, low, high, kw, way, planes, block, scratch):
+    """Rows `low` to `high` of an image's table to `block`, as the kernel reads them."""
+    stride = kw * max(1, planes)
+    for r in range(low, high):
+        origin, to = at + origins[r], (r - low) * stride
+        if planes:
+            _gather(images, origin, line, run, scratch, 0)
+            _to_planes(scratch, 0, 3 * run, block, to, kw, planes)
+        elif way == BYTES:
+            _gather(images, origin, line, run, block.view(np.uint8), 4 * to)
+        else:
+            _gather(images, origin, line, run, block, to)
+
+
+@njit
+def _compare_at_border(counts, low, high, limits, borders, p, panels, out, to, targets):
+    for r in range(low, high):
+        limit = load(limits, 16 * (borders[r] * panels + p))
+        out[to + targets[r] + p] = at_most(load(counts, 16 * (r - low)), limit)
+
+
+@njit
+def _compare_windows(counts, low, high, limits, borders, p, panels, flip, out, to, targets):
+    """As above, each four rows a window of the pooling."""
+    for r in range(low, high, 4):
+        o = 16 * (r - low)
+        b0 = at_most(load(counts, o), load(limits, 16 * (borders[r] * panels + p)))
+        b1 = at_most(load(counts, o + 16), load(limits, 16 * (borders[r + 1] * panels + p)))
+        b2 = at_most(load(counts, o + 32), load(limits, 16 * (borders[r + 2] * panels + p)))
+        b3 = at_most(load(counts, o + 48), load(limits, 16 * (borders[r + 3] * panels + p)))
+        out[to + targets[r] + p] = (b0 | b1 | b2 | b3) & ~flip | (b0 & b1 & b2 & b3) & flip
+
+
+@njit(parallel=True, cache=True)
+def conv_bits(
+    images,
+    count,
+    size,
+    origins,
+    line,
+    run,
+    w,
+    kw,
+    way,
+    planes,
+    limits,
+    borders,
+    pool,
+    flips,
+    out,
+    out_size,
+    targets,
+    rows,
+):
+    """3x3 convolutions to bits; in each thread no more than `rows` patches ever lie in memory.
+
+    A table gives the rows of an image: where the patch begins, which limits hold for it (they
+    differ at the border, where taps lie on padding), where its bits go. With `pool` each four
+    rows are a window of the pooling, and one bit of theirs is enough; all four are needed in the
+    columns of `flips`, whose weights were negated: the largest sum is the smallest there.
+
+    Shapes:
+        images:  (count, size) uint32 words of bits, or uint8 of the first layer, padded, flat;
+                 pixel by pixel, channels innermost; `line` apart from one row of pixels to the
+                 next, `run` for three pixels
+        origins, borders, targets: (R,) int32, R a multiple of TILE
+        w:       (panels, kw, 16) uint32, flat
+        limits:  (borders, panels · 16) int32, flat
+        flips:   (panels,) uint16, bits of columns
+        out:     (count, out_size) uint16, flat
+        rows:    of a task, at most BAND
+    """
+    panels = w.size // (16 * kw)
+    bands = (origins.size + rows - 1) // rows
+    stride = kw * max(1, planes)
+    for task in prange(count * bands):
+        image, low = task // bands, (task % bands) * rows
+        high = min(origins.size, low + rows)
+        block = np.zeros(rows * stride, np.uint32)
+        counts = np.empty(16 * rows, np.int32)
+        scratch = np.empty(3 * run, np.uint8)
+        _gather_rows(
+            images, image * size, line, run, origins, low, high, kw, way, planes, block, scratch
+        )
+        to = image * out_size
+        for p in range(panels):
+            _counts(block, 0, stride, high - low, w, 16 * kw * p, kw, way, planes, counts)
+            if pool:
+                _compare_windows(
+                    counts, low, high, limits, borders, p, panels, flips[p], out, to, targets
+                )
+            else:
+                _compare_at_border(counts, low, high, limits, borders, p, panels, out, to, targets)
+
+
+@njit(parallel=True, cache=True)
+def baseline(a, w, out):
+    """c = a · wᵀ as one writes it down: a loop over each, float32, nothing rearranged.
+
+    The paper's own yardstick. Shapes: a (M, K), w (N, K), out (M, N), float32.
+    """
+    for m in prange(a.shape[0]):
+        for n in range(w.shape[0]):
+            total = np.float32(0)
+            for k in range(a.shape[1]):
+                total += a[m, k] * w[n, k]
+            out[m, n] = total

@@ -1,0 +1,281 @@
+"""Sixteen 32-bit lanes as one value in Numba code: the words that the kernels compute with.
+
+The compiler makes of it what the processor has: one register of AVX-512, two of AVX2, four of
+SSE or NEON. A kernel is written once, in terms of these, and needs no C compiler.
+"""
+
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.datamodel import models
+from numba.extending import intrinsic, register_model
+
+LANES = 16
+
+_I8, _I16, _I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
+_WORDS = ir.VectorType(_I32, LANES)
+_BYTES = ir.VectorType(_I8, 4 * LANES)
+
+
+class _Vector(types.Type):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__(name="Vector16x32")
+
+
+vector = _Vector()
+
+
+@register_model(_Vector)
+class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, of: Any) -> None:
+        super().__init__(manager, of, _WORDS)
+
+
+FEATURES = frozenset(name for name, on in llvm.get_host_cpu_features().items() if on)
+HAS_TERNARY = "avx512f" in FEATURES
+HAS_POPCOUNT = "avx512vpopcntdq" in FEATURES
+HAS_BYTE_PRODUCT = "avx512vnni" in FEATURES
+
+
+def _constant(value: int) -> ir.Constant:
+    return ir.Constant(_WORDS, [value] * LANES)
+
+
+def _splat(builder: Any, scalar: Any) -> Any:
+    one = builder.insert_element(ir.Constant(_WORDS, ir.Undefined), scalar, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(
+        one, ir.Constant(_WORDS, ir.Undefined), ir.Constant(_WORDS, [0] * LANES)
+    )
+
+
+def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.gep(data, [index])
+
+
+def _intrinsic_call(builder: Any, name: str, result: Any, args: list[Any]) -> Any:
+    kind = ir.FunctionType(result, [a.type for a in args])
+    function = cgutils.get_or_insert_function(builder.module, kind, name)
+    return builder.call(function, args)
+
+
+@intrinsic
+def zero(typingctx):
+    """All lanes 0."""
+
+    def codegen(context, builder, signature, args):
+        return _constant(0)
+
+    return vector(), codegen
+
+
+@intrinsic
+def load(typingctx, array, index):
+    """array[index : index + 16], 32-bit elements."""
+
+    def codegen(context, builder, signature, args):
+        at = _address(context, builder, signature.args[0], *args)
+        value = builder.load(builder.bitcast(at, _WORDS.as_pointer()))
+        value.align = 4
+        return value
+
+    return vector(array, types.intp), codegen
+
+
+@intrinsic
+def store(typingctx, array, index, value):
+    """array[index : index + 16] = value."""
+
+    def codegen(context, builder, signature, args):
+        at = _address(context, builder, signature.args[0], args[0], args[1])
+        done = builder.store(args[2], builder.bitcast(at, _WORDS.as_pointer()))
+        done.align = 4
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector), codegen
+
+
+@intrinsic
+def broadcast(typingctx, array, index):
+    """array[index], a 32-bit element, in every lane."""
+
+    def codegen(context, builder, signature, args):
+        scalar = builder.load(_address(context, builder, signature.args[0], *args))
+        return _splat(builder, scalar)
+
+    return vector(array, types.intp), codegen
+
+
+def _ternary(builder: Any, a: Any, b: Any, c: Any, table: int) -> Any:
+    return _intrinsic_call(
+        builder, "llvm.x86.avx512.pternlog.d.512", _WORDS, [a, b, c, ir.Constant(_I32, table)]
+    )
+
+
+@intrinsic
+def xor3(typingctx, a, b, c):
+    """a ^ b ^ c."""
+
+    def codegen(context, builder, signature, args):
+        a, b, c = args
+        if HAS_TERNARY:
+            return _ternary(builder, a, b, c, 0x96)
+        return builder.xor(builder.xor(a, b), c)
+
+    return vector(vector, vector, vector), codegen
+
+
+@intrinsic
+def carry(typingctx, t, s, ones):
+    """Carry of the full adder ones + x + y, of t = ones ^ x and s = t ^ y: t ? ~s : ones."""
+
+    def codegen(context, builder, signature, args):
+        t, s, ones = args
+        if HAS_TERNARY:
+            return _ternary(builder, t, s, ones, 0x3A)
+        return builder.xor(builder.and_(t, builder.not_(builder.xor(s, ones))), ones)
+
+    return vector(vector, vector, vector), codegen
+
+
+@intrinsic
+def majority(typingctx, a, b, c):
+    """Bits set in at least two of three."""
+
+    def codegen(context, builder, signature, args):
+        a, b, c = args
+        if HAS_TERNARY:
+            return _ternary(builder, a, b, c, 0xE8)
+        x = builder.xor(a, b)
+        return builder.or_(builder.and_(a, b), builder.and_(x, c))
+
+    return vector(vector, vector, vector), codegen
+
+
+@intrinsic
+def xor(typingctx, a, b):
+    """a ^ b."""
+
+    def codegen(context, builder, signature, args):
+        return builder.xor(*args)
+
+    return vector(vector, vector), codegen
+
+
+@intrinsic
+def add(typingctx, a, b):
+    """a + b, lane by lane."""
+
+    def codegen(context, builder, signature, args):
+        return builder.add(*args)
+
+    return vector(vector, vector), codegen
+
+
+@intrinsic
+def add_bytes(typingctx, a, b):
+    """a + b, byte by byte."""
+
+    def codegen(context, builder, signature, args):
+        a, b = (builder.bitcast(x, _BYTES) for x in args)
+        return builder.bitcast(builder.add(a, b), _WORDS)
+
+    return vector(vector, vector), codegen
+
+
+@intrinsic
+def popcount(typingctx, a):
+    """Bits set in each 32-bit lane."""
+
+    def codegen(context, builder, signature, args):
+        return _intrinsic_call(builder, "llvm.ctpop.v16i32", _WORDS, [args[0]])
+
+    return vector(vector), codegen
+
+
+@intrinsic
+def popcount_bytes(typingctx, a):
+    """Bits set in each byte."""
+
+    def codegen(context, builder, signature, args):
+        value = builder.bitcast(args[0], _BYTES)
+        return builder.bitcast(
+            _intrinsic_call(builder, "llvm.ctpop.v64i8", _BYTES, [value]), _WORDS
+        )
+
+    return vector(vector), codegen
+
+
+@intrinsic
+def subtract(typingctx, a, b):
+    """a - b, lane by lane."""
+
+    def codegen(context, builder, signature, args):
+        return builder.sub(*args)
+
+    return vector(vector, vector), codegen
+
+
+@intrinsic
+def at_most(typingctx, a, b):
+    """Bit i: lane i of a <= lane i of b, signed; a uint16."""
+
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(builder.icmp_signed("<=", *args), _I16)
+
+    return types.uint16(vector, vector), codegen
+
+
+@intrinsic(prefer_literal=True)
+def add_weighted_bytes(typingctx, total, counts, weight):
+    """total + weight · (sum of the four bytes of each lane of `counts`); `weight` a literal."""
+    if not isinstance(weight, types.IntegerLiteral):
+        return None
+    factor = weight.literal_value
+
+    def codegen(context, builder, signature, args):
+        total, counts = args[:2]
+        if HAS_BYTE_PRODUCT:
+            return _byte_products(builder, total, counts, _constant(factor * 0x01010101))
+        low = _constant(0x00FF00FF)
+        pairs = builder.add(
+            builder.and_(counts, low), builder.and_(builder.lshr(counts, _constant(8)), low)
+        )
+        sums = builder.add(
+            builder.and_(pairs, _constant(0xFFFF)), builder.lshr(pairs, _constant(16))
+        )
+        return builder.add(total, builder.mul(sums, _constant(factor)))
+
+    return vector(vector, vector, weight), codegen
+
+
+@intrinsic
+def add_byte_products(typingctx, total, a, w):
+    """total + the sum in each lane of its four products a · w; bytes, a unsigned, w signed."""
+
+    def codegen(context, builder, signature, args):
+        total, a, w = args
+        if HAS_BYTE_PRODUCT:
+            return _byte_products(builder, total, a, w)
+        return _plain_byte_products(builder, total, a, w)
+
+    return vector(vector, vector, vector), codegen
+
+
+def _byte_products(builder: Any, total: Any, a: Any, w: Any) -> Any:
+    operands = [total, builder.bitcast(a, _BYTES), builder.bitcast(w, _BYTES)]
+    return _intrinsic_call(builder, "llvm.x86.avx512.vpdpbusd.512", _WORDS, operands)
+
+
+def _plain_byte_products(builder: Any, total: Any, a: Any, w: Any) -> Any:
+    """The four products of each lane one after the other, by shifts and 32-bit products."""
+    down = _constant(24)
+    for position in range(4):
+        up = _constant(24 - 8 * position)
+        x = builder.lshr(builder.shl(a, up), down)
+        y = builder.ashr(builder.shl(w, up), down)
+        total = builder.add(total, builder.mul(x, y))
+    return total

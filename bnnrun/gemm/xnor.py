@@ -1,0 +1,144 @@
+"""The product of ±1 matrices held as bits, on the processor: operands laid out, tasks shared out.
+
+s = A · Wᵀ = K - 2 · popc(a ^ w),  or the bits s >= t
+"""
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from bnnrun.gemm import cpu
+from bnnrun.gemm.bits import LANES, Words, aligned, to_panels, words
+from bnnrun.machine import cores
+
+BLOCK = 256 * 1024  # bytes of A that a task keeps in the second-level cache
+
+
+def set_threads(threads: int) -> None:
+    """Processor threads of every product from now on; 0: as many as cores."""
+    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    numba.set_num_threads(min(threads or cores(), most))
+
+
+@dataclass(frozen=True)
+class Panels:
+    """W as the kernels read it, made once.
+
+    Attributes:
+        data: (ceil(N / 16), kw, 16) uint32
+        n, k: columns and length of the product
+    """
+
+    data: Words
+    n: int
+    k: int
+
+    @property
+    def kw(self) -> int:
+        """Words of a row, a multiple of 4."""
+        return int(self.data.shape[1])
+
+    @property
+    def width(self) -> int:
+        """Columns with those that fill the last panel."""
+        return int(self.data.shape[0]) * LANES
+
+
+def row_words(k: int) -> int:
+    """Words of a row of `k` bits as the kernels read it: a multiple of 4."""
+    return -(-words(k) // cpu.UNIT) * cpu.UNIT
+
+
+def encode_weights(w: Words, k: int) -> Panels:
+    """(N, words) uint32 -> Panels."""
+    return Panels(to_panels(w, row_words(k)), w.shape[0], k)
+
+
+def encode_rows(a: Words, k: int) -> Words:
+    """(M, words) uint32 -> the same rows with room behind each and behind the last."""
+    rows = aligned((padded_rows(len(a)), row_words(k)), np.uint32)
+    rows[: len(a), : a.shape[1]] = a
+    return rows
+
+
+def padded_rows(m: int) -> int:
+    """Rows that the kernels compute for `m`."""
+    return -(-m // cpu.TILE) * cpu.TILE
+
+
+def tasks(m: int, kw: int, panels: int) -> tuple[int, int]:
+    """(rows, panels) of a task: rows that stay in the cache, enough tasks for every thread."""
+    rows = max(cpu.TILE, BLOCK // (4 * kw) // cpu.TILE * cpu.TILE)
+    wanted = 4 * numba.get_num_threads()
+    down = -(-m // rows)
+    across = max(1, -(-panels // max(1, -(-wanted // down))))
+    return rows, across
+
+
+def room_for_sums(a: Words, w: Panels) -> NDArray[np.int32]:
+    """Memory that `multiply` can write to again and again."""
+    return aligned((len(a), w.width), np.int32)
+
+
+def room_for_bits(a: Words, w: Panels) -> NDArray[np.uint16]:
+    """Memory that `multiply_to_bits` can write to again and again."""
+    return np.zeros((len(a), 2 * words(w.n)), np.uint16)
+
+
+def multiply(
+    a: Words, w: Panels, m: int, out: NDArray[np.int32] | None = None
+) -> NDArray[np.int32]:
+    """s = A · Wᵀ.
+
+    Shapes:
+        a:       (padded m, kw) uint32, from `encode_rows`
+        out:     of `room_for_sums`; new memory of this size costs as much as a short product
+        returns  (m, N) int32, a view of `out`
+    """
+    check(a, w, m)
+    out = room_for_sums(a, w) if out is None else out
+    base = np.full(w.width, w.k, np.int32)
+    rows, panels = tasks(len(a), w.kw, len(w.data))
+    cpu.dense(
+        a.ravel(), w.kw, len(a), w.data.ravel(), w.kw, cpu.BITS, 0, rows, panels, base, True,
+        out.ravel(), w.width,
+    )  # fmt: skip
+    return out[:m, : w.n]
+
+
+def multiply_to_bits(
+    a: Words, w: Panels, m: int, t: NDArray[np.int32], out: NDArray[np.uint16] | None = None
+) -> Words:
+    """Bits of s >= t.
+
+    Shapes:
+        t:       (N,) int32
+        out:     of `room_for_bits`
+        returns  (m, ceil(N / 32)) uint32, a view of `out`
+    """
+    check(a, w, m)
+    limits = np.full(w.width, -1, np.int32)
+    limits[: w.n] = limits_of(t, w.k)
+    out = room_for_bits(a, w) if out is None else out
+    rows, panels = tasks(len(a), w.kw, len(w.data))
+    cpu.dense_bits(
+        a.ravel(), w.kw, len(a), w.data.ravel(), w.kw, cpu.BITS, 0, rows, panels, limits,
+        out.ravel(), out.shape[1],
+    )  # fmt: skip
+    return out[:m].view(np.uint32)
+
+
+def limits_of(t: NDArray[np.integer], k: int) -> NDArray[np.int32]:
+    """The most bits that may differ for s = k - 2 d >= t."""
+    return ((k - t.astype(np.int64)) >> 1).clip(-1, 2**30).astype(np.int32)
+
+
+def check(a: Words, w: Panels, m: int) -> None:
+    """ValueError where the operands are not those of one product."""
+    if a.dtype != np.uint32 or not a.flags.c_contiguous or a.shape != (padded_rows(m), w.kw):
+        raise ValueError(
+            f"A is {a.dtype} {a.shape}: expected contiguous uint32 {(padded_rows(m), w.kw)} as "
+            "`encode_rows` gives it"
+        )

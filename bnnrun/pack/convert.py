@@ -1,0 +1,171 @@
+"""`bnnrun pack`: from a trained network to a packed one."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bnnrun import config
+from bnnrun.architecture import Layer
+from bnnrun.config import (
+    ArchConfig,
+    BinarizationConfig,
+    Binarizer,
+    NormConfig,
+    PackConfig,
+    Preprocessing,
+)
+from bnnrun.data.dataset import Kind
+from bnnrun.data.preprocess import Input
+from bnnrun.errors import InputError, RunError
+from bnnrun.gemm.bits import pack as to_bits
+from bnnrun.nn.models import Block, Network
+from bnnrun.pack.fold import Affine, first_difference, fold
+from bnnrun.runtime import file
+from bnnrun.runtime.model import PackedLayer, PackedModel, borders
+from bnnrun.settings import restore
+from bnnrun.table import print_table
+from bnnrun.train import checkpoint
+
+
+def pack(given: PackConfig) -> None:
+    """Pack the network of a run, write it, and print its bytes beside those of float32."""
+    if not given.run:
+        raise InputError("run: not given; name a run folder: `bnnrun pack run=outputs/train/RUN`")
+    path = Path(given.run).expanduser()
+    if path.is_dir():
+        path /= checkpoint.BEST
+    out = Path(given.out).expanduser() if given.out else path.with_name(file.NAME)
+    model = convert(path)
+    file.save(model, out)
+    model = file.load(out)
+    print_table(*bytes_table(model), title=f"{out}: {out.stat().st_size:,} bytes")
+
+
+def bytes_table(model: PackedModel) -> tuple[list[str], list[list[str]]]:
+    """A row a layer: bytes of the weights as bits and as float32, of thresholds or scores."""
+    columns = ["layer", "weights", "bytes, bits", "bytes, float32", "times", "other bytes"]
+    rows, total = [], np.zeros(4, np.int64)
+    for layer in model.layers:
+        parts = (layer.threshold, layer.mean, layer.scale, layer.shift)
+        other = sum(part.nbytes for part in parts) + (
+            0 if layer.shape.last else layer.flip.size // 8
+        )
+        counts = np.array(
+            [layer.shape.weights, layer.weight.nbytes, 4 * layer.shape.weights, other]
+        )
+        total += counts
+        rows.append(_bytes_row(layer.shape.name, counts))
+    return columns, [*rows, _bytes_row("sum", total)]
+
+
+def _bytes_row(name: str, counts: NDArray[np.int64]) -> list[str]:
+    weights, bits, real, other = (int(n) for n in counts)
+    return [name, f"{weights:,}", f"{bits:,}", f"{real:,}", f"{real / bits:.1f}", f"{other:,}"]
+
+
+def convert(path: Path) -> PackedModel:
+    """The packed form of a network file; InputError where it has none that is exact."""
+    network, saved = trained(path)
+    best = saved["row"]
+    source = {
+        "dataset": str(saved["config"]["dataset"]["name"]),
+        "seed": str(saved["config"]["seed"]),
+        "epoch": str(best["epoch"]),
+        "valid_error_pct": f"{best['valid_error_pct']:.4f}",
+        "test_error_pct": f"{best['test_error_pct']:.4f}",
+    }
+    try:
+        return pack_network(network, source)
+    except InputError as error:
+        raise InputError(f"{path}: cannot be packed: {error}") from None
+
+
+def pack_network(network: Network, source: dict[str, str]) -> PackedModel:
+    """The packed form of a network; InputError where it has none that is exact."""
+    for block in network.blocks:
+        if not block.product.binary:
+            raise InputError(f"{block.layer.name} has real weights (binarization.weights=none): "
+                             "only ±1 weights become bits")  # fmt: skip
+        if block.activations is Binarizer.none and not block.layer.last:
+            raise InputError(f"{block.layer.name} has ReLU for Sign (binarization.activations="
+                             "none): only ±1 activations become bits")  # fmt: skip
+    if network.input.zca_matrix is not None:
+        raise InputError("dataset.preprocessing=zca mixes all pixels by real numbers, so no sums "
+                         "of 8-bit pixels give its sums; scale and standardize can be")  # fmt: skip
+    p, q, d = (float(getattr(network.input, name)) for name in "pqd")
+    layers: list[PackedLayer] = []
+    behind: Layer | None = None
+    for block in network.blocks:
+        scaling = (p, q, d, network.kind.levels) if behind is None else (1.0, 0.0, 1.0, 1)
+        layers.append(_pack_layer(block, behind, scaling))
+        behind = block.layer
+    return PackedModel(network.kind, tuple(layers), (p, q, d), source)
+
+
+def trained(path: Path) -> tuple[Network, dict[str, Any]]:
+    """The network of a file of a run, ready to evaluate, and the rest of the file."""
+    saved = checkpoint.load(path, "network")
+    made, images = saved["config"], saved["images"]
+    kind = Kind(tuple(images["image_shape"]), tuple(images["classes"]), images["levels"])
+    arch: ArchConfig = restore(_SCHEMAS["arch"][made["arch"]["name"]], made["arch"])
+    norm: NormConfig = restore(_SCHEMAS["norm"][made["norm"]["name"]], made["norm"])
+    binarization = restore(BinarizationConfig, made["binarization"])
+    state = saved["network"]
+    p, q, d = (float(state[f"input.{name}"]) for name in "pqd")
+    mean, matrix = (state.get(f"input.{name}") for name in ("zca_mean", "zca_matrix"))
+    given = Input(Preprocessing(made["dataset"]["preprocessing"]), p, q, d)
+    if matrix is not None:
+        given = replace(given, zca_mean=mean.numpy(), zca_matrix=matrix.numpy())
+    network = Network(arch, binarization, norm, kind, given)
+    network.load_state_dict(state)
+    return network, saved
+
+
+_SCHEMAS: dict[str, dict[str, type]] = {
+    "arch": {"mlp": config.MlpConfig, "convnet": config.ConvNetConfig},
+    "norm": {"batch": config.NormConfig, "shift": config.ShiftNormConfig},
+}
+
+
+@torch.no_grad()
+def _pack_layer(
+    block: Block, behind: Layer | None, scaling: tuple[float, float, float, int]
+) -> PackedLayer:
+    """Weights in the order of the packed file, and the norm behind them."""
+    layer = block.layer
+    channels = layer.inputs if layer.is_conv else 1
+    if behind is not None and behind.is_conv:
+        channels = behind.outputs
+    w = (block.product.weight.numpy() >= 0).reshape(layer.outputs, channels, -1)
+    rows = np.ascontiguousarray(w.transpose(0, 2, 1)).reshape(layer.outputs, -1)
+    mean, scale, shift = block.norm.affine()
+    if not np.isfinite([mean, scale, shift]).all():
+        raise InputError(f"{layer.name}: its batch norm has numbers that are not finite")
+    weight, none = to_bits(rows), np.zeros(0)
+    if layer.last:
+        no_threshold = np.zeros((0, layer.outputs), np.int32)
+        plain = np.zeros(layer.outputs, bool)
+        return PackedLayer(layer, weight, no_threshold, plain, mean, scale, shift)
+    p, q, d, levels = scaling
+    # What the input's constant part sums to depends on which taps lie on the image.
+    signs = 2.0 * rows - 1
+    if layer.is_conv and behind is None:
+        taps = borders(*layer.size)[1].reshape(-1, 9).astype(np.float64)
+        ones = taps @ signs.reshape(layer.outputs, 9, -1).sum(axis=2).T
+    else:
+        ones = signs.sum(axis=1)[None]
+    thresholds = []
+    flip = scale < 0
+    for each in ones:
+        norm = Affine(mean, scale, shift, p, q, d, each)
+        t, flip = fold(norm, layer.k * levels)
+        if (wrong := first_difference(norm, t, flip, layer.k * levels)) is not None:
+            raise RunError(
+                f"{layer.name}: channel {wrong[0]} is no threshold at the sum {wrong[1]}"
+            )
+        thresholds.append(t)
+    return PackedLayer(layer, weight, np.array(thresholds, np.int32), flip, none, none, none)

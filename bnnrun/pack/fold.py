@@ -1,0 +1,84 @@
+"""Batch norm and Sign as a comparison of whole numbers (paper, running a BNN, NIPS Alg. 4).
+
+Evaluation computes y = (v - mean) · scale + shift in float64, v = s in a hidden layer and
+v = (p·s + q·ones) / d in the first, and takes Sign(y). Every operation rounds monotonically, so
+the sums s with Sign(y) = +1 are all those from some t on, or up to it where scale < 0. t is found
+by bisection *of that very arithmetic*, not by solving for it, which may round to the other side;
+then every sum that can occur is tried.
+"""
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Affine:
+    """A batch norm in evaluation behind sums of (p·x + q) / d.
+
+    Attributes:
+        mean, scale, shift: (N,) float64
+        p, q, d: of the input; 1, 0, 1 in a hidden layer
+        ones:    (N,) float64, sum of the weights that the input's q goes to
+    """
+
+    mean: Floats
+    scale: Floats
+    shift: Floats
+    p: float
+    q: float
+    d: float
+    ones: Floats
+
+    def __call__(self, s: NDArray[np.int64]) -> Floats:
+        """y of sums (N,) int64."""
+        v = (self.p * s.astype(np.float64) + self.q * self.ones) / self.d
+        y: Floats = (v - self.mean) * self.scale + self.shift
+        return y
+
+
+def fold(norm: Affine, largest: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """(t, flip): Sign(y) = +1 where s >= t, or s <= t where `flip`, for whole s, |s| <= largest.
+
+    A channel with scale 0 is constant: t lies past one end of the sums.
+    """
+    flip = norm.scale < 0
+    low = np.full(len(flip), -largest - 1, np.int64)  # the first s without a bit ...
+    high = np.full(len(flip), largest + 1, np.int64)  # ... and the first with one, or the reverse
+    while np.any(high - low > 1):
+        middle = (low + high) // 2
+        on = norm(middle) >= 0
+        below = np.where(flip, on, ~on)
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return np.where(flip, low, high), flip
+
+
+def first_difference(
+    norm: Affine, t: NDArray[np.int64], flip: NDArray[np.bool_], largest: int
+) -> tuple[int, int] | None:
+    """(channel, sum) where the comparison is not Sign(y); None where it is, for all |s| <= largest.
+
+    Every whole sum is tried, those of the wrong parity too, which do not occur.
+    """
+    found = _differences(norm.mean, norm.scale, norm.shift, norm.p, norm.q, norm.d, norm.ones,
+                         t, flip, largest)  # fmt: skip
+    channels = np.flatnonzero(found <= largest)
+    return (int(channels[0]), int(found[channels[0]])) if len(channels) else None
+
+
+@numba.njit(parallel=True, cache=True, error_model="numpy")
+def _differences(mean, scale, shift, p, q, d, ones, t, flip, largest):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    """The lowest wrong sum of each channel, or largest + 1."""
+    found = np.full(len(t), largest + 1)
+    for n in numba.prange(len(t)):
+        wrong = largest + 1
+        for s in range(largest, -largest - 1, -1):
+            v = (p * np.float64(s) + q * ones[n]) / d
+            on = (v - mean[n]) * scale[n] + shift[n] >= 0
+            wrong = s if on != ((s <= t[n]) if flip[n] else (s >= t[n])) else wrong
+        found[n] = wrong
+    return found

@@ -1,0 +1,72 @@
+"""The proof that a packed network is the trained one: every bit, every score, every image."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bnnrun.data.dataset import Images
+from bnnrun.errors import InputError, RunError
+from bnnrun.nn.models import Network
+from bnnrun.pack.convert import trained
+from bnnrun.runtime import Classifier
+from bnnrun.train import checkpoint
+
+BATCH = 100
+
+
+def verify(classifier: Classifier, path: Path, images: Images, other: str | None) -> dict[str, int]:
+    """Compare a packed network with the one it was packed from, over `images`.
+
+    Args:
+        path:  of the packed file
+        other: the trained network's file; None: best.pt beside `path`
+
+    Returns:
+        counts of the images, hidden bits and scores that were compared
+
+    Raises:
+        RunError: the first difference, by layer, image, channel and place
+    """
+    source = Path(other).expanduser() if other else path.with_name(checkpoint.BEST)
+    network, _ = trained(source)
+    shapes = [layer.shape for layer in classifier.model.layers]
+    ours = [(block.layer.inputs, block.layer.outputs) for block in network.blocks]
+    if ours != [(shape.inputs, shape.outputs) for shape in shapes]:
+        raise InputError(f"trained={source}: another network than {path}: {ours}")
+    counts = {"images": len(images), "hidden_bits": 0, "scores": 0}
+    step = min(BATCH, classifier.network.chunk)
+    for start in range(0, len(images), step):
+        part = images.take(slice(start, start + step))
+        scores = classifier.scores(part.pixels)
+        hidden = classifier.network.hidden
+        expected, expected_scores = _trained_bits(network, part)
+        for shape, got, bits in zip(shapes, hidden, expected, strict=False):
+            if (at := _first_difference(got, bits)) is not None:
+                place = f" at row {at[1]}, column {at[2]}" if shape.is_conv else ""
+                raise RunError(
+                    f"{path}: {shape.name}, image {start + at[0]}, channel {at[-1]}{place}: bit "
+                    f"{int(got[at])}, the trained network's is {int(bits[at])}"
+                )
+            counts["hidden_bits"] += bits.size
+        if (at := _first_difference(scores, expected_scores)) is not None:
+            raise RunError(
+                f"{path}: image {start + at[0]}, score of class {at[1]}: {scores[at]!r}, the "
+                f"trained network's is {expected_scores[at]!r}"
+            )
+        counts["scores"] += scores.size
+    return counts
+
+
+@torch.no_grad()
+def _trained_bits(network: Network, part: Images) -> tuple[list[NDArray[Any]], NDArray[np.float64]]:
+    """(bits of each hidden layer, channels last; scores) of the trained network's evaluation."""
+    *hidden, scores = [y.numpy() for y in network.trace(torch.from_numpy(part.pixels.copy()))]
+    return [np.moveaxis(y, 1, -1) >= 0 for y in hidden], scores
+
+
+def _first_difference(a: NDArray[Any], b: NDArray[Any]) -> tuple[int, ...] | None:
+    different = np.argwhere(a != b)
+    return tuple(int(i) for i in different[0]) if len(different) else None

@@ -1,0 +1,105 @@
+"""Test error of a packed network, without torch."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+
+from bnnrun.config import EvalConfig, Kernel, PackedConfig, computed
+from bnnrun.data import load as load_data
+from bnnrun.data.dataset import Dataset
+from bnnrun.errors import InputError
+from bnnrun.records import Record, Run
+from bnnrun.runtime import Classifier, file, load
+
+BATCH = 1000  # images whose answers are counted together
+
+
+def open_model(config: PackedConfig) -> tuple[Classifier, Path]:
+    """The packed network that a configuration names, and its file."""
+    path = file.find(config.model)
+    return load(path, config.kernel.value, config.first.value, config.threads), path
+
+
+def test_images(config: EvalConfig, classifier: Classifier) -> Dataset:
+    """The data set of a configuration; InputError where the network is of another."""
+    of = classifier.model.source.get("dataset")
+    if of is not None and of != config.dataset.name:
+        raise InputError(
+            f"dataset={config.dataset.name}: the network was trained on {of}: add dataset={of}"
+        )
+    dataset = load_data(config.dataset)
+    kind, expected = dataset.kind, classifier.model.kind
+    if kind != expected:
+        raise InputError(
+            f"dataset={dataset.name}: images of {kind.image_shape}, {len(kind.classes)} classes, "
+            f"levels to {kind.levels}; the network takes {expected.image_shape} with "
+            f"{len(expected.classes)} and {expected.levels}"
+        )
+    return dataset
+
+
+def measure_error(
+    config: EvalConfig, run: Run, opened: tuple[Classifier, Path], dataset: Dataset, verified: Any
+) -> Record:
+    """The test error of a packed network.
+
+    Args:
+        opened:   of `open_model`
+        verified: what was compared with the trained network before, for the record, or None
+    """
+    classifier, path = opened
+    images = dataset.test
+    classifier.scores(images.pixels[:1])  # compiles what is not in the cache yet
+    wrong, began = 0, time.perf_counter()
+    for start in range(0, len(images), BATCH):
+        part = images.take(slice(start, start + BATCH))
+        wrong += int(np.count_nonzero(classifier.predict(part.pixels) != part.labels))
+    taken = time.perf_counter() - began
+    error_pct = 100 * wrong / len(images)
+    for note in dataset.notes:
+        print(f"note: {note}")
+    print(
+        f"{path}: test error {error_pct:.2f} % ({wrong:,} of {len(images):,}), kernel "
+        f"{config.kernel.value}, {len(images) / taken:,.0f} images/s"
+    )
+    return Record(
+        experiment=run.experiment,
+        cell="",
+        quantity="packed_test_error",
+        value=error_pct,
+        unit="%",
+        seed=int(classifier.model.source.get("seed", 0)),
+        device="cpu",
+        details={
+            "images": len(images),
+            "images_per_s": len(images) / taken,
+            "kernel": config.kernel.value,
+            "first": _first(classifier, config),
+            "packed_bytes": path.stat().st_size,
+            "sha256": file.sha256(path),
+            "trained": classifier.model.source,
+            "verified": verified,
+            "threads": numba.get_num_threads(),
+        },
+        config=computed(config),
+        command=run.command,
+        data={
+            "name": dataset.name,
+            "train": len(dataset.train),
+            "valid": len(dataset.valid),
+            "test": len(dataset.test),
+            "files": [vars(source) for source in dataset.sources],
+            "verified": dataset.verified,
+            "notes": list(dataset.notes),
+        },
+        wall_time_s=taken,
+    )
+
+
+def _first(classifier: Classifier, config: EvalConfig) -> str:
+    if config.kernel is Kernel.reference:
+        return "reference"
+    return str(classifier.network.first.value)  # type: ignore[union-attr]

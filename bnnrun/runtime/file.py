@@ -1,0 +1,235 @@
+"""The packed file: a safetensors file of bits and thresholds, its network described in metadata.
+
+Nothing in it can run: no pickle, no code. What is read is checked against the checksum, then
+against the shapes that the described network must have, before a network is made of it.
+"""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from bnnrun.architecture import Layer
+from bnnrun.data.dataset import Kind
+from bnnrun.errors import InputError
+from bnnrun.files import write_atomically
+from bnnrun.gemm.bits import clean_tail, pack, unpack_bits, words
+from bnnrun.runtime.model import PackedLayer, PackedModel, borders
+
+NAME = "model.safetensors"
+FORMAT, VERSION = "bnnrun-packed", 1
+LARGEST = 2**24  # of a number of the description: pixels, inputs, outputs
+SUMS = 2**30  # largest sum that 32-bit counts hold with room
+Arrays = dict[str, NDArray[Any]]
+
+
+def save(model: PackedModel, path: Path) -> None:
+    """Write a packed network beside `path` and rename it."""
+    arrays: Arrays = {}
+    for layer in model.layers:
+        name = layer.shape.name
+        arrays[f"{name}.weight"] = layer.weight
+        if layer.shape.last:
+            for part in ("mean", "scale", "shift"):
+                arrays[f"{name}.{part}"] = getattr(layer, part)
+        else:
+            arrays[f"{name}.threshold"] = layer.threshold
+            arrays[f"{name}.flip"] = pack(layer.flip)
+    arrays = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+    network = json.dumps(_describe(model), ensure_ascii=True, sort_keys=True)
+    metadata = {
+        "format": FORMAT,
+        "version": str(VERSION),
+        "network": network,
+        "sha256": _checksum(network, arrays),
+    }
+    write_atomically(path, lambda beside: save_file(arrays, beside, metadata))
+
+
+def load(path: Path) -> PackedModel:
+    """Read a packed network.
+
+    Raises:
+        InputError: the file is absent, no packed network, cut short, altered, of a newer version,
+            or describes a network that its arrays do not fit
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; `bnnrun pack run=FOLDER` makes one of a run")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise InputError(f"{path}: a safetensors file, but not a packed network of bnnrun")
+            if metadata.get("version") != str(VERSION):
+                raise InputError(
+                    f"{path}: packed format {metadata.get('version', '')[:20]!r}, this version "
+                    f"reads {VERSION}: update bnnrun"
+                )
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"{path}: not a packed network, or cut short or altered ({_first_line(error)})"
+        ) from None
+    network = metadata.get("network", "")
+    if metadata.get("sha256") != _checksum(network, arrays):
+        raise InputError(f"{path}: altered: its content does not have its checksum")
+    try:
+        return _build(json.loads(network), arrays)
+    except (
+        _MalformedError,
+        ValueError,
+        TypeError,
+        KeyError,
+        RecursionError,
+        OverflowError,
+    ) as error:
+        raise InputError(f"{path}: its description and its arrays do not fit "
+                         f"({_first_line(error)})") from None  # fmt: skip
+
+
+class _MalformedError(Exception):
+    pass
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]
+
+
+def _checksum(network: str, arrays: Arrays) -> str:
+    digest = hashlib.sha256(network.encode())
+    for key in sorted(arrays):
+        array = np.ascontiguousarray(arrays[key])
+        digest.update(f"\n{key} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _describe(model: PackedModel) -> dict[str, Any]:
+    return {
+        "image_shape": list(model.kind.image_shape),
+        "classes": list(model.kind.classes),
+        "levels": model.kind.levels,
+        "input": list(model.input),
+        "layers": [
+            {
+                "name": layer.shape.name,
+                "outputs": layer.shape.outputs,
+                "kernel": layer.shape.kernel,
+                "pool": layer.shape.pool,
+            }
+            for layer in model.layers
+        ],
+        "source": model.source,
+    }
+
+
+def _build(network: dict[str, Any], arrays: Arrays) -> PackedModel:
+    """The network of a description, each array checked against it."""
+    channels, height, width = (_whole(v, "image_shape") for v in network["image_shape"])
+    classes = network["classes"]
+    _require(isinstance(classes, list) and all(isinstance(c, str) for c in classes), "classes")
+    kind = Kind((channels, height, width), tuple(classes), _whole(network["levels"], "levels", 255))
+    _require(height * width * channels <= LARGEST, "image_shape: too large")
+    given = tuple(float(v) for v in network["input"])
+    _require(len(given) == 3 and all(map(math.isfinite, given)), "input")
+    source = {str(key): str(value) for key, value in network["source"].items()}
+    layers = []
+    shapes = _shapes(network["layers"], kind)
+    left = dict(arrays)
+    for i, shape in enumerate(shapes):
+        layers.append(_layer(shape, left, levels=kind.levels if i == 0 else 1, first=i == 0))
+    _require(not left, f"{len(left)} arrays that no layer has")
+    return PackedModel(kind, tuple(layers), (given[0], given[1], given[2]), source)
+
+
+def _shapes(described: Any, kind: Kind) -> list[Layer]:
+    """Layers from first to last, the inputs of each those that the one before hands on."""
+    _require(isinstance(described, list) and 2 <= len(described) <= 1000, "number of layers")
+    channels, height, width = kind.image_shape
+    shapes: list[Layer] = []
+    for i, each in enumerate(described):
+        last = i == len(described) - 1
+        kernel, pool = each["kernel"], each["pool"]
+        _require(isinstance(pool, bool) and kernel in (0, 3), f"layer {i + 1}: kernel or pool")
+        outputs = _whole(each["outputs"], f"outputs of layer {i + 1}")
+        is_conv = kernel == 3
+        after_dense = bool(shapes) and not shapes[-1].is_conv
+        _require(not (is_conv and (last or after_dense)), f"layer {i + 1}: a convolution there")
+        _require(is_conv or not pool, f"layer {i + 1}: pooling")
+        inputs = channels if is_conv else channels * height * width
+        _require(inputs > 0, f"layer {i + 1}: no inputs")
+        size = (height, width) if is_conv else (1, 1)
+        shapes.append(Layer(str(each["name"])[:100], inputs, outputs, kernel, size, pool, last))
+        channels, (height, width) = outputs, shapes[-1].pooled
+        _require(inputs * outputs <= 2**40, f"layer {i + 1}: too large")
+    _require(len({shape.name for shape in shapes}) == len(shapes), "names of layers")
+    _require(shapes[-1].outputs == len(kind.classes), "number of classes")
+    return shapes
+
+
+def _layer(shape: Layer, arrays: Arrays, *, levels: int, first: bool) -> PackedLayer:
+    name, n = shape.name, shape.outputs
+    _require(shape.k * levels <= SUMS, f"{name}: sums past 32 bits")
+    weight = _take(arrays, f"{name}.weight", (n, words(shape.k)), np.uint32)
+    _require(clean_tail(weight, shape.k), f"{name}.weight: bits past the end of a row")
+    none = np.zeros(0)
+    if shape.last:
+        mean, scale, shift = (
+            _take(arrays, f"{name}.{part}", (n,), np.float64) for part in ("mean", "scale", "shift")
+        )
+        _require(bool(np.isfinite([mean, scale, shift]).all()), f"{name}: scores not finite")
+        no_threshold = np.zeros((0, n), np.int32)
+        return PackedLayer(shape, weight, no_threshold, np.zeros(n, bool), mean, scale, shift)
+    of_borders = len(borders(*shape.size)[1]) if first and shape.is_conv else 1
+    threshold = _take(arrays, f"{name}.threshold", (of_borders, n), np.int32)
+    # The sums are within ±K (times levels), so a threshold one past that is as good as any.
+    bound = shape.k * levels + 1
+    _require(bool((np.abs(threshold.astype(np.int64)) <= bound).all()), f"{name}.threshold")
+    flip = _take(arrays, f"{name}.flip", (words(n),), np.uint32)
+    _require(clean_tail(flip[None], n), f"{name}.flip: bits past the end")
+    return PackedLayer(
+        shape, weight, threshold, unpack_bits(flip, n).astype(bool), none, none, none
+    )
+
+
+def _take(arrays: Arrays, key: str, shape: tuple[int, ...], kind: type[np.generic]) -> NDArray[Any]:
+    array = arrays.pop(key, None)
+    if array is None:
+        raise _MalformedError(f"no array {key}")
+    if array.shape != shape or array.dtype != kind:
+        expected = np.dtype(kind)
+        raise _MalformedError(f"{key} is {array.dtype} {array.shape}, expected {expected} {shape}")
+    return array
+
+
+def _whole(value: Any, name: str, largest: int = LARGEST) -> int:
+    _require(
+        isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= largest,
+        f"{name}: expected a whole number from 1 to {largest}",
+    )
+    return int(value)
+
+
+def _require(condition: bool, what: str) -> None:
+    if not condition:
+        raise _MalformedError(what)
+
+
+def find(model: str) -> Path:
+    """The packed file that a setting names, or that lies in the folder it names."""
+    if not model:
+        raise InputError(f"model: not given; name a packed file, or a folder with {NAME} in it")
+    path = Path(model).expanduser()
+    return path / NAME if path.is_dir() else path
+
+
+def sha256(path: Path) -> str:
+    """Of the whole file, as `sha256sum` gives it."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,77 @@
+"""A packed network as plain arrays: weights as bits, batch norm and Sign as whole thresholds."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnnrun.architecture import Layer
+from bnnrun.data.dataset import Kind
+from bnnrun.gemm.bits import Words
+
+
+@dataclass(frozen=True)
+class PackedLayer:
+    """A layer of ±1 weights, with what becomes of its sums.
+
+    A hidden layer gives bit 1 where s >= t, or s <= t where `flip` (gamma < 0). The sums of the
+    first layer are x · w of 8-bit pixels x; its thresholds are those of each border class, for the
+    part of the input's scaling that is the same for all pixels counts valid taps alone.
+
+    Attributes:
+        shape:     name, inputs, outputs, kernel, size, pool
+        weight:    (N, ceil(K / 32)) uint32; K goes over rows, columns, channels of a convolution,
+                   and of the fully connected layer behind one
+        threshold: (classes of border, N) int32: several in a first convolution, else one; (0, N)
+                   in the output layer
+        flip:      (N,) bool
+        mean, scale, shift: (N,) float64 of the output layer, (s - mean) · scale + shift is the
+                   score; (0,) of others
+    """
+
+    shape: Layer
+    weight: Words
+    threshold: NDArray[np.int32]
+    flip: NDArray[np.bool_]
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    shift: NDArray[np.float64]
+
+    def scores(self, s: NDArray[np.integer]) -> NDArray[np.float64]:
+        """Scores of the output layer's sums, each operation rounded once, as in evaluation."""
+        result: NDArray[np.float64] = (s.astype(np.float64) - self.mean) * self.scale + self.shift
+        return result
+
+
+@dataclass(frozen=True)
+class PackedModel:
+    """A classifier of 8-bit images, packed.
+
+    Attributes:
+        kind:   shape of the images, names of the classes, largest pixel value
+        layers: first to last
+        input:  (p, q, d): a pixel x enters as (p·x + q) / d; folded into the first thresholds
+        source: what the network was packed from, for tables
+    """
+
+    kind: Kind
+    layers: tuple[PackedLayer, ...]
+    input: tuple[float, float, float]
+    source: dict[str, str]
+
+
+def borders(height: int, width: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """How a 3x3 patch lies on the padding around an image.
+
+    Returns:
+        ((height, width) class of each pixel, (classes, 3, 3) taps that lie on the image)
+    """
+    rows = (np.arange(height) == 0) + 2 * (np.arange(height) == height - 1)
+    columns = (np.arange(width) == 0) + 2 * (np.arange(width) == width - 1)
+    codes, classes = np.unique(4 * rows[:, None] + columns, return_inverse=True)
+    taps = np.ones((len(codes), 3, 3), bool)
+    taps[:, 0] &= ((codes // 4) & 1 == 0)[:, None]
+    taps[:, 2] &= ((codes // 4) & 2 == 0)[:, None]
+    taps[:, :, 0] &= (codes & 1 == 0)[:, None]
+    taps[:, :, 2] &= (codes & 2 == 0)[:, None]
+    return classes.reshape(height, width), taps

@@ -1,0 +1,88 @@
+"""A packed network by definition: bits unpacked to ±1, sums of whole numbers, thresholds.
+
+NumPy alone, and slow: what the fast network is tested against, and what runs where Numba does not.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnnrun.gemm.bits import unpack
+from bnnrun.gemm.reference import whole_product
+from bnnrun.runtime.model import PackedLayer, PackedModel, borders
+
+CHUNK = 100  # images at once: patches of a convolution take 9 times the memory of its input
+
+
+class ReferenceNetwork:
+    """Runs a packed model; the same interface as `PackedNetwork`.
+
+    Attributes:
+        hidden: the bits of each hidden layer of the latest chunk, (n, N) or (n, height, width, N)
+    """
+
+    def __init__(self, model: PackedModel) -> None:
+        self.model = model
+        self.chunk = CHUNK
+        self.hidden: list[NDArray[np.bool_]] = []
+        self.weights = [unpack(layer.weight, layer.shape.k) for layer in model.layers]
+
+    def scores(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Scores of images.
+
+        Shapes:
+            pixels:  (n, channels, height, width) uint8
+            returns  (n, classes) float64
+        """
+        parts = [self._chunk(pixels[i : i + self.chunk]) for i in range(0, len(pixels), self.chunk)]
+        empty = np.zeros((0, len(self.model.kind.classes)))
+        return np.concatenate([empty, *parts])
+
+    def _chunk(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        self.hidden = []
+        a = pixels.astype(np.int32)
+        if self.model.layers[0].shape.is_conv:
+            a = a.transpose(0, 2, 3, 1)
+        for layer, w in zip(self.model.layers, self.weights, strict=True):
+            largest = layer.shape.k * int(np.abs(a).max(initial=1))
+            rows = _patches(a) if layer.shape.is_conv else a.reshape(len(a), -1)
+            s = whole_product(rows, w, largest)
+            if layer.shape.last:
+                return layer.scores(s)
+            bits = _pooled(_bits(s, layer), layer)
+            self.hidden.append(bits)
+            a = 2 * bits.astype(np.int32) - 1
+        raise AssertionError("a network ends in its output layer")
+
+
+def _patches(a: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Rows of a 3x3 convolution with zeros around the image.
+
+    Shapes:
+        a:       (n, height, width, C)
+        returns  (n, height, width, 9 C)
+    """
+    n, height, width, channels = a.shape
+    padded = np.zeros((n, height + 2, width + 2, channels), np.int32)
+    padded[:, 1:-1, 1:-1] = a
+    return np.concatenate(
+        [padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3)], axis=3
+    )
+
+
+def _bits(s: NDArray[np.int32], layer: PackedLayer) -> NDArray[np.bool_]:
+    if len(layer.threshold) > 1:
+        t = layer.threshold[borders(*layer.shape.size)[0]]
+    else:
+        t = layer.threshold[0]
+    return np.where(layer.flip, s <= t, s >= t)
+
+
+def _pooled(bits: NDArray[np.bool_], layer: PackedLayer) -> NDArray[np.bool_]:
+    """Bit of the maximum of a window's sums: one of them is enough; all, where s <= t is asked."""
+    if not layer.shape.pool:
+        return bits
+    n, height, width, channels = bits.shape
+    windows = bits[:, : height // 2 * 2, : width // 2 * 2].reshape(
+        n, height // 2, 2, width // 2, 2, channels
+    )
+    return np.where(layer.flip, windows.all(axis=(2, 4)), windows.any(axis=(2, 4)))
