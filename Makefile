@@ -19,12 +19,17 @@ $(BIN)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: install  ## the whole chain on the bundled digits, binary and float, in under a minute
+demo: install  ## the whole chain on the bundled digits: train, pack, eval, bench, report
 	rm -rf $(DEMO)
 	$(BIN)/bnnrun train -m experiment=digits_binary,digits_float trainer.epochs=20 \
 		results_dir=$(DEMO)/results hydra.sweep.dir=$(DEMO)/runs
+	$(BIN)/bnnrun pack run=$(DEMO)/runs/0
+	$(BIN)/bnnrun eval model=$(DEMO)/runs/0 dataset=digits --verify \
+		results_dir=$(DEMO)/results hydra.run.dir=$(DEMO)/eval
+	$(BIN)/bnnrun bench kernel=xnor m=1024 seconds=2 \
+		results_dir=$(DEMO)/results hydra.run.dir=$(DEMO)/gemm
 	$(BIN)/bnnrun bench workload=train_step dataset=digits seconds=3 \
-		results_dir=$(DEMO)/results hydra.run.dir=$(DEMO)/bench
+		results_dir=$(DEMO)/results hydra.run.dir=$(DEMO)/step
 	$(BIN)/bnnrun report results_dir=$(DEMO)/results
 
 test: install  ## all tests; those that need a GPU or real data say why they are skipped

@@ -16,7 +16,7 @@ def doctor(config: DoctorConfig) -> None:
     rows = [
         ["python and packages", "ok", ", ".join(f"{k} {v}" for k, v in machine.versions().items())]
     ]
-    rows += [_processor(), *_gpu(), *_data(config.root), _disk(config.results_dir)]
+    rows += [_processor(), _kernel(), *_gpu(), *_data(config.root), _disk(config.results_dir)]
     print_table(["what", "state", "detail"], rows)
 
 
@@ -27,6 +27,21 @@ def _processor() -> list[str]:
         f"{cpu['model']}, {cpu['cores']} cores, {cpu['memory_bytes'] / 2**30:.0f} GiB; {features}"
     )
     return ["processor", "ok", detail]
+
+
+def _kernel() -> list[str]:
+    """Which of its ways to count bits the XNOR product takes here."""
+    import numba
+
+    from bnnrun.gemm import cpu
+    from bnnrun.gemm.vector import HAS_BYTE_PRODUCT, HAS_TERNARY
+
+    ways = {cpu.COUNT: "vector population count", cpu.ADDERS: "carry-save adders"}
+    width = "512-bit vectors" if HAS_TERNARY else "vectors of less than 512 bits"
+    first = "products of bytes" if HAS_BYTE_PRODUCT else "bit planes"
+    threads = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    detail = f"{ways[cpu.BITS]}, {width}; first layer by {first}; {threads} threads"
+    return ["xnor, processor", "ok", detail]
 
 
 def _gpu() -> list[list[str]]:

@@ -94,7 +94,7 @@ def limits() -> list[Competitor]:
     """The limits, as competitors whose rates are those of ±1 multiply-accumulates."""
     threads = numba.get_num_threads()
     out = np.arange(16 * max(3, threads), dtype=np.uint32)
-    rounds = 200_000
+    rounds = 1_000_000
 
     def right() -> None:
         return None

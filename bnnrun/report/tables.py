@@ -25,11 +25,12 @@ def report(config: ReportConfig) -> None:
             "dataset=digits` makes one in half a minute"
         )
     folder = Path(config.results_dir).expanduser()
-    errors, times = error_table(whole), time_table(whole)
     text = "# Results\n\nMade by `bnnrun report` from the records in `runs/`; not edited by hand.\n"
     for title, name, (columns, rows) in (
-        ("Test errors", "errors", errors),
-        ("Times", "times", times),
+        ("Test errors", "errors", error_table(whole)),
+        ("Packed networks", "packed", packed_table(whole)),
+        ("Unique filters", "filters", filter_table(whole)),
+        ("Times", "times", time_table(whole)),
     ):
         if not rows:
             continue
@@ -64,28 +65,93 @@ def error_table(whole: list[Record]) -> tuple[list[str], list[list[str]]]:
     return columns, rows
 
 
+def packed_table(whole: list[Record]) -> tuple[list[str], list[list[str]]]:
+    """A row for each packed file that was evaluated, the latest evaluation of each."""
+    columns = ["data", "packed bytes", "test error %", "trained network's %", "kernel",
+               "compared with the trained network", "images/s", "machine"]  # fmt: skip
+    latest = {
+        (r.details["sha256"], r.details["kernel"], r.details["first"], r.cpu["model"]): r
+        for r in whole
+        if r.quantity == "packed_test_error"
+    }
+    return columns, [
+        [
+            "; ".join([r.data["name"], *r.data.get("notes", [])]),
+            f"{r.details['packed_bytes']:,}",
+            f"{r.value:.2f}",
+            f"{float(r.details['trained']['test_error_pct']):.2f}",
+            f"{r.details['kernel']}, first layer by {r.details['first']}",
+            _compared(r.details["verified"]),
+            f"{r.details['images_per_s']:,.0f}",
+            r.cpu["model"],
+        ]
+        for r in latest.values()
+    ]
+
+
+def _compared(counts: dict[str, int] | None) -> str:
+    if counts is None:
+        return "not compared"
+    return f"{counts['hidden_bits']:,} bits, {counts['scores']:,} scores: equal"
+
+
+def filter_table(whole: list[Record]) -> tuple[list[str], list[list[str]]]:
+    """A row for each packed ConvNet whose filters were counted."""
+    columns = ["data", "epoch", "unique 3x3 filters %", "by chance %"]
+    latest = {r.details["sha256"]: r for r in whole if r.quantity == "unique_filters"}
+    return columns, [
+        [r.details["trained"].get("dataset", ""), r.details["trained"].get("epoch", ""),
+         f"{r.value:.1f}", f"{r.details['by_chance_pct']:.1f}"]
+        for r in latest.values()
+    ]  # fmt: skip
+
+
 def time_table(whole: list[Record]) -> tuple[list[str], list[list[str]]]:
     """A row for each competitor of the latest timing of each kind."""
-    columns = ["workload", "data", "competitor", "device", "median", "fastest", "spread", "calls"]
+    columns = ["workload", "competitor", "device", "threads", "median", "fastest", "spread",
+               "calls", "GMAC/s", "of the limit"]  # fmt: skip
     latest: dict[tuple[Any, ...], Record] = {}
     for record in whole:
         if record.quantity.endswith("_time"):
             machine = (record.gpu or record.cpu)["model"]
             of = record.details["competitor"], machine, record.details["threads"], _cell(record)
             latest[of] = record
+    in_order = sorted(
+        latest.values(),
+        key=lambda r: (
+            workload(r),
+            (r.gpu or r.cpu)["model"],
+            list(r.details["in_the_same_run"]).index(r.details["competitor"]),
+        ),
+    )
     return columns, [
         [
-            r.quantity.removesuffix("_time"),
-            r.config["dataset"]["name"],
+            workload(r),
             r.details["competitor"],
             (r.gpu or r.cpu)["model"],
+            str(r.details["threads"]),
             f"{r.value:.2f} {r.unit}",
             f"{r.details['minimum']:.2f} {r.unit}",
             f"{100 * r.details['spread']:.0f} %",
             str(r.details["count"]),
+            _optional(r.details.get("gmac_per_s"), "{:,.0f}"),
+            _optional(r.details.get("share_of_limit"), "{:.1%}"),
         ]
-        for r in latest.values()
+        for r in in_order
     ]
+
+
+def workload(record: Record) -> str:
+    """What was timed: 'gemm 4096 x 4096 x 4096', 'mlp, mnist, 1000 images'."""
+    name, config = record.quantity.removesuffix("_time"), record.config
+    if name == "gemm":
+        return f"gemm, M {config['m']}, N {config['n']}, K {config['k']}"
+    data = config["dataset"]["name"]
+    return f"{name}, {data}" + ("" if name == "train_step" else f", {config['batch']} images")
+
+
+def _optional(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
 
 
 def pool(errors: list[Record]) -> list[list[Record]]:
