@@ -419,8 +419,9 @@ class PackedConfig(VerbConfig):
 
 @dataclass
 class EvalConfig(PackedConfig):
-    """Test error of a packed network, or with verify its every bit against the trained one."""
+    """Test error of a network; with verify every bit of a packed one against the trained one."""
 
+    device: Device = setting(Device.auto, "of a network that is not packed (model=RUN/best.pt)")
     verify: bool = setting(
         False, "compare every hidden bit and every score with the trained network"
     )

@@ -1,14 +1,24 @@
-"""`bnnrun eval`: a packed network over a test set; with --verify against the trained one."""
+"""`bnnrun eval`: a network over a test set; a packed one with --verify against the trained one."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bnnrun.config import EvalConfig
+from bnnrun.errors import InputError
 from bnnrun.records import Record, Run
-from bnnrun.runtime.evaluate import measure_error, open_model, test_images
+from bnnrun.runtime.evaluate import evaluate_packed, measure_error, open_model, test_images
+
+TRAINED = ".pt"  # ending of a network file of a run, which is no packed file
 
 
 def evaluate(config: EvalConfig, run: Run) -> list[Record]:
     """One record, the test error; torch is imported only where the trained network is asked."""
+    if config.model.endswith(TRAINED):
+        return [_evaluate_trained(config, run)]
     classifier, path = open_model(config)
-    dataset = test_images(config, classifier)
+    dataset = test_images(config, classifier.model.source.get("dataset"), classifier.model.kind)
     verified = None
     if config.verify:
         from bnnrun.pack.verify import verify
@@ -18,4 +28,34 @@ def evaluate(config: EvalConfig, run: Run) -> list[Record]:
             f"verified: {verified['hidden_bits']:,} hidden bits and {verified['scores']:,} scores "
             f"of {verified['images']:,} images are the trained network's"
         )
-    return [measure_error(config, run, (classifier, path), dataset, verified)]
+    return [evaluate_packed(config, run, (classifier, path), dataset, verified)]
+
+
+def _evaluate_trained(config: EvalConfig, run: Run) -> Record:
+    """The test error of a network that is not packed, binary or not."""
+    import torch
+
+    from bnnrun.pack.convert import trained
+    from bnnrun.train.loop import select_device
+
+    if config.verify:
+        raise InputError(f"model={config.model}: the trained network itself; --verify compares a "
+                         "packed one with it: model=FOLDER --verify")  # fmt: skip
+    device = select_device(config.device, config.threads)
+    network, saved = trained(Path(config.model).expanduser())
+    network.to(device)
+    made = saved["config"]
+    dataset = test_images(config, made["dataset"]["name"], network.kind)
+
+    def predict(pixels: NDArray[np.uint8]) -> NDArray[np.intp]:
+        step = made["trainer"]["eval_batch_size"]
+        parts = [
+            network.evaluate(torch.from_numpy(pixels[i : i + step].copy()).to(device))[0].argmax(1)
+            for i in range(0, len(pixels), step)
+        ]
+        labels: NDArray[np.intp] = torch.cat(parts).cpu().numpy()
+        return labels
+
+    details = {"epoch": saved["row"]["epoch"], "threads": torch.get_num_threads()}
+    of = ("trained_test_error", made["seed"], details)
+    return measure_error(config, run, predict, dataset, of)

@@ -1,19 +1,22 @@
 """Test error of a packed network, without torch."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 from bnnrun.config import EvalConfig, Kernel, PackedConfig, computed
 from bnnrun.data import load as load_data
-from bnnrun.data.dataset import Dataset
+from bnnrun.data.dataset import Dataset, Kind
 from bnnrun.errors import InputError
 from bnnrun.records import Record, Run
 from bnnrun.runtime import Classifier, file, load
 
+Pixels = NDArray[np.uint8]
 BATCH = 1000  # images whose answers are counted together
 
 
@@ -23,15 +26,15 @@ def open_model(config: PackedConfig) -> tuple[Classifier, Path]:
     return load(path, config.kernel.value, config.first.value, config.threads), path
 
 
-def test_images(config: EvalConfig, classifier: Classifier) -> Dataset:
+def test_images(config: EvalConfig, trained_on: str | None, expected: Kind) -> Dataset:
     """The data set of a configuration; InputError where the network is of another."""
-    of = classifier.model.source.get("dataset")
-    if of is not None and of != config.dataset.name:
+    if trained_on is not None and trained_on != config.dataset.name:
         raise InputError(
-            f"dataset={config.dataset.name}: the network was trained on {of}: add dataset={of}"
+            f"dataset={config.dataset.name}: the network was trained on {trained_on}: add "
+            f"dataset={trained_on}"
         )
     dataset = load_data(config.dataset)
-    kind, expected = dataset.kind, classifier.model.kind
+    kind = dataset.kind
     if kind != expected:
         raise InputError(
             f"dataset={dataset.name}: images of {kind.image_shape}, {len(kind.classes)} classes, "
@@ -41,7 +44,7 @@ def test_images(config: EvalConfig, classifier: Classifier) -> Dataset:
     return dataset
 
 
-def measure_error(
+def evaluate_packed(
     config: EvalConfig, run: Run, opened: tuple[Classifier, Path], dataset: Dataset, verified: Any
 ) -> Record:
     """The test error of a packed network.
@@ -51,39 +54,57 @@ def measure_error(
         verified: what was compared with the trained network before, for the record, or None
     """
     classifier, path = opened
-    images = dataset.test
-    classifier.scores(images.pixels[:1])  # compiles what is not in the cache yet
+    details = {
+        "kernel": config.kernel.value,
+        "first": _first(classifier, config),
+        "packed_bytes": path.stat().st_size,
+        "sha256": file.sha256(path),
+        "trained": classifier.model.source,
+        "verified": verified,
+        "threads": numba.get_num_threads(),
+    }
+    classifier.scores(dataset.test.pixels[:1])  # compiles what is not in the cache yet
+    seed = int(classifier.model.source.get("seed", 0))
+    print(f"{path}: kernel {config.kernel.value}")
+    return measure_error(
+        config, run, classifier.predict, dataset, ("packed_test_error", seed, details)
+    )
+
+
+def measure_error(
+    config: EvalConfig,
+    run: Run,
+    predict: Callable[[Pixels], NDArray[np.intp]],
+    dataset: Dataset,
+    of: tuple[str, int, dict[str, Any]],
+) -> Record:
+    """The share of wrong answers over the test images, shown and as a record.
+
+    Args:
+        of: quantity, seed and details of the record
+    """
+    images, (quantity, seed, details) = dataset.test, of
     wrong, began = 0, time.perf_counter()
     for start in range(0, len(images), BATCH):
         part = images.take(slice(start, start + BATCH))
-        wrong += int(np.count_nonzero(classifier.predict(part.pixels) != part.labels))
+        wrong += int(np.count_nonzero(predict(part.pixels) != part.labels))
     taken = time.perf_counter() - began
     error_pct = 100 * wrong / len(images)
     for note in dataset.notes:
         print(f"note: {note}")
     print(
-        f"{path}: test error {error_pct:.2f} % ({wrong:,} of {len(images):,}), kernel "
-        f"{config.kernel.value}, {len(images) / taken:,.0f} images/s"
+        f"test error {error_pct:.2f} % ({wrong:,} of {len(images):,}), "
+        f"{len(images) / taken:,.0f} images/s"
     )
     return Record(
         experiment=run.experiment,
         cell="",
-        quantity="packed_test_error",
+        quantity=quantity,
         value=error_pct,
         unit="%",
-        seed=int(classifier.model.source.get("seed", 0)),
+        seed=seed,
         device="cpu",
-        details={
-            "images": len(images),
-            "images_per_s": len(images) / taken,
-            "kernel": config.kernel.value,
-            "first": _first(classifier, config),
-            "packed_bytes": path.stat().st_size,
-            "sha256": file.sha256(path),
-            "trained": classifier.model.source,
-            "verified": verified,
-            "threads": numba.get_num_threads(),
-        },
+        details={"images": len(images), "images_per_s": len(images) / taken, **details},
         config=computed(config),
         command=run.command,
         data={
