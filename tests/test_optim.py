@@ -15,10 +15,13 @@ from bnnrun.config import (
     SgdConfig,
     ShiftAdaMaxConfig,
 )
+from bnnrun.data import load
 from bnnrun.data.preprocess import Input
+from bnnrun.nn import layers
 from bnnrun.nn.models import Network
 from bnnrun.train.optim import Adam, Sgd, ShiftAdaMax, make_optimizer
 from bnnrun.train.schedule import learning_rate
+from bnnrun.train.trainer import Trainer
 
 CONFIG = AdamConfig(name="adam", lr=0.01, lr_end=1e-4)
 
@@ -216,3 +219,25 @@ def test_c_as_a_power_of_two_and_the_scale_of_gamma():
     assert [g["scale"] for g in shown[::3]] == [32.0, 8.0, 8.0, 8.0]
     assert [round(g["scale"], 2) for g in shown[1::3]] == [6.53, 6.53, 6.53, 2.58]
     assert all(g["clip"] for g in groups("optimizer.clip=all"))
+
+
+@pytest.mark.parametrize("part", [1, 700, 10**6])
+def test_gradients_as_factors_make_the_step_of_whole_gradients(monkeypatch, tmp_path, part):
+    """Part by part, down to single rows, and the input's gradient through the same parts."""
+    monkeypatch.setattr(layers, "PART", part)
+    config = configure("train", "dataset=digits", "arch.width=48", "device=cpu")
+    dataset = load(config.dataset)
+    deferred, whole = (
+        Trainer(config, dataset, torch.device("cpu"), tmp_path / name) for name in "ab"
+    )
+    monkeypatch.setattr(whole.optimizer, "takes_factors", False)
+    for start in range(0, 300, 100):
+        batch = slice(start, start + 100)
+        for trainer in (deferred, whole):
+            torch.manual_seed(start)
+            trainer.train_step(trainer.pixels[batch], trainer.labels[batch])
+    assert deferred.network.blocks[1].product.weight.grad is None
+    assert whole.network.blocks[1].product.weight.grad is not None
+    pairs = zip(deferred.network.parameters(), whole.network.parameters(), strict=True)
+    for p, q in pairs:
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-5)

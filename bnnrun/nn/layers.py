@@ -1,5 +1,7 @@
 """Products with weights: binary (Alg. 1) and real, fully connected and convolutional."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -41,12 +43,13 @@ class BinaryProduct(Product):
     optimizer, which clips it. A product only ever sees its sign. `a` is ±1 (times 1/(1 - p), or 0,
     behind dropout), so hidden sums are whole numbers in [-K, K].
 
+    While `deferred`, a fully connected layer leaves g_W as its factors (`Factors`), not as `grad`.
+
     Backward, g_W = g_{W^b}, unchanged (Alg. 1). No gate on weights: the clip keeps |W| <= 1, where
     an inclusive gate is open; an exclusive one would freeze each weight that stands at ±1.
     """
 
     binary = True
-    signs: torch.Tensor
 
     def __init__(self, layer: Layer, stochastic: bool) -> None:
         super().__init__(layer)
@@ -54,20 +57,21 @@ class BinaryProduct(Product):
         nn.init.uniform_(self.weight, -1, 1)
         # W^b and g_W of every step are written to the same memory: new memory of that size costs
         # as much as the pass that fills it.
-        self.register_buffer("signs", torch.empty_like(self.weight), persistent=False)
-        self.bytes: torch.Tensor | None = None
+        self.signs: torch.Tensor | None = None
         self.gradient: torch.Tensor | None = None
+        self.deferred = False
 
     def forward(self, a: torch.Tensor, whole: bool = False) -> torch.Tensor:
         """The sums; `whole` says that every element of `a` is one number's product with ±1 or 0."""
         w = self.weight.detach()
-        if self.stochastic:
+        in_bytes = whole and not self.is_conv and not self.stochastic and has_fast_bytes(w)
+        kind = torch.int8 if in_bytes else w.dtype
+        if self.signs is None or self.signs.dtype != kind or self.signs.device != w.device:
+            self.signs = torch.empty_like(w, dtype=kind)
+        if in_bytes:
+            sign_pass_int8(w.view(-1).numpy(), self.signs.view(-1).numpy())
+        elif self.stochastic:
             self.signs.copy_(stochastic_sign(w))
-        elif whole and not self.is_conv and has_fast_bytes(w):
-            if self.bytes is None:
-                self.bytes = torch.empty_like(w, dtype=torch.int8)
-            flat = [t.view(-1).numpy() for t in (w, self.signs, self.bytes)]
-            sign_pass_int8(flat[0], flat[1], flat[2])
         else:
             sign_into(w, self.signs)
         if self.is_conv:
@@ -107,6 +111,42 @@ class _StraightThrough(torch.autograd.Function):
         return grad_outputs[0], None
 
 
+PART = 2**21  # weights that become floats, or gradients, at once: what stays in the cache
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The gradient of a fully connected layer as what it is a product of: g_W = g_sᵀ · a.
+
+    A minibatch is small beside the weights, so that reading g_W from memory costs more than
+    multiplying: what uses it can make it part by part.
+
+    Shapes:
+        g_s: (B, N) float; a: (B, K) float
+    """
+
+    g_s: torch.Tensor
+    a: torch.Tensor
+
+    def rows(self, part: slice, out: torch.Tensor) -> torch.Tensor:
+        """The rows of g_W that `part` selects, written to the first of `out`."""
+        g_s = self.g_s[:, part]
+        return torch.mm(g_s.t(), self.a, out=out[: g_s.shape[1]])
+
+
+def parts(w: torch.Tensor) -> Iterator[slice]:
+    """Rows of a matrix in parts of PART elements or fewer, one row at least."""
+    step = max(1, PART // w.shape[1])
+    return (slice(start, start + step) for start in range(0, len(w), step))
+
+
+def take_factors(weight: torch.Tensor) -> Factors | None:
+    """The factors of a weight's gradient where it was deferred; they are handed out once."""
+    factors: Factors | None = getattr(weight, "factors", None)
+    weight.factors = None  # type: ignore[attr-defined]
+    return factors
+
+
 class _BinaryLinear(torch.autograd.Function):
     """s = a · W^bᵀ; g_a = g_s · W^b; g_W = g_sᵀ · a (Alg. 1).
 
@@ -115,10 +155,11 @@ class _BinaryLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(a: torch.Tensor, weight: torch.Tensor, layer: BinaryProduct) -> torch.Tensor:
-        if layer.bytes is None:
+        assert layer.signs is not None
+        if layer.signs.dtype != torch.int8:
             return a @ layer.signs.t()
         # Bytes and 32-bit sums: the same whole numbers, at several times the speed.
-        s = torch._int_mm(a.sign().to(torch.int8), layer.bytes.t())
+        s = torch._int_mm(a.sign().to(torch.int8), layer.signs.t())
         return s.float().mul_(a.abs().amax())
 
     @staticmethod
@@ -130,10 +171,27 @@ class _BinaryLinear(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, None, None]:
         (a,) = ctx.saved_tensors
         layer, g_s = ctx.layer, grad_outputs[0]
-        if layer.gradient is None:
-            layer.gradient = torch.empty_like(layer.weight)
-        layer.weight.grad = torch.mm(g_s.t(), a, out=layer.gradient)
-        return (g_s @ layer.signs if ctx.needs_input_grad[0] else None), None, None
+        if layer.deferred:
+            layer.weight.factors = Factors(g_s, a)
+        else:
+            if layer.gradient is None:
+                layer.gradient = torch.empty_like(layer.weight)
+            layer.weight.grad = torch.mm(g_s.t(), a, out=layer.gradient)
+        return (_through(g_s, layer.signs) if ctx.needs_input_grad[0] else None), None, None
+
+
+def _through(g_s: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
+    """g_a = g_s · W^b; signs in bytes become floats part by part, in the cache."""
+    if signs.dtype == g_s.dtype:
+        return g_s @ signs
+    g_a = g_s.new_zeros(len(g_s), signs.shape[1])
+    floats: torch.Tensor | None = None
+    for part in parts(signs):
+        some = signs[part]
+        if floats is None:
+            floats = torch.empty_like(some, dtype=g_s.dtype)
+        g_a.addmm_(g_s[:, part], floats[: len(some)].copy_(some))
+    return g_a
 
 
 class RealProduct(Product):

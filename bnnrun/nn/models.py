@@ -132,6 +132,12 @@ class Network(nn.Module):
         """The blocks, first to last."""
         return cast(tuple[Block, ...], tuple(self.stack))
 
+    def defer(self, deferred: bool) -> None:
+        """Whether binary layers leave the gradients of their weights as factors."""
+        for block in self.blocks:
+            if isinstance(block.product, BinaryProduct):
+                block.product.deferred = deferred
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Scores in training, float32."""
         a: torch.Tensor = self.input(x)

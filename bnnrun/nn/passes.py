@@ -24,11 +24,10 @@ def sign_pass(r: Floats, out: Floats) -> None:
 
 
 @numba.njit(parallel=True, cache=True)
-def sign_pass_int8(r: Floats, out: Floats, bytes_: NDArray[np.int8]) -> None:
-    """`sign_pass`, and the same signs as bytes. Shapes: (n,) all."""
+def sign_pass_int8(r: Floats, out: NDArray[np.int8]) -> None:
+    """`sign_pass` to bytes. Shapes: (n,) both."""
     for i in numba.prange(r.size):
-        out[i] = np.float32(1) if r[i] >= 0 else np.float32(-1)
-        bytes_[i] = np.int8(1) if r[i] >= 0 else np.int8(-1)
+        out[i] = np.int8(1) if r[i] >= 0 else np.int8(-1)
 
 
 @numba.njit(parallel=True, cache=True, error_model="numpy")

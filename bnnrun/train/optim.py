@@ -18,6 +18,7 @@ from bnnrun.config import (
     ShiftAdaMaxConfig,
 )
 from bnnrun.errors import InputError
+from bnnrun.nn.layers import parts, take_factors
 from bnnrun.nn.models import Network
 from bnnrun.nn.norm import ap2
 from bnnrun.nn.passes import adam_pass
@@ -32,6 +33,9 @@ class Rule(torch.optim.Optimizer, ABC):
 
     A group holds the parameters that share `scale` (c of a binary layer) and `clip`.
     """
+
+    # Whether `update` takes gradients as their factors (nn/layers.py) where a layer leaves them.
+    takes_factors = False
 
     def __init__(self, groups: list[dict[str, Any]], lr: float) -> None:
         super().__init__(groups, {"lr": lr, "scale": 1.0, "clip": False})
@@ -86,6 +90,8 @@ class Adam(Rule):
     where gradients come near eps, as they do late in training behind a saturated hinge.
     """
 
+    takes_factors = True
+
     def __init__(self, groups: list[dict[str, Any]], config: AdamConfig) -> None:
         super().__init__(groups, config.lr)
         self.beta1, self.beta2, self.eps = config.beta1, config.beta2, config.eps
@@ -97,17 +103,36 @@ class Adam(Rule):
         return m.div(v.sqrt().add_(self.eps)).mul_(self._rate(state["t"], lr))
 
     def update(self, w: torch.Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        """The same step; on the processor in one pass over memory."""
-        assert w.grad is not None
-        tensors = (w.detach(), w.grad, _slot(state, "m", w), _slot(state, "v", w))
-        if not all(map(_is_stream, tensors)):
-            super().update(w, state, group)
+        """The same step; on the processor in one pass over memory, gradients never written there
+        where they come as factors.
+        """
+        factors = take_factors(w)
+        m, v = _slot(state, "m", w), _slot(state, "v", w)
+        if factors is None:
+            assert w.grad is not None
+            if all(map(_is_stream, (w.detach(), w.grad, m, v))):
+                self._pass(w.grad, (w.detach(), m, v), state, group)
+            else:
+                super().update(w, state, group)
             return
+        rows: torch.Tensor | None = None
+        for part in parts(w):
+            some = (w.detach()[part], m[part], v[part])
+            rows = torch.empty_like(some[0]) if rows is None else rows
+            self._pass(factors.rows(part, rows), some, state, group)
+
+    def _pass(
+        self,
+        g: torch.Tensor,
+        of: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        state: dict[str, Any],
+        group: dict[str, Any],
+    ) -> None:
         step = group["scale"] * self._rate(state["t"], group["lr"])
         b1, b2 = self.beta1, self.beta2
         constants = np.array([b1, 1 - b1, b2, 1 - b2, step, self.eps], np.float32)
-        flat = [t.view(-1).numpy() for t in tensors]
-        adam_pass(flat[0], flat[1], flat[2], flat[3], constants, group["clip"])
+        w, m, v = (t.view(-1).numpy() for t in of)
+        adam_pass(w, g.view(-1).numpy(), m, v, constants, group["clip"])
 
     def _rate(self, t: int, lr: float) -> float:
         return lr * math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t)

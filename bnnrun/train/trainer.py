@@ -114,12 +114,15 @@ class Trainer:
 
     def train_step(self, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """One minibatch: forward, backward, update. Returns the loss, a detached scalar."""
-        loss = self.gradients(pixels, labels)
+        loss = self.gradients(pixels, labels, deferred=self.optimizer.takes_factors)
         self.optimizer.step()
         return loss
 
-    def gradients(self, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Forward and backward; the gradients are left in the parameters."""
+    def gradients(
+        self, pixels: torch.Tensor, labels: torch.Tensor, *, deferred: bool = False
+    ) -> torch.Tensor:
+        """Forward and backward; the gradients are left in the parameters, or as their factors."""
+        self.network.defer(deferred and self.device.type == "cpu")
         self.optimizer.zero_grad(set_to_none=True)
         loss = squared_hinge(self.network(pixels), labels)
         loss.backward()
