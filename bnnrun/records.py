@@ -72,7 +72,7 @@ class Record:
     @property
     def name(self) -> str:
         """File name: experiment or data set, quantity, seed, time, start of the checksum."""
-        stem = self.experiment or self.config["dataset"]["name"]
+        stem = self.experiment or self.config.get("dataset", {}).get("name", "made-up")
         time = self.created[:19].replace(":", "").replace("-", "")
         return f"{stem}-{self.quantity}-s{self.seed}-{time}-{self.checksum[:8]}.json"
 

@@ -10,6 +10,8 @@ from bnnrun.bench import measure as measure_module
 from bnnrun.bench.eager import EagerStep
 from bnnrun.bench.measure import Competitor, Timing, measure
 from bnnrun.errors import RunError
+from bnnrun.gemm import xnor
+from bnnrun.runtime.network import PackedNetwork
 
 
 class Clock:
@@ -109,3 +111,164 @@ def test_an_update_that_is_another_rule_is_not_timed(bnnrun, monkeypatch):
     outcome = bnnrun(*WORDS)
     assert outcome.status == 1
     assert "after an update" in outcome.err
+
+
+SMALL = ("bench", "seconds=0.1", "rounds=3")
+PRODUCT = (*SMALL, "workload=gemm", "m=64", "n=48", "k=96")
+CONVNET = ("workload=convnet", "dataset=cifar10", "arch.channels=[8,8]", "arch.fc=[16]", "batch=4")
+NETWORK = {
+    "xnor, first layer by bytes",
+    "xnor, first layer by planes",
+    "torch float32",
+    "torch bf16, first layer float32",
+    "torch int8, first layer float32",
+}
+XNOR = {"xnor, bits out", "xnor, int32 out", "xnor, float32 in, int32 out"}
+COPY = "limit: copying memory"
+
+
+def records(folder):
+    """The records of a run, by competitor."""
+    found = [json.loads(p.read_text()) for p in (folder / "results" / "runs").glob("*.json")]
+    return {r["details"]["competitor"]: r for r in found}
+
+
+def without_limits(names):
+    return {name for name in names if not name.startswith("limit")}
+
+
+def assert_printed_and_rated(outcome, found, macs):
+    """Each record is a row of the table, and its rates are those of its own time."""
+    top = max(r["details"]["gmac_per_s"] or 0 for n, r in found.items() if n.startswith("limit"))
+    assert COPY in found
+    for name, r in found.items():
+        assert f" {name} " in outcome.out
+        assert r["unit"] == "ms"
+        assert r["device"] == "cpu"
+        details = r["details"]
+        assert details["count"] == 3
+        assert 0 < details["minimum"] <= r["value"]
+        assert details["in_the_same_run"].keys() == found.keys()
+        if name == COPY:
+            assert details["gmac_per_s"] is details["share_of_limit"] is None
+            continue
+        rate = details["macs"] / r["value"] / 1e6
+        assert math.isclose(details["gmac_per_s"], rate)
+        assert math.isclose(details["share_of_limit"], rate / top)
+        if not name.startswith("limit"):
+            assert details["macs"] == macs
+
+
+def test_a_product_is_timed_by_everything_that_is_exact(bnnrun, tmp_path):
+    outcome = bnnrun(*PRODUCT)
+    assert outcome.status == 0, outcome.err
+    found = records(tmp_path)
+    others = {
+        "baseline float32 (64 rows)",
+        "reference",
+        "torch float32",
+        "torch bf16, sums rounded",
+        "torch int8",
+    }
+    blas = {name for name in found if name.startswith("NumPy float32 (")}
+    assert len(blas) == 1
+    assert without_limits(found) == XNOR | others | blas
+    assert {r["quantity"] for r in found.values()} == {"gemm_time"}
+    assert_printed_and_rated(outcome, found, 64 * 48 * 96)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "names"),
+    [("xnor", XNOR), ("baseline", {"baseline float32 (5 rows)"}), ("reference", {"reference"})],
+    ids=["xnor", "baseline", "reference"],
+)
+def test_one_kernel_is_timed_beside_the_yardstick_and_the_limits(bnnrun, tmp_path, kernel, names):
+    outcome = bnnrun(*SMALL, "workload=gemm", "m=5", "n=7", "k=33", f"kernel={kernel}")
+    assert outcome.status == 0, outcome.err
+    found = records(tmp_path)
+    assert without_limits(found) == names | {"torch float32"}
+    assert_printed_and_rated(outcome, found, 5 * 7 * 33)
+
+
+@pytest.mark.parametrize(
+    ("words", "macs"),
+    [
+        (
+            ("workload=mlp", "dataset=digits", "arch.width=64", "batch=20"),
+            20 * (3 * 64 * 64 + 64 * 10),
+        ),
+        (CONVNET, 4 * ((27 * 8 + 72 * 8) * 32 * 32 + 8 * 16 * 16 * 16 + 16 * 10)),
+    ],
+    ids=["mlp", "convnet"],
+)
+def test_a_network_is_timed_packed_and_in_each_precision(bnnrun, tmp_path, words, macs):
+    outcome = bnnrun(*SMALL, *words)
+    assert outcome.status == 0, outcome.err
+    found = records(tmp_path)
+    assert without_limits(found) == NETWORK
+    workload = words[0].partition("=")[2]
+    assert {r["quantity"] for r in found.values()} == {f"{workload}_time"}
+    assert_printed_and_rated(outcome, found, macs)
+
+
+def assert_not_timed(outcome, folder, *said):
+    assert outcome.status == 1
+    assert outcome.err.count("\n") == 1
+    for words in ("wrong answer, not timed", *said):
+        assert words in outcome.err
+    assert not records(folder)
+
+
+def test_a_product_that_is_one_off_is_not_timed(bnnrun, tmp_path, monkeypatch):
+    multiply = xnor.multiply
+    monkeypatch.setattr(xnor, "multiply", lambda *given: multiply(*given) + 1)
+    outcome = bnnrun(*PRODUCT, "kernel=xnor")
+    assert_not_timed(outcome, tmp_path, "xnor, int32 out", "row 0, column 0")
+
+
+def test_one_wrong_column_of_a_product_is_found(bnnrun, tmp_path, monkeypatch):
+    multiply = xnor.multiply
+
+    def last_column_off(*given):
+        s = multiply(*given)
+        s[:, -1] -= 2
+        return s
+
+    monkeypatch.setattr(xnor, "multiply", last_column_off)
+    outcome = bnnrun(*PRODUCT, "kernel=xnor")
+    assert_not_timed(outcome, tmp_path, "xnor, int32 out", "row 0, column 47")
+
+
+def test_a_product_whose_bits_are_wrong_is_not_timed(bnnrun, tmp_path, monkeypatch):
+    multiply = xnor.multiply_to_bits
+    monkeypatch.setattr(xnor, "multiply_to_bits", lambda *given: multiply(*given) ^ 1)
+    outcome = bnnrun(*PRODUCT, "kernel=xnor")
+    assert_not_timed(outcome, tmp_path, "xnor, bits out", "a bit")
+
+
+def test_a_network_that_answers_otherwise_is_not_timed(bnnrun, tmp_path, monkeypatch):
+    scores = PackedNetwork.scores
+    monkeypatch.setattr(PackedNetwork, "scores", lambda *given: -scores(*given))
+    outcome = bnnrun(*SMALL, "workload=mlp", "dataset=digits", "arch.width=64", "batch=20")
+    assert_not_timed(outcome, tmp_path, "xnor, first layer by bytes", "image 0: class")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("workload=convnet",), "add dataset=cifar10"),
+        (("workload=mlp", "dataset=cifar10"), "add dataset=mnist"),
+        (("workload=mlp", "binarization=none"), "binarization=deterministic"),
+        ((*CONVNET, "binarization=none"), "binarization=deterministic"),
+        ((*CONVNET, "dataset.preprocessing=zca"), "preprocessing=zca"),
+        (("workload=gemm", "device=cuda"), "device=cpu"),
+        (("workload=gemm", "m=1048576", "n=1048576", "k=1048576"), "GiB"),
+    ],
+    ids=lambda given: " ".join(given) if isinstance(given, tuple) else None,
+)
+def test_what_cannot_be_timed_is_refused_with_what_to_do(bnnrun, tmp_path, words, said):
+    outcome = bnnrun(*SMALL, *words)
+    assert outcome.status == 2
+    assert said in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not records(tmp_path)

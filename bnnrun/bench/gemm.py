@@ -1,6 +1,5 @@
 """A product of ±1 matrices, by XNOR and popcount and by everything else that is exact."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -8,6 +7,7 @@ from typing import Any
 
 import numba
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 
@@ -30,7 +30,7 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
     """The competitors of `workload=gemm`, on random ±1 drawn from the seed, within the block."""
     m, n, k = config.m, config.n, config.k
     needed = 4 * (m * k + n * k + m * n) * 3
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    free = psutil.virtual_memory().available
     if needed > free:
         raise InputError(f"m={m} n={n} k={k}: the float32 competitors need about "
                          f"{needed / 2**30:.0f} GiB, {free / 2**30:.0f} are free")  # fmt: skip

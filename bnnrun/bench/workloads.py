@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -118,6 +119,14 @@ def _title(config: BenchConfig) -> str:
     return f"{config.arch.name} for {config.dataset.name}, {config.batch} images, pixels to labels"
 
 
+def _config(config: BenchConfig) -> dict[str, Any]:
+    """What of the configuration the timing depends on: a bare product has no data, no network."""
+    whole = computed(config)
+    if config.workload is not Workload.gemm:
+        return whole
+    return {key: whole[key] for key in ("workload", "kernel", "m", "n", "k", "seed")}
+
+
 def _record(name: str, config: BenchConfig, run: Run, of: "_Timed") -> Record:
     timing, rate, top = of.timings[name], of.rates, of.limit
     return Record(
@@ -139,7 +148,7 @@ def _record(name: str, config: BenchConfig, run: Run, of: "_Timed") -> Record:
             "in_the_same_run": {other: 1e3 * t.median_s for other, t in of.timings.items()},
             "threads": torch.get_num_threads(),
         },
-        config=computed(config),
+        config=_config(config),
         command=run.command,
         wall_time_s=of.wall_time_s,
         gpu=machine.gpu() if of.device.type == "cuda" else None,

@@ -6,6 +6,9 @@ of A is broadcast, and no sum over lanes is ever needed.
 
     d[m, n] = popc(a[m] ^ w[n]),  s = K - 2 d
 
+Numba keeps what it compiled by this file's date: after a change in vector.py, delete
+__pycache__/*.nb?.
+
 Two ways to count, chosen by the processor:
 
 * a population count for each word and an addition, carry-save by one level: where the processor
@@ -199,13 +202,11 @@ def _counts(a, i, stride, rows, w, j, kw, way, planes, counts):
 
 
 @njit
-def _subtract(counts, rows, base, twice, out, at, width):
-    """base - counts, or base - 2 · counts, to a panel's columns of `out`."""
+def _subtract(counts, rows, base, out, at, width):
+    """base - 2 · counts to a panel's columns of `out`."""
     for r in range(rows):
         d = load(counts, 16 * r)
-        if twice:
-            d = add(d, d)
-        store(out, at + r * width, subtract(base, d))
+        store(out, at + r * width, subtract(base, add(d, d)))
 
 
 @njit
@@ -216,8 +217,8 @@ def _compare(counts, rows, limit, out, at, width):
 
 
 @njit(parallel=True, cache=True)
-def dense(a, stride, m, w, kw, way, planes, rows, panels, base, twice, out, width):
-    """out[m, n] = base[n] - d[m, n], or base[n] - 2 d[m, n], with d of `_counts`.
+def dense(a, stride, m, w, kw, way, planes, rows, panels, base, out, width):
+    """out[m, n] = base[n] - 2 d[m, n], with d of `_counts`.
 
     Shapes:
         a:    (rows, stride) uint32, flat; a multiple of TILE rows
@@ -238,7 +239,7 @@ def dense(a, stride, m, w, kw, way, planes, rows, panels, base, twice, out, widt
             for r in range(low, high, BAND):
                 band = min(BAND, high - r)
                 _counts(a, r * stride, stride, band, w, 16 * kw * p, kw, way, planes, counts)
-                _subtract(counts, band, of, twice, out, r * width + 16 * p, width)
+                _subtract(counts, band, of, out, r * width + 16 * p, width)
 
 
 @njit(parallel=True, cache=True)

@@ -266,8 +266,7 @@ def add_byte_products(typingctx, total, a, w):
 
 
 def _byte_products(builder: Any, total: Any, a: Any, w: Any) -> Any:
-    operands = [total, builder.bitcast(a, _BYTES), builder.bitcast(w, _BYTES)]
-    return _intrinsic_call(builder, "llvm.x86.avx512.vpdpbusd.512", _WORDS, operands)
+    return _intrinsic_call(builder, "llvm.x86.avx512.vpdpbusd.512", _WORDS, [total, a, w])
 
 
 def _plain_byte_products(builder: Any, total: Any, a: Any, w: Any) -> Any:

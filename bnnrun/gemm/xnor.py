@@ -3,7 +3,9 @@
 s = A · Wᵀ = K - 2 · popc(a ^ w),  or the bits s >= t
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -72,7 +74,7 @@ def tasks(m: int, kw: int, panels: int) -> tuple[int, int]:
     """(rows, panels) of a task: rows that stay in the cache, enough tasks for every thread."""
     rows = max(cpu.TILE, BLOCK // (4 * kw) // cpu.TILE * cpu.TILE)
     wanted = 4 * numba.get_num_threads()
-    down = -(-m // rows)
+    down = max(1, -(-m // rows))
     across = max(1, -(-panels // max(1, -(-wanted // down))))
     return rows, across
 
@@ -98,11 +100,11 @@ def multiply(
         returns  (m, N) int32, a view of `out`
     """
     check(a, w, m)
-    out = room_for_sums(a, w) if out is None else out
+    out = _checked(out, room_for_sums, a, w)
     base = np.full(w.width, w.k, np.int32)
     rows, panels = tasks(len(a), w.kw, len(w.data))
     cpu.dense(
-        a.ravel(), w.kw, len(a), w.data.ravel(), w.kw, cpu.BITS, 0, rows, panels, base, True,
+        a.ravel(), w.kw, len(a), w.data.ravel(), w.kw, cpu.BITS, 0, rows, panels, base,
         out.ravel(), w.width,
     )  # fmt: skip
     return out[:m, : w.n]
@@ -121,7 +123,8 @@ def multiply_to_bits(
     check(a, w, m)
     limits = np.full(w.width, -1, np.int32)
     limits[: w.n] = limits_of(t, w.k)
-    out = room_for_bits(a, w) if out is None else out
+    out = _checked(out, room_for_bits, a, w)
+    out[:, len(w.data) :] = 0  # half a word that no panel writes
     rows, panels = tasks(len(a), w.kw, len(w.data))
     cpu.dense_bits(
         a.ravel(), w.kw, len(a), w.data.ravel(), w.kw, cpu.BITS, 0, rows, panels, limits,
@@ -142,3 +145,20 @@ def check(a: Words, w: Panels, m: int) -> None:
             f"A is {a.dtype} {a.shape}: expected contiguous uint32 {(padded_rows(m), w.kw)} as "
             "`encode_rows` gives it"
         )
+
+
+def _checked(out: Any, room: Callable[[Words, Panels], NDArray[Any]], a: Words, w: Panels) -> Any:
+    """`out`, or new room where none is given; ValueError where it is other room."""
+    if out is None:
+        return room(a, w)
+    expected = room(a[:0], w)
+    if (
+        out.dtype != expected.dtype
+        or out.shape != (len(a), expected.shape[1])
+        or not out.flags.c_contiguous
+    ):
+        raise ValueError(
+            f"out is {out.dtype} {out.shape}: expected contiguous {expected.dtype} "
+            f"{(len(a), expected.shape[1])}, as `{room.__name__}` gives it"
+        )
+    return out

@@ -222,7 +222,7 @@ class _Dense(_Step):
         out = np.empty((rows, w.limits.shape[1]), np.int32)
         of, panels = tasks(rows, self.row, len(w.panels))
         given = (self.input.ravel(), self.row, rows, w.panels.ravel(), w.kw, w.way, w.planes)
-        cpu.dense(*given, of, panels, w.limits[0], True, out.ravel(), out.shape[1])
+        cpu.dense(*given, of, panels, w.limits[0], out.ravel(), out.shape[1])
         return out[:count, : self.shape.outputs]
 
     def target(

@@ -1,0 +1,294 @@
+"""The bit layout, and the product of ±1 matrices held as bits, against plain NumPy."""
+
+import numba
+import numpy as np
+import pytest
+
+from bnnrun.gemm import bits, cpu, reference, xnor
+
+# M, N and K each take each of 1, 2, 31, 32, 33, 63, 65, 127, 255, 257, 511, 513, 784, 1152, 4097.
+SHAPES = [
+    (1, 1, 1), (2, 31, 4097), (31, 4097, 2), (4097, 2, 31), (32, 33, 1152), (33, 1152, 63),
+    (1152, 63, 32), (63, 65, 784), (65, 784, 33), (784, 32, 65), (127, 255, 513), (255, 513, 127),
+    (513, 127, 255), (257, 511, 257), (511, 257, 511),
+]  # fmt: skip
+# Words of a row around the carry-save tree (16) and around what a byte can count (31 · 16).
+LENGTHS = [27, 480, 512, 544, 640, 15_840, 15_872, 15_904, 16_000, 20_000]
+
+
+@pytest.fixture(params=["adders", "count"])
+def way(request, monkeypatch):
+    """Each of the two ways to count, whichever of them this processor would choose."""
+    monkeypatch.setattr(cpu, "BITS", {"adders": cpu.ADDERS, "count": cpu.COUNT}[request.param])
+
+
+@pytest.fixture
+def threads():
+    """Sets the number of threads, and sets it back."""
+    before = numba.get_num_threads()
+    yield xnor.set_threads
+    numba.set_num_threads(before)
+
+
+def signs(x):
+    """±1 of real numbers, by definition."""
+    return np.where(x >= 0, 1.0, -1.0)
+
+
+def words_of(positive):
+    """(rows, K) booleans as words: bit j of a word counts 2^j."""
+    rows, k = positive.shape
+    padded = np.zeros((rows, -(-k // 32) * 32), np.int64)
+    padded[:, :k] = positive
+    return (padded.reshape(rows, -1, 32) @ 2 ** np.arange(32)).astype(np.uint32)
+
+
+def operands(m, n, k, seed=0):
+    """±1 matrices as float64, and as the kernels read them."""
+    rng = np.random.default_rng([seed, m, n, k])
+    a, w = (signs(rng.normal(size=(rows, k))) for rows in (m, n))
+    return a, w, *encoded(a, w)
+
+
+def encoded(a, w):
+    k = a.shape[1]
+    rows = xnor.encode_rows(words_of(a > 0), k)
+    return rows, xnor.encode_weights(words_of(w > 0), k)
+
+
+def test_element_j_is_bit_j_mod_32_of_word_j_div_32():
+    for j in (0, 1, 7, 8, 31, 32, 33, 63, 64, 69):
+        x = -np.ones(70, np.float32)
+        x[j] = 1
+        expected = [0, 0, 0]
+        expected[j // 32] = 1 << (j % 32)
+        assert bits.pack(x).tolist() == expected
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int8])
+def test_what_is_not_negative_is_bit_1_and_the_tail_is_0(dtype):
+    x = np.array([0, -1, 1, -128, 127, 0, -1], dtype)
+    assert bits.pack(x).tolist() == [0b0110101]
+    assert bits.pack(np.zeros(33, dtype)).tolist() == [2**32 - 1, 1]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_both_zeros_are_bit_1_and_the_smallest_negative_number_is_0(dtype):
+    tiny = np.finfo(dtype).smallest_subnormal
+    assert bits.pack(np.array([0.0, -0.0, tiny, -tiny], dtype)).tolist() == [0b0111]
+
+
+def test_true_is_bit_1():
+    assert bits.pack(np.array([True, False, False, True])).tolist() == [0b1001]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint32, np.complex64], ids=lambda d: d.__name__)
+def test_what_has_no_sign_is_refused(dtype):
+    with pytest.raises(TypeError, match=f"{dtype.__name__} has no sign"):
+        bits.pack(np.zeros(8, dtype))
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 8, 9, 31, 32, 33, 63, 64, 65, 100])
+def test_unpacking_is_the_inverse_for_any_leading_axes(k):
+    x = np.random.default_rng(k).normal(size=(2, 3, 5, k))
+    packed = bits.pack(x)
+    assert packed.dtype == np.uint32
+    assert packed.shape == (2, 3, 5, -(-k // 32))
+    np.testing.assert_array_equal(packed.reshape(30, -1), words_of(x.reshape(30, k) >= 0))
+    assert bits.clean_tail(packed, k)
+    for turned, expected in ((packed, x), (packed.swapaxes(0, 2), x.swapaxes(0, 2))):
+        plus_minus = bits.unpack(turned, k)
+        assert plus_minus.dtype == np.int8
+        np.testing.assert_array_equal(plus_minus, signs(expected))
+        np.testing.assert_array_equal(bits.unpack_bits(turned, k), expected >= 0)
+
+
+def test_a_view_with_strides_is_packed_as_its_copy():
+    x = np.random.default_rng(0).normal(size=(70, 6))
+    np.testing.assert_array_equal(bits.pack(x.T[::2]), bits.pack(x.T[::2].copy()))
+
+
+@pytest.mark.parametrize("shape", [(0, 40), (3, 0), (0, 0), (2, 0, 33)], ids=str)
+def test_no_rows_and_rows_of_nothing_are_packed(shape):
+    packed = bits.pack(np.zeros(shape, np.float32))
+    assert packed.shape == (*shape[:-1], -(-shape[-1] // 32))
+    assert bits.unpack(packed, shape[-1]).shape == shape
+
+
+def test_a_bit_past_the_end_of_any_row_is_found():
+    packed = bits.pack(np.ones((3, 40)))
+    assert bits.clean_tail(packed, 40)
+    packed[1, 1] |= np.uint32(1 << 8)
+    assert not bits.clean_tail(packed, 40)
+    assert bits.clean_tail(packed[:, :1], 32)
+
+
+@pytest.mark.parametrize(
+    ("n", "used", "kw"), [(1, 1, 4), (16, 4, 4), (17, 3, 8), (40, 5, 8), (33, 0, 4)]
+)
+def test_panels_hold_sixteen_rows_side_by_side_word_by_word(n, used, kw):
+    rows = np.random.default_rng(n).integers(1, 2**32, (n, used), dtype=np.uint32)
+    panels = bits.to_panels(rows, kw)
+    assert panels.shape == (-(-n // 16), kw, 16)
+    assert panels.ctypes.data % 64 == 0
+    for (p, word, lane), value in np.ndenumerate(panels):
+        row = 16 * p + lane
+        assert value == (rows[row, word] if row < n and word < used else 0)
+
+
+@pytest.mark.parametrize(("m", "n", "k"), SHAPES, ids=str)
+def test_the_product_is_that_of_the_plus_and_minus_ones(way, m, n, k):
+    a, w, rows, panels = operands(m, n, k)
+    expected = a @ w.T
+    out = xnor.room_for_sums(rows, panels)
+    out[...] = 0x5A5A5A5A
+    s = xnor.multiply(rows, panels, m, out)
+    assert s.dtype == np.int32
+    assert np.shares_memory(s, out)
+    np.testing.assert_array_equal(s, expected)
+    np.testing.assert_array_equal(xnor.multiply(rows, panels, m), expected)
+
+
+@pytest.mark.parametrize(("m", "n", "k"), SHAPES, ids=str)
+def test_the_definition_is_the_product_too(m, n, k):
+    a, w, *_ = operands(m, n, k)
+    s = reference.multiply(words_of(a > 0), words_of(w > 0), k)
+    assert s.dtype == np.int32
+    np.testing.assert_array_equal(s, a @ w.T)
+
+
+@pytest.mark.parametrize(("m", "n", "k"), SHAPES, ids=str)
+def test_the_bits_are_those_of_the_sums_at_their_thresholds(way, m, n, k):
+    a, w, rows, panels = operands(m, n, k)
+    s = (a @ w.T).astype(np.int64)
+    rng = np.random.default_rng(k)
+    # A sum of the column itself, and one beside it, which no sum of its parity can equal.
+    t = s[rng.integers(0, m, n), np.arange(n)] + rng.integers(-1, 2, n)
+    out = xnor.room_for_bits(rows, panels)
+    out[:, : len(panels.data)] = 0xFFFF
+    found = xnor.multiply_to_bits(rows, panels, m, t.astype(np.int32), out)
+    assert np.shares_memory(found, out)
+    expected = words_of(s >= t)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(
+        reference.threshold(s.astype(np.int32), t.astype(np.int32), np.zeros(n, bool)), expected
+    )
+
+
+@pytest.mark.parametrize("k", LENGTHS)
+def test_rows_of_any_length_have_their_sums(way, k):
+    a, w, rows, panels = operands(5, 17, k)
+    np.testing.assert_array_equal(xnor.multiply(rows, panels, 5), a @ w.T)
+
+
+@pytest.mark.parametrize("k", [1, 31, 33, 513, 784, 1152, *LENGTHS])
+def test_equal_rows_sum_to_k_and_opposite_ones_to_minus_k(way, k):
+    """Opposite rows fill every counter as far as it is ever filled."""
+    one = signs(np.random.default_rng(k).normal(size=k))
+    a = np.stack([one, -one, one, one, -one, np.ones(k), -np.ones(k)])
+    w = np.concatenate([a, -a, a])
+    rows, panels = encoded(a, w)
+    s = xnor.multiply(rows, panels, len(a))
+    np.testing.assert_array_equal(s, a @ w.T)
+    assert s[0, 0] == s[5, 5] == k
+    assert s[0, 1] == s[5, 6] == -k
+
+
+@pytest.mark.parametrize("k", [1, 27, 32, 784, 20_000])
+def test_thresholds_at_ties_beside_them_and_beyond_the_sums(way, k):
+    rng = np.random.default_rng(k)
+    a = signs(rng.normal(size=(6, k)))
+    a[4], a[5] = 1, -1
+    extremes = np.iinfo(np.int32)
+    middle = int(a[0].sum())
+    t = np.array([
+        middle, middle - 1, middle + 1, middle - 2, middle + 2,
+        k, k - 1, k + 1, k + 2, -k, -k - 1, -k + 1, -k - 2, 0, 1, -1,
+        3 * k, -3 * k, extremes.max, extremes.min, extremes.max - 1, extremes.min + 1,
+    ])  # fmt: skip
+    w = np.ones((len(t), k))
+    rows, panels = encoded(a, w)
+    expected = (a @ w.T) >= t
+    assert expected[4, t == k].all() and not expected[4, t == k + 1].any()
+    found = xnor.multiply_to_bits(rows, panels, 6, t.astype(np.int32))
+    np.testing.assert_array_equal(found, words_of(expected))
+
+
+def test_thresholds_past_what_32_bits_hold_are_never_or_always_met():
+    t = np.array([2**40, -(2**40), 101, 100, 99, -100, -101])
+    limits = xnor.limits_of(t, 100)
+    assert limits.dtype == np.int32
+    assert limits.tolist() == [-1, 2**30, -1, 0, 0, 100, 100]
+
+
+def test_a_flipped_threshold_of_the_definition_asks_for_at_most():
+    s = np.array([[-2, -2, 0, 0, 2, 2]], np.int32)
+    t = np.zeros(6, np.int32)
+    flip = np.array([False, True] * 3)
+    assert reference.threshold(s, t, flip).tolist() == [[0b011110]]
+
+
+def test_the_definition_is_exact_past_what_float32_counts():
+    a = np.array([[2**24, 1, 1]])
+    w = np.array([[1, 1, -1], [1, 1, 1], [-1, -1, -1], [-1, 1, -1]], np.int8)
+    s = reference.whole_product(a, w, 2**24 + 2)
+    assert s.tolist() == [[2**24, 2**24 + 2, -(2**24) - 2, -(2**24)]]
+    assert reference.whole_product(a[:, :2], w[1:2, :2], 2**24 + 1).tolist() == [[2**24 + 1]]
+
+
+@pytest.mark.parametrize("block", [1, 4096, xnor.BLOCK])
+def test_the_answer_does_not_depend_on_threads_or_tasks(way, threads, monkeypatch, block):
+    monkeypatch.setattr(xnor, "BLOCK", block)
+    m, n, k = 77, 100, 784
+    a, w, rows, panels = operands(m, n, k)
+    s = (a @ w.T).astype(np.int64)
+    t = s[5].astype(np.int32)
+    expected = words_of(s >= t)
+    sums, found = xnor.room_for_sums(rows, panels), xnor.room_for_bits(rows, panels)
+    for count in (1, 2, 1, 0):
+        threads(count)
+        for _ in range(2):
+            sums[...] = -1
+            found[:, : len(panels.data)] = 0xFFFF
+            np.testing.assert_array_equal(xnor.multiply(rows, panels, m, sums), s)
+            bits_of_s = xnor.multiply_to_bits(rows, panels, m, t, found)
+            np.testing.assert_array_equal(bits_of_s, expected)
+
+
+def test_threads_are_those_asked_for_as_far_as_there_are_cores(threads):
+    threads(1)
+    assert numba.get_num_threads() == 1
+    threads(100_000)
+    assert numba.get_num_threads() == numba.config.NUMBA_NUM_THREADS
+
+
+@pytest.mark.parametrize("m", [1, 5, 1000, 100_000])
+@pytest.mark.parametrize("kw", [4, 36, 628])
+def test_tasks_are_whole_tiles_and_panels(m, kw):
+    rows, panels = xnor.tasks(m, kw, 7)
+    assert rows >= cpu.TILE and rows % cpu.TILE == 0
+    assert 1 <= panels <= 7
+    assert rows * 4 * kw <= max(xnor.BLOCK, cpu.TILE * 4 * kw)
+
+
+def spoiled(rows):
+    """What is no left operand of five rows."""
+    return {
+        "int64": rows.astype(np.int64),
+        "float32": rows.view(np.float32),
+        "every second word": np.repeat(rows, 2, axis=1)[:, ::2],
+        "too few rows": rows[:4],
+        "too many rows": np.concatenate([rows, rows[:4]]),
+        "a word more": np.concatenate([rows, rows[:, :1]], axis=1),
+        "flat": rows.ravel(),
+    }
+
+
+@pytest.mark.parametrize("what", spoiled(np.zeros((8, 4), np.uint32)))
+def test_what_is_no_operand_of_the_product_is_refused(what):
+    *_, rows, panels = operands(5, 6, 100)
+    wrong = spoiled(rows)[what]
+    with pytest.raises(ValueError, match=r"expected contiguous uint32 \(8, 4\)"):
+        xnor.multiply(wrong, panels, 5)
+    with pytest.raises(ValueError, match="encode_rows"):
+        xnor.multiply_to_bits(wrong, panels, 5, np.zeros(6, np.int32))

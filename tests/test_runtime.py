@@ -1,0 +1,358 @@
+"""Packed networks: the fast one against the definition, and the definition against plain loops."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bnnrun.architecture import Layer, plan
+from bnnrun.config import ConvNetConfig, FirstLayer, MlpConfig
+from bnnrun.data.dataset import Kind
+from bnnrun.gemm import cpu
+from bnnrun.gemm.bits import pack
+from bnnrun.gemm.vector import HAS_BYTE_PRODUCT
+from bnnrun.runtime import network as network_module
+from bnnrun.runtime.model import PackedLayer, PackedModel, borders
+from bnnrun.runtime.network import PackedNetwork
+from bnnrun.runtime.reference import ReferenceNetwork
+
+FIRSTS = [FirstLayer.bytes, FirstLayer.planes]
+SHAPES = [(1, 1), (1, 5), (5, 1), (1, 2), (2, 2), (2, 3), (3, 3), (4, 7)]
+
+
+def mlp(depth, width):
+    return MlpConfig(name="mlp", depth=depth, width=width)
+
+
+def convnet(channels, fc):
+    return ConvNetConfig(name="convnet", channels=channels, fc=fc)
+
+
+NETWORKS = {
+    "one unit": (mlp(1, 1), (1, 1, 1)),
+    "five inputs": (mlp(2, 5), (1, 1, 5)),
+    "hundred": (mlp(3, 100), (1, 28, 28)),
+    "513, odd image": (mlp(2, 513), (3, 13, 11)),
+    "one pixel": (convnet([40], []), (1, 1, 1)),
+    "one pixel, five colours": (convnet([33], [7]), (5, 1, 1)),
+    "2x9": (convnet([40, 2], []), (2, 2, 9)),
+    "13x11": (convnet([5, 33, 64, 1, 40], [9, 17]), (3, 13, 11)),
+    "two words": (convnet([64, 64], [100]), (3, 8, 8)),
+    "odd, pooled to one": (convnet([8, 40, 33, 5], [3]), (1, 5, 7)),
+    "wide": (convnet([1, 65], [513]), (1, 4, 3)),
+}
+
+
+def model_of(
+    layers, image_shape, *, classes=10, levels=255, seed=0, flips="some", thresholds="near"
+):
+    """A packed model of random weights.
+
+    Args:
+        flips:      "some", "all" or "none" of the channels
+        thresholds: "near": within the deviation of the sums; "beyond": past them, either side
+    """
+    rng = np.random.default_rng(seed)
+    packed = []
+    for i, layer in enumerate(layers):
+        largest = layer.k * (levels if i == 0 else 1)
+        near = math.isqrt(layer.k) * (levels if i == 0 else 1) + 1
+        of_borders = len(borders(*layer.size)[1]) if i == 0 and layer.is_conv else 1
+        shape = (0 if layer.last else of_borders, layer.outputs)
+        t = rng.integers(-near, near + 1, shape)
+        if thresholds == "beyond":
+            t = rng.choice([-largest - 1, -largest, largest, largest + 1], shape)
+        flip = {"some": rng.random(layer.outputs) < 0.5}.get(
+            flips, np.full(layer.outputs, flips == "all")
+        )
+        affine = rng.normal(size=(3, layer.outputs if layer.last else 0))
+        weight = pack(rng.random((layer.outputs, layer.k)) < 0.5)
+        flip &= not layer.last
+        packed.append(PackedLayer(layer, weight, t.astype(np.int32), flip, *affine))
+    kind = Kind(image_shape, tuple(map(str, range(classes))), levels)
+    return PackedModel(kind, tuple(packed), (2.0, -float(levels), float(levels)), {})
+
+
+def made(arch, image_shape, *, classes=10, levels=255, **how):
+    kind = Kind(image_shape, tuple(map(str, range(classes))), levels)
+    return model_of(plan(arch, kind), image_shape, classes=classes, levels=levels, **how)
+
+
+def pixels_for(model, n, seed=0):
+    shape = (n, *model.kind.image_shape)
+    return np.random.default_rng(seed).integers(0, model.kind.levels + 1, shape, dtype=np.uint8)
+
+
+def assert_same(fast, pixels):
+    """Scores, and hidden bits of the last chunk, of a network and of the definition."""
+    slow = ReferenceNetwork(fast.model)
+    slow.chunk = fast.chunk
+    expected = slow.scores(pixels)
+    scores = fast.scores(pixels)
+    assert scores.dtype == np.float64
+    assert scores.shape == (len(pixels), len(fast.model.kind.classes))
+    if len(pixels):
+        assert len(fast.hidden) == len(slow.hidden) == len(fast.model.layers) - 1
+        for found, bits in zip(fast.hidden, slow.hidden, strict=True):
+            np.testing.assert_array_equal(found, bits)
+    np.testing.assert_array_equal(scores, expected)
+
+
+@pytest.mark.parametrize("first", FIRSTS, ids=lambda f: f.value)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_bit_and_every_score_is_that_of_the_definition(name, first):
+    for levels in (255, 16):
+        model = made(*NETWORKS[name], levels=levels, seed=levels)
+        fast = PackedNetwork(model, first)
+        # In this order: what a larger batch left in the buffers must not be seen.
+        for n in (7, 3, 1, 0, 7):
+            assert_same(fast, pixels_for(model, n, seed=n))
+
+
+@pytest.mark.parametrize("way", [cpu.ADDERS, cpu.COUNT])
+def test_both_ways_to_count_give_the_same_network(monkeypatch, way):
+    monkeypatch.setattr(cpu, "BITS", way)
+    for name in ("hundred", "13x11"):
+        model = made(*NETWORKS[name])
+        assert_same(PackedNetwork(model, FirstLayer.planes), pixels_for(model, 5))
+
+
+@pytest.mark.parametrize("first", FIRSTS, ids=lambda f: f.value)
+@pytest.mark.parametrize("levels", [1, 2, 16, 127, 128, 255])
+def test_pixels_of_any_number_of_levels(first, levels):
+    for name in ("five inputs", "2x9"):
+        model = made(*NETWORKS[name], levels=levels)
+        fast = PackedNetwork(model, first)
+        assert_same(fast, pixels_for(model, 4))
+        assert_same(fast, np.full((4, *model.kind.image_shape), levels, np.uint8))
+        assert_same(fast, np.zeros((4, *model.kind.image_shape), np.uint8))
+
+
+@pytest.mark.parametrize("first", FIRSTS, ids=lambda f: f.value)
+@pytest.mark.parametrize("flips", ["all", "none", "some"])
+@pytest.mark.parametrize("thresholds", ["near", "beyond"])
+def test_flipped_channels_and_constant_ones(first, flips, thresholds):
+    for name in ("five inputs", "2x9", "odd, pooled to one"):
+        model = made(*NETWORKS[name], flips=flips, thresholds=thresholds, seed=5)
+        assert_same(PackedNetwork(model, first), pixels_for(model, 6))
+
+
+@pytest.mark.parametrize("name", ["five inputs", "2x9"])
+@pytest.mark.parametrize("first", FIRSTS, ids=lambda f: f.value)
+def test_batches_of_a_chunk_one_more_and_several(monkeypatch, name, first):
+    monkeypatch.setattr(network_module, "CHUNK", 6)
+    model = made(*NETWORKS[name])
+    fast = PackedNetwork(model, first)
+    assert fast.chunk == 6
+    for n in (5, 6, 7, 12, 13):
+        assert_same(fast, pixels_for(model, n, seed=n))
+
+
+def test_chunks_as_large_as_they_are_made_by_default():
+    model = made(mlp(1, 40), (1, 2, 5))
+    fast = PackedNetwork(model)
+    for n in (fast.chunk, fast.chunk + 1):
+        assert_same(fast, pixels_for(model, n))
+
+
+def test_a_layer_too_large_for_the_memory_goes_image_by_image(monkeypatch):
+    monkeypatch.setattr(network_module, "MEMORY", 1)
+    model = made(*NETWORKS["13x11"])
+    fast = PackedNetwork(model)
+    assert fast.chunk == 1
+    assert_same(fast, pixels_for(model, 3))
+
+
+def test_the_definition_does_not_depend_on_its_chunks():
+    model = made(*NETWORKS["2x9"])
+    pixels = pixels_for(model, 7)
+    whole, parts = ReferenceNetwork(model), ReferenceNetwork(model)
+    parts.chunk = 3
+    np.testing.assert_array_equal(whole.scores(pixels), parts.scores(pixels))
+
+
+def test_the_first_layer_is_what_was_asked_for_or_what_the_processor_has():
+    model = made(*NETWORKS["five inputs"])
+    for first in FIRSTS:
+        assert PackedNetwork(model, first).first is first
+    expected = FirstLayer.bytes if HAS_BYTE_PRODUCT else FirstLayer.planes
+    assert PackedNetwork(model).first is expected
+
+
+@pytest.mark.parametrize("first", FIRSTS, ids=lambda f: f.value)
+def test_pooling_behind_the_first_convolution(first):
+    """No network of `plan` has it, but the file can: thresholds then differ within a window."""
+    layers = [
+        Layer("conv1", 2, 33, 3, (5, 4), pool=True),
+        Layer("conv2", 33, 7, 3, (2, 2), pool=False),
+        Layer("fc1", 28, 10, last=True),
+    ]
+    model = model_of(layers, (2, 5, 4))
+    assert_same(PackedNetwork(model, first), pixels_for(model, 5))
+
+
+@pytest.mark.parametrize("first", FIRSTS, ids=lambda f: f.value)
+def test_sums_past_what_float32_counts_are_compared_exactly(first):
+    """300x300 pixels sum to more than 2^24: thresholds at the sum of an image, and beside it."""
+    model = made(mlp(1, 6), (1, 300, 300), flips="none")
+    pixels = np.full((2, 1, 300, 300), 255, np.uint8)
+    pixels[1] = pixels_for(model, 1)[0]
+    layer = model.layers[0]
+    weight = np.ones((6, 90_000), bool)
+    weight[:, :50] = np.random.default_rng(0).random((6, 50)) < 0.5
+    s = pixels.reshape(2, -1).astype(np.int64) @ np.where(weight, 1, -1).T
+    assert (s[0] > 2**24).all()
+    for beside, expected in ((-1, True), (0, True), (1, False)):
+        t = (s[0] + beside)[None].astype(np.int32)
+        changed = PackedLayer(layer.shape, pack(weight), t, layer.flip, *np.zeros((3, 0)))
+        exact = PackedModel(model.kind, (changed, model.layers[1]), model.input, {})
+        fast = PackedNetwork(exact, first)
+        assert_same(fast, pixels)
+        assert (fast.hidden[0][0] == expected).all()
+
+
+def bit(words, j):
+    return int(words[j // 32]) >> (j % 32) & 1
+
+
+def weight(layer, n, j):
+    return 1 if bit(layer.weight[n], j) else -1
+
+
+def asks(layer, n, s, t):
+    """Whether a sum gives bit 1."""
+    return s <= t if layer.flip[n] else s >= t
+
+
+def convolved(layer, image, of_class):
+    """Sums of one image, {(row, column, channel): whole number}, at each pixel and tap."""
+    height, width = layer.shape.size
+    channels = layer.shape.inputs
+    sums, bits = {}, {}
+    for y in range(height):
+        for x in range(width):
+            for n in range(layer.shape.outputs):
+                s = 0
+                for i in range(3):
+                    for j in range(3):
+                        for c in range(channels):
+                            # What lies outside the image is zero.
+                            value = image.get((y + i - 1, x + j - 1, c), 0)
+                            s += value * weight(layer, n, (3 * i + j) * channels + c)
+                sums[y, x, n] = s
+                t = layer.threshold[of_class[y, x] if len(layer.threshold) > 1 else 0, n]
+                bits[y, x, n] = asks(layer, n, s, t)
+    return sums, bits
+
+
+def pooled(layer, sums):
+    """Bits of the largest sum of each 2x2 window; an odd last row or column is left out."""
+    height, width = layer.shape.size
+    bits = {}
+    for y in range(height // 2):
+        for x in range(width // 2):
+            for n in range(layer.shape.outputs):
+                s = max(sums[2 * y + i, 2 * x + j, n] for i in (0, 1) for j in (0, 1))
+                bits[y, x, n] = asks(layer, n, s, layer.threshold[0, n])
+    return bits
+
+
+def test_the_definition_is_a_convolution_with_zeros_around_pooling_and_products():
+    model = made(convnet([3, 5], [6]), (2, 5, 7), classes=4, seed=3)
+    conv1, conv2, fc1, fc2 = model.layers
+    of_class, _ = borders(5, 7)
+    assert len(conv1.threshold) == 9
+    slow = ReferenceNetwork(model)
+    pixels = pixels_for(model, 3)
+    scores = slow.scores(pixels)
+    for k, each in enumerate(pixels):
+        image = {(y, x, c): int(v) for (c, y, x), v in np.ndenumerate(each)}
+        _, bits = convolved(conv1, image, of_class)
+        check(slow.hidden[0][k], bits)
+        image = {at: 1 if on else -1 for at, on in bits.items()}
+        sums, _ = convolved(conv2, image, of_class)
+        bits = pooled(conv2, sums)
+        check(slow.hidden[1][k], bits)
+        assert conv2.shape.pooled == (2, 3)
+        # Row by row, pixel by pixel, channels innermost.
+        flat = [1 if bits[y, x, n] else -1 for y in range(2) for x in range(3) for n in range(5)]
+        sums = [sum(v * weight(fc1, n, j) for j, v in enumerate(flat)) for n in range(6)]
+        found = [asks(fc1, n, s, fc1.threshold[0, n]) for n, s in enumerate(sums)]
+        assert slow.hidden[2][k].tolist() == found
+        flat = [1 if on else -1 for on in found]
+        for n in range(4):
+            s = sum(v * weight(fc2, n, j) for j, v in enumerate(flat))
+            assert scores[k, n] == (s - fc2.mean[n]) * fc2.scale[n] + fc2.shift[n]
+
+
+def check(found, bits):
+    assert found.size == len(bits)
+    for at, on in bits.items():
+        assert found[at] == on, at
+
+
+def test_the_definition_of_a_fully_connected_network():
+    model = made(mlp(1, 5), (2, 3, 3), classes=3, levels=16)
+    fc1, fc2 = model.layers
+    slow = ReferenceNetwork(model)
+    pixels = pixels_for(model, 4)
+    scores = slow.scores(pixels)
+    for k, each in enumerate(pixels):
+        flat = [int(v) for v in each.ravel()]  # channel by channel, as the pixels lie
+        sums = [sum(v * weight(fc1, n, j) for j, v in enumerate(flat)) for n in range(5)]
+        found = [asks(fc1, n, s, fc1.threshold[0, n]) for n, s in enumerate(sums)]
+        assert slow.hidden[0][k].tolist() == found
+        flat = [1 if on else -1 for on in found]
+        for n in range(3):
+            s = sum(v * weight(fc2, n, j) for j, v in enumerate(flat))
+            assert scores[k, n] == (s - fc2.mean[n]) * fc2.scale[n] + fc2.shift[n]
+
+
+@pytest.mark.parametrize("size", SHAPES, ids=str)
+def test_each_class_of_border_is_the_taps_that_lie_on_the_image(size):
+    height, width = size
+    classes, taps = borders(height, width)
+    assert classes.shape == size
+    assert taps.shape[1:] == (3, 3)
+    used = set()
+    for (y, x), of in np.ndenumerate(classes):
+        for i in range(3):
+            for j in range(3):
+                on = 0 <= y + i - 1 < height and 0 <= x + j - 1 < width
+                assert taps[of, i, j] == on, (y, x, i, j)
+        used.add(int(of))
+    assert used == set(range(len(taps)))
+    assert len({each.tobytes() for each in taps}) == len(taps)
+
+
+@st.composite
+def networks(draw):
+    """An architecture, an image it can be of, and how its model is drawn."""
+    image = tuple(draw(st.integers(1, largest)) for largest in (4, 9, 9))
+    number = draw(st.integers(0, 4))
+    # Each second convolution halves the image, which must not vanish.
+    number = min(number, 2 * int(math.log2(min(image[1:]))) + 1)
+    sizes = st.integers(1, 70)
+    if number == 0:
+        arch = mlp(draw(st.integers(1, 3)), draw(st.integers(1, 200)))
+    else:
+        fc = draw(st.lists(sizes, max_size=2))
+        arch = convnet([draw(sizes) for _ in range(number)], fc)
+    how = {
+        "classes": draw(st.integers(1, 20)),
+        "levels": draw(st.sampled_from([1, 15, 16, 255])),
+        "seed": draw(st.integers(0, 2**16)),
+        "flips": draw(st.sampled_from(["some", "all", "none"])),
+        "thresholds": draw(st.sampled_from(["near", "beyond"])),
+    }
+    return arch, image, how
+
+
+@settings(deadline=None, max_examples=15, database=None)
+@given(networks(), st.sampled_from(FIRSTS), st.integers(0, 6))
+def test_any_small_network_is_that_of_the_definition(drawn, first, n):
+    arch, image, how = drawn
+    model = made(arch, image, **how)
+    assert_same(PackedNetwork(model, first), pixels_for(model, n, seed=how["seed"]))
