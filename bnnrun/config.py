@@ -430,6 +430,8 @@ class EvalConfig(PackedConfig):
     )
     results_dir: str = setting("results", "folder whose runs/ takes the records")
     dataset: DatasetConfig = setting(MISSING, "")
+    # A data set names its network, so there is a group for it; the file's own network is run.
+    arch: ArchConfig = setting(MISSING, "")
 
 
 @dataclass

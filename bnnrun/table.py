@@ -6,6 +6,7 @@ import io
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from bnnrun.config import TableFormat
 
@@ -25,7 +26,10 @@ def print_table(
         print(markdown_text(columns, rows), end="")
         return
     table = Table(
-        box=box.SIMPLE_HEAD, title=title or None, title_justify="left", padding=(0, 1, 0, 0)
+        box=box.SIMPLE_HEAD,
+        title=Text(title) if title else None,
+        title_justify="left",
+        padding=(0, 1, 0, 0),
     )
     for i, column in enumerate(columns):
         right = _is_numeric(rows, i)
@@ -33,7 +37,7 @@ def print_table(
             column, justify="right" if right else "left", no_wrap=right, overflow="fold"
         )
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # as it stands: a name may hold what rich takes for markup
     console = Console(highlight=False)
     # A file or a pipe has no width: nothing is cut there.
     if not console.is_terminal:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import Command
 from hydra import compose
 
 from bnnrun.cli.compose import hydra_session, to_config
@@ -76,3 +77,26 @@ def test_svhn():
     pixels = dataset.valid.pixels.astype(float)
     columns, rows = (np.abs(np.diff(pixels, axis=axis)).mean() for axis in (3, 2))
     assert columns > rows
+
+
+@pytest.mark.parametrize("norm", ["batch", "shift"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["dataset=mnist", "arch.width=96"],
+        ["dataset=cifar10", "arch.channels=[20,12]", "arch.fc=[40]", "dataset.validation=45000"],
+    ],
+    ids=["mlp", "convnet"],
+)
+def test_a_packed_network_is_the_trained_one_on_the_whole_test_set(
+    capsys, monkeypatch, tmp_path, words, norm
+):
+    read(words[0].partition("=")[2])
+    monkeypatch.chdir(tmp_path)
+    bnnrun = Command(capsys)
+    trained = bnnrun("train", *words, f"norm={norm}", "trainer.epochs=1", "hydra.run.dir=run")
+    assert trained.status == 0, trained.err
+    assert bnnrun("pack", "run=run").status == 0
+    outcome = bnnrun("eval", words[0], "model=run", "--verify")
+    assert outcome.status == 0, outcome.err
+    assert "of 10,000 images are the trained network's" in outcome.out

@@ -74,6 +74,14 @@ def parse(words: list[str]) -> list[Override]:
     return [_parse_word(word) for word in words]
 
 
+def quoted(text: str) -> str:
+    """`text` as a quoted value of Hydra's grammar.
+
+    Backslashes are themselves there, but before a quote: before those of the text and the last.
+    """
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
+
+
 def _parse_word(word: str) -> Override:
     parser = OverridesParser.create()
     try:
@@ -84,9 +92,8 @@ def _parse_word(word: str) -> Override:
         raise InputError(
             f"{word!r}: expected key=value or group=choice; `--help` lists both"
         ) from None
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     try:
-        return parser.parse_override(f"{key}='{escaped}'")
+        return parser.parse_override(f"{key}={quoted(value)}")
     except HydraException:
         raise InputError(
             f"{word!r}: not a setting that Hydra can read; expected key=value"

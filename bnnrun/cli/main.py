@@ -140,8 +140,9 @@ def _search_path(folder: str) -> str:
     path = Path(folder).expanduser().resolve()
     if not path.is_dir():
         raise InputError(f"--config-dir {folder}: no such folder")
-    quoted = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"hydra.searchpath=['file://{quoted}']"
+    from bnnrun.cli.compose import quoted
+
+    return f"hydra.searchpath=[{quoted(f'file://{path}')}]"
 
 
 def _as_overrides(verb: Verb, words: list[str]) -> list[str]:
@@ -159,8 +160,9 @@ def _as_overrides(verb: Verb, words: list[str]) -> list[str]:
     if bare and not verb.words:
         raise InputError(f"{bare[0]!r}: expected key=value behind `bnnrun {verb.name} ACTION`")
     if bare:
-        quoted = (word.replace("\\", "\\\\").replace("'", "\\'") for word in bare)
-        others.append(f"{verb.words}=[" + ",".join(f"'{word}'" for word in quoted) + "]")
+        from bnnrun.cli.compose import quoted
+
+        others.append(f"{verb.words}=[{','.join(map(quoted, bare))}]")
     return others
 
 

@@ -52,8 +52,11 @@ class InputScale(nn.Module):
         """
         if self.zca_matrix is not None or not layer.binary:
             return layer.evaluate(self(x, torch.float64), whole=False)
-        sums = layer.evaluate(x.float(), whole=True).double()
-        ones = layer.evaluate(torch.ones_like(x[:1], dtype=torch.float32), whole=True).double()
+        # Sums of whole numbers are exact in float32 below 2^24.
+        largest = 255 * layer.weight[0].numel()
+        kind = torch.float32 if largest < 2**24 else torch.float64
+        sums = layer.evaluate(x.to(kind), whole=True).double()
+        ones = layer.evaluate(torch.ones_like(x[:1], dtype=kind), whole=True).double()
         return (self.p * sums + self.q * ones) / self.d
 
 

@@ -58,4 +58,4 @@ def _evaluate_trained(config: EvalConfig, run: Run) -> Record:
 
     details = {"epoch": saved["row"]["epoch"], "threads": torch.get_num_threads()}
     of = ("trained_test_error", made["seed"], details)
-    return measure_error(config, run, predict, dataset, of)
+    return measure_error(config, run, predict, dataset, of, device=device.type)

@@ -77,6 +77,8 @@ def measure_error(
     predict: Callable[[Pixels], NDArray[np.intp]],
     dataset: Dataset,
     of: tuple[str, int, dict[str, Any]],
+    *,
+    device: str = "cpu",
 ) -> Record:
     """The share of wrong answers over the test images, shown and as a record.
 
@@ -103,9 +105,9 @@ def measure_error(
         value=error_pct,
         unit="%",
         seed=seed,
-        device="cpu",
+        device=device,
         details={"images": len(images), "images_per_s": len(images) / taken, **details},
-        config=computed(config),
+        config={key: value for key, value in computed(config).items() if key != "arch"},
         command=run.command,
         data={
             "name": dataset.name,

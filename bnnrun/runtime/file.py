@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as to_bytes
 
 from bnnrun.architecture import Layer
 from bnnrun.data.dataset import Kind
@@ -49,7 +49,21 @@ def save(model: PackedModel, path: Path) -> None:
         "network": network,
         "sha256": _checksum(network, arrays),
     }
-    write_atomically(path, lambda beside: save_file(arrays, beside, metadata))
+    content = _in_order(to_bytes(arrays, metadata))
+
+    def write(beside: Path) -> None:
+        beside.write_bytes(content)
+
+    write_atomically(path, write)
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same file with its header sorted: safetensors writes metadata in any order."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":"))
+    padded = header.encode()
+    padded += b" " * (-len(padded) % 8)
+    return len(padded).to_bytes(8, "little") + padded + content[8 + length :]
 
 
 def load(path: Path) -> PackedModel:
@@ -59,9 +73,9 @@ def load(path: Path) -> PackedModel:
         InputError: the file is absent, no packed network, cut short, altered, of a newer version,
             or describes a network that its arrays do not fit
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; `bnnrun pack run=FOLDER` makes one of a run")
     try:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; `bnnrun pack run=FOLDER` makes one of a run")
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
@@ -134,12 +148,14 @@ def _build(network: dict[str, Any], arrays: Arrays) -> PackedModel:
     """The network of a description, each array checked against it."""
     channels, height, width = (_whole(v, "image_shape") for v in network["image_shape"])
     classes = network["classes"]
-    _require(isinstance(classes, list) and all(isinstance(c, str) for c in classes), "classes")
+    _require(isinstance(classes, list) and all(map(_is_text, classes)), "classes")
     kind = Kind((channels, height, width), tuple(classes), _whole(network["levels"], "levels", 255))
     _require(height * width * channels <= LARGEST, "image_shape: too large")
     given = tuple(float(v) for v in network["input"])
     _require(len(given) == 3 and all(map(math.isfinite, given)), "input")
-    source = {str(key): str(value) for key, value in network["source"].items()}
+    source = network["source"]
+    _require(isinstance(source, dict) and all(map(_is_text, source.values())), "source")
+    _require(source.get("seed", "0").isdecimal(), "source: seed")
     layers = []
     shapes = _shapes(network["layers"], kind)
     left = dict(arrays)
@@ -157,7 +173,8 @@ def _shapes(described: Any, kind: Kind) -> list[Layer]:
     for i, each in enumerate(described):
         last = i == len(described) - 1
         kernel, pool = each["kernel"], each["pool"]
-        _require(isinstance(pool, bool) and kernel in (0, 3), f"layer {i + 1}: kernel or pool")
+        known = isinstance(kernel, int) and kernel in (0, 3) and isinstance(pool, bool)
+        _require(known, f"layer {i + 1}: kernel or pool")
         outputs = _whole(each["outputs"], f"outputs of layer {i + 1}")
         is_conv = kernel == 3
         after_dense = bool(shapes) and not shapes[-1].is_conv
@@ -176,7 +193,8 @@ def _shapes(described: Any, kind: Kind) -> list[Layer]:
 
 def _layer(shape: Layer, arrays: Arrays, *, levels: int, first: bool) -> PackedLayer:
     name, n = shape.name, shape.outputs
-    _require(shape.k * levels <= SUMS, f"{name}: sums past 32 bits")
+    planes = 2 ** int(levels).bit_length() - 1  # the largest value that bit planes can hold
+    _require(shape.k * planes <= SUMS, f"{name}: sums past 32 bits")
     weight = _take(arrays, f"{name}.weight", (n, words(shape.k)), np.uint32)
     _require(clean_tail(weight, shape.k), f"{name}.weight: bits past the end of a row")
     none = np.zeros(0)
@@ -209,6 +227,11 @@ def _take(arrays: Arrays, key: str, shape: tuple[int, ...], kind: type[np.generi
     return array
 
 
+def _is_text(value: Any) -> bool:
+    """A string that can be printed; JSON lets halves of characters through."""
+    return isinstance(value, str) and value.encode("utf-8", "replace").decode() == value
+
+
 def _whole(value: Any, name: str, largest: int = LARGEST) -> int:
     _require(
         isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= largest,
@@ -226,8 +249,11 @@ def find(model: str) -> Path:
     """The packed file that a setting names, or that lies in the folder it names."""
     if not model:
         raise InputError(f"model: not given; name a packed file, or a folder with {NAME} in it")
-    path = Path(model).expanduser()
-    return path / NAME if path.is_dir() else path
+    try:
+        path = Path(model).expanduser()
+        return path / NAME if path.is_dir() else path
+    except (RuntimeError, OSError) as error:  # no such user, a name too long
+        raise InputError(f"{model[:100]}: no such file ({error})") from None
 
 
 def sha256(path: Path) -> str:

@@ -5,6 +5,7 @@ so that every comparison is s >= t. Buffers for a chunk of images are made then 
 batch goes through them.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
@@ -62,7 +63,11 @@ class PackedNetwork:
         if first is FirstLayer.auto:
             first = FirstLayer.bytes if HAS_BYTE_PRODUCT else FirstLayer.planes
         self.first = first
-        largest = max(layer.shape.activations for layer in model.layers[:-1]) // 8
+        # Bytes of an image's bits in the widest layer, or of its pixels.
+        largest = max(
+            math.prod(model.kind.image_shape),
+            *(layer.shape.activations // 8 for layer in model.layers[:-1]),
+        )
         self.chunk = int(np.clip(MEMORY // max(1, largest), 1, CHUNK))
         self.count = 0
         self.steps: list[_Step] = []
