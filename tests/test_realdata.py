@@ -79,22 +79,21 @@ def test_svhn():
     assert columns > rows
 
 
-@pytest.mark.parametrize("norm", ["batch", "shift"])
 @pytest.mark.parametrize(
     "words",
     [
-        ["dataset=mnist", "arch.width=96"],
-        ["dataset=cifar10", "arch.channels=[20,12]", "arch.fc=[40]", "dataset.validation=45000"],
+        "dataset=mnist arch.width=96 norm=batch".split(),
+        "dataset=cifar10 arch.channels=[4,6] arch.fc=[16] norm=shift dataset.validation=45000".split(),
     ],
     ids=["mlp", "convnet"],
 )
 def test_a_packed_network_is_the_trained_one_on_the_whole_test_set(
-    capsys, monkeypatch, tmp_path, words, norm
+    capsys, monkeypatch, tmp_path, words
 ):
     read(words[0].partition("=")[2])
     monkeypatch.chdir(tmp_path)
     bnnrun = Command(capsys)
-    trained = bnnrun("train", *words, f"norm={norm}", "trainer.epochs=1", "hydra.run.dir=run")
+    trained = bnnrun("train", *words, "trainer.epochs=1", "hydra.run.dir=run")
     assert trained.status == 0, trained.err
     assert bnnrun("pack", "run=run").status == 0
     outcome = bnnrun("eval", words[0], "model=run", "--verify")
