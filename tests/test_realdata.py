@@ -13,6 +13,7 @@ from bnnrun.data import PUBLISHED, load
 from bnnrun.data.dataset import Dataset, Images
 
 pytestmark = pytest.mark.realdata
+FEW = "dataset.validation=45000"  # leaves 5,000 images of CIFAR-10 for training
 
 
 def read(name: str, **settings: object) -> Dataset:
@@ -82,8 +83,8 @@ def test_svhn():
 @pytest.mark.parametrize(
     "words",
     [
-        "dataset=mnist arch.width=96 norm=batch".split(),
-        "dataset=cifar10 arch.channels=[4,6] arch.fc=[16] norm=shift dataset.validation=45000".split(),
+        ["dataset=mnist", "arch.width=96", "norm=batch"],
+        ["dataset=cifar10", "arch.channels=[4,6]", "arch.fc=[16]", "norm=shift", FEW],
     ],
     ids=["mlp", "convnet"],
 )
