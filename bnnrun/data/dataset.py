@@ -1,6 +1,7 @@
 """What every reader gives: images, labels, their split, and where they came from."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +90,18 @@ class Dataset:
     def verified(self) -> bool:
         """Whether all that was read has its published checksum."""
         return all(source.published_file for source in self.sources)
+
+    def described(self) -> dict[str, Any]:
+        """Sizes of the parts, files and notes: what a record holds of the data."""
+        return {
+            "name": self.name,
+            "train": len(self.train),
+            "valid": len(self.valid),
+            "test": len(self.test),
+            "files": [vars(source) for source in self.sources],
+            "verified": self.verified,
+            "notes": list(self.notes),
+        }
 
 
 def split_in_order(

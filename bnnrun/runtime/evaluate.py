@@ -109,15 +109,7 @@ def measure_error(
         details={"images": len(images), "images_per_s": len(images) / taken, **details},
         config={key: value for key, value in computed(config).items() if key != "arch"},
         command=run.command,
-        data={
-            "name": dataset.name,
-            "train": len(dataset.train),
-            "valid": len(dataset.valid),
-            "test": len(dataset.test),
-            "files": [vars(source) for source in dataset.sources],
-            "verified": dataset.verified,
-            "notes": list(dataset.notes),
-        },
+        data=dataset.described(),
         wall_time_s=taken,
     )
 

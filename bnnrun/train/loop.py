@@ -96,15 +96,7 @@ def _record(trainer: Trainer, config: TrainConfig, run: Run, display: Display) -
         },
         config=computed(config),
         command=run.command,
-        data={
-            "name": dataset.name,
-            "train": len(dataset.train),
-            "valid": len(dataset.valid),
-            "test": len(dataset.test),
-            "files": [vars(source) for source in dataset.sources],
-            "verified": dataset.verified,
-            "notes": list(dataset.notes),
-        },
+        data=dataset.described(),
         wall_time_s=trainer.time_s,
         gpu=machine.gpu() if trainer.device.type == "cuda" else None,
     )
