@@ -61,6 +61,15 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def stolen_s() -> float | None:
+    """Processor time since the start that a hypervisor gave to others; None where it is not told.
+
+    What neighbours slow down without taking it, such as a core that two share, is not in it.
+    """
+    times = psutil.cpu_times()
+    return float(times.steal) if hasattr(times, "steal") else None
+
+
 def peak_memory_bytes() -> int:
     """Largest resident size of this process so far."""
     if sys.platform == "win32":

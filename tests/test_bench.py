@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from bnnrun import machine
 from bnnrun.bench import measure as measure_module
 from bnnrun.bench.eager import EagerStep
 from bnnrun.bench.measure import Competitor, Timing, measure
@@ -272,3 +273,23 @@ def test_what_cannot_be_timed_is_refused_with_what_to_do(bnnrun, tmp_path, words
     assert said in outcome.err
     assert outcome.err.count("\n") == 1
     assert not records(tmp_path)
+
+
+def test_time_that_neighbours_took_is_told(bnnrun, tmp_path, monkeypatch):
+    """Half a second of each of the processors' seconds, by a clock of a hypervisor's."""
+    clock = iter([10.0, 10.0 + 1e6])
+    monkeypatch.setattr(machine, "stolen_s", lambda: next(clock))
+    outcome = bnnrun(*PRODUCT, "kernel=xnor")
+    assert outcome.status == 0, outcome.err
+    assert "a hypervisor took" in outcome.out
+    assert all(r["details"]["stolen_pct"] > 1 for r in records(tmp_path).values())
+
+
+def test_a_machine_that_does_not_tell_is_no_machine_without_neighbours(
+    bnnrun, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(machine, "stolen_s", lambda: None)
+    outcome = bnnrun(*PRODUCT, "kernel=xnor")
+    assert outcome.status == 0, outcome.err
+    assert "a hypervisor took" not in outcome.out
+    assert all(r["details"]["stolen_pct"] is None for r in records(tmp_path).values())

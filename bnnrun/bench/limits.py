@@ -1,21 +1,31 @@
-"""What the processor could do: the operations of the XNOR product in registers alone, and memory.
+"""What the processor could do: the operations of the XNOR product and nothing else, and memory.
 
-A product cannot be faster than its operations without a load, a store or a loop's end; measured
-in the same run and in turns with the kernels, a limit drifts with the machine as they do.
+A product cannot be faster than its operations on words that are in registers or the first cache;
+measured in the same run and in turns with the kernels, a limit drifts with the machine as they do.
+
+Each loop keeps several chains of operations that do not wait for each other, from different
+starts: one chain alone would measure how long an operation takes, not how many are done at once,
+and equal ones the compiler would make one.
 """
+
+from collections.abc import Callable
+from functools import partial
 
 import numba
 import numpy as np
 from numba import njit, prange
+from numpy.typing import NDArray
 
 from bnnrun.bench.measure import Competitor
+from bnnrun.gemm.bits import Words
+from bnnrun.gemm.cpu import full_adder
 from bnnrun.gemm.vector import (
     HAS_POPCOUNT,
+    LANES,
     add,
     add_bytes,
     carry,
     load,
-    majority,
     popcount,
     popcount_bytes,
     store,
@@ -23,12 +33,16 @@ from bnnrun.gemm.vector import (
     xor3,
 )
 
-BITS = 512  # of a vector: 16 lanes of 32
+BITS = 32 * LANES  # of a vector
 TRIPLES, ADDERS, COPY = (
     "limit: xor, popcount, add",
     "limit: carry-save adders",
     "limit: copying memory",
 )
+TRIPLE_CHAINS, ADDER_CHAINS = 12, 3
+TRIPLE_WORDS, ADDER_WORDS = 1, 16  # that a chain counts in a round
+SETS = 4  # of words, that take turns
+ROUNDS = 2_000_000
 COPIED = 64 * 2**20  # bytes: past every cache of this size
 
 
@@ -37,51 +51,91 @@ def _triple(n, x):
     return add(n, popcount(xor(n, x)))
 
 
+@njit(forceinline=True)
+def _four_triples(a, b, c, d, x):
+    return _triple(a, x), _triple(b, x), _triple(c, x), _triple(d, x)
+
+
 @njit(parallel=True, cache=True)
-def _triples(threads, rounds, out):
-    """12 independent chains of xor, popcount and addition in each thread."""
-    for t in prange(threads):
-        x = load(out, 0)
-        a = b = c = d = e = f = g = h = i = j = k = m = x
+def _triples(threads, rounds, words, starts, out):
+    """12 chains in each thread: n += popcount(n ^ x), from `starts` (12, 16) to `out`."""
+    for thread in prange(threads):
+        x, to = load(words, 0), thread * starts.size
+        a, b, c, d = load(starts, 0), load(starts, 16), load(starts, 32), load(starts, 48)
+        e, f, g, h = load(starts, 64), load(starts, 80), load(starts, 96), load(starts, 112)
+        i, j, k, m = load(starts, 128), load(starts, 144), load(starts, 160), load(starts, 176)
         for _ in range(rounds):
-            a, b, c, d = _triple(a, x), _triple(b, x), _triple(c, x), _triple(d, x)
-            e, f, g, h = _triple(e, x), _triple(f, x), _triple(g, x), _triple(h, x)
-            i, j, k, m = _triple(i, x), _triple(j, x), _triple(k, x), _triple(m, x)
-        r = xor3(xor3(xor3(a, b, c), xor3(d, e, f), g), xor3(h, i, j), xor3(k, m, x))
-        store(out, 16 * t, r)
+            a, b, c, d = _four_triples(a, b, c, d, x)
+            e, f, g, h = _four_triples(e, f, g, h, x)
+            i, j, k, m = _four_triples(i, j, k, m, x)
+        for n in (a, b, c, d, e, f, g, h, i, j, k, m):
+            store(out, to, n)
+            to += LANES
 
 
 @njit(forceinline=True)
-def _two(ones, x, y, z):
-    """Two words into the ones, as in gemm/cpu.py, of registers."""
-    t = xor3(ones, x, y)
-    s = xor3(t, y, z)
+def _two(ones, words, j, y):
+    """Two words into the ones, as in gemm/cpu.py.
+
+    The words are loaded, though a register would do: a loaded word may be overwritten, one that
+    is needed again would first be copied, and copies take the place of operations; loads do not.
+    """
+    t = xor3(ones, load(words, j), y)
+    s = xor3(t, load(words, j + 16), y)
     return s, carry(t, s, ones)
 
 
 @njit(forceinline=True)
-def _four(ones, twos, x, y, z):
-    ones, c = _two(ones, x, y, z)
-    ones, d = _two(ones, y, z, x)
-    return ones, xor3(twos, c, d), majority(twos, c, d)
+def _four(ones, twos, words, j, y):
+    ones, a = _two(ones, words, j, y)
+    ones, b = _two(ones, words, j + 32, y)
+    twos, fours = full_adder(twos, a, b)
+    return ones, twos, fours
+
+
+@njit(forceinline=True)
+def _sixteen(chain, words, j, y):
+    ones, twos, fours, eights, n = chain
+    ones, twos, a = _four(ones, twos, words, j, y)
+    ones, twos, b = _four(ones, twos, words, j + 64, y)
+    fours, c = full_adder(fours, a, b)
+    ones, twos, a = _four(ones, twos, words, j + 128, y)
+    ones, twos, b = _four(ones, twos, words, j + 192, y)
+    fours, d = full_adder(fours, a, b)
+    eights, e = full_adder(eights, c, d)
+    return ones, twos, fours, eights, add_bytes(n, popcount_bytes(e))
+
+
+@njit(forceinline=True)
+def _begin(starts, at):
+    return (
+        load(starts, at),
+        load(starts, at + 16),
+        load(starts, at + 32),
+        load(starts, at + 48),
+        load(starts, at + 64),
+    )
 
 
 @njit(parallel=True, cache=True)
-def _adders(threads, rounds, out):
-    """The carry-save tree of gemm/cpu.py over 16 words, of registers."""
-    for t in prange(threads):
-        x, y, z = load(out, 0), load(out, 16), load(out, 32)
-        ones = twos = fours = eights = n = x
-        for _ in range(rounds):
-            ones, twos, a = _four(ones, twos, x, y, z)
-            ones, twos, b = _four(ones, twos, z, x, y)
-            c, fours = majority(fours, a, b), xor3(fours, a, b)
-            ones, twos, a = _four(ones, twos, y, z, x)
-            ones, twos, b = _four(ones, twos, x, z, y)
-            d, fours = majority(fours, a, b), xor3(fours, a, b)
-            e, eights = majority(eights, c, d), xor3(eights, c, d)
-            n = add_bytes(n, popcount_bytes(e))
-        store(out, 16 * t, xor3(xor3(ones, twos, fours), eights, n))
+def _adders(threads, rounds, words, starts, out):
+    """The carry-save tree of gemm/cpu.py, three in each thread, from `starts` (3, 5, 16).
+
+    Counts the words of a set that differ from the first word; `words` (sets, 3, 16, 16) is small
+    enough for the first cache, and the sets take turns, so that no load is spared.
+    """
+    for thread in prange(threads):
+        y, to = load(words, 0), thread * starts.size
+        p, q, r = _begin(starts, 0), _begin(starts, 80), _begin(starts, 160)
+        for i in range(rounds):
+            j = 768 * (i % SETS)
+            p = _sixteen(p, words, j, y)
+            q = _sixteen(q, words, j + 256, y)
+            r = _sixteen(r, words, j + 512, y)
+        for chain in (p, q, r):
+            for value in chain:
+                store(out, to, value)
+                to += LANES
 
 
 @njit(parallel=True, cache=True)
@@ -90,29 +144,89 @@ def _copy(source, target):
         target[i] = source[i]
 
 
-def limits() -> list[Competitor]:
-    """The limits, as competitors whose rates are those of ±1 multiply-accumulates."""
-    threads = numba.get_num_threads()
-    out = np.arange(16 * max(3, threads), dtype=np.uint32)
-    rounds = 1_000_000
+def _after_triples(rounds: int, words: Words, starts: Words) -> Words:
+    """What `_triples` leaves, by its definition."""
+    n = starts
+    for _ in range(rounds):
+        n = n + np.bitwise_count(n ^ words.reshape(-1, LANES)[0])
+    return n
 
-    def right() -> None:
+
+def _counted(chains: Words) -> NDArray[np.int64]:
+    """Bits that the adders hold, of each chain and lane; the last value counts in bytes."""
+    held = np.bitwise_count(chains[..., :-1, :]).astype(np.int64)
+    count = chains[..., -1, :].copy().view(np.uint8).reshape(*held.shape[:-2], LANES, 4)
+    weights = 2 ** np.arange(held.shape[-2])
+    return (weights[:, None] * held).sum(-2) + 16 * count.sum(-1, dtype=np.int64)
+
+
+def _after_adders(rounds: int, words: Words, starts: Words) -> NDArray[np.int64]:
+    """Bits that `_adders` has counted, of each chain and lane."""
+    differ = np.bitwise_count(words ^ words[0, 0, 0]).astype(np.int64).sum(axis=2)
+    return _counted(starts) + sum(differ[i % SETS] for i in range(rounds))
+
+
+def _in_registers(
+    name: str,
+    loop: Callable[..., None],
+    starts: Words,
+    *,
+    words_of_round: int,
+    held: Callable[[Words], NDArray[np.integer]],
+    expected: Callable[..., NDArray[np.integer]],
+) -> Competitor:
+    """A loop of operations, checked after a few rounds by definition."""
+    threads = numba.get_num_threads()
+    shape = (SETS, ADDER_CHAINS, ADDER_WORDS, LANES)
+    words = np.random.default_rng(1).integers(0, 2**32, shape, dtype=np.uint32)
+    out = np.empty((threads, *starts.shape), np.uint32)
+    run = partial(loop, threads)
+    given = words.ravel(), starts.ravel(), out.ravel()
+
+    def check() -> str | None:
+        for rounds in (0, 1, SETS + 1):
+            run(rounds, *given)
+            if (held(out) != expected(rounds, words, starts)).any():
+                return f"after {rounds} rounds the registers do not hold what was counted"
         return None
 
+    bits = float(len(starts) * words_of_round * BITS * threads)
+    return Competitor(name, lambda: run(ROUNDS, *given), check, macs=bits * ROUNDS)
+
+
+def limits() -> list[Competitor]:
+    """The limits, as competitors whose rates are those of ±1 multiply-accumulates."""
+    rng = np.random.default_rng(0)
+    starts = rng.integers(0, 2**32, (TRIPLE_CHAINS, LANES), dtype=np.uint32)
     found = [
-        Competitor(
-            TRIPLES, lambda: _triples(threads, rounds, out), right,
-            macs=12.0 * BITS * rounds * threads,
+        _in_registers(
+            TRIPLES,
+            _triples,
+            starts,
+            words_of_round=TRIPLE_WORDS,
+            held=lambda chains: chains,
+            expected=_after_triples,
         )
-    ]  # fmt: skip
+    ]
     if not HAS_POPCOUNT:
+        starts = rng.integers(0, 2**32, (ADDER_CHAINS, 5, LANES), dtype=np.uint32)
+        starts[:, -1] = 0  # the counts
         found.append(
-            Competitor(
-                ADDERS, lambda: _adders(threads, rounds, out), right,
-                macs=16.0 * BITS * rounds * threads,
+            _in_registers(
+                ADDERS,
+                _adders,
+                starts,
+                words_of_round=ADDER_WORDS,
+                held=_counted,
+                expected=_after_adders,
             )
-        )  # fmt: skip
-    source = np.zeros(COPIED // 8)
+        )
+    source = rng.random(COPIED // 8)
     target = np.empty_like(source)
 
-    return [*found, Competitor(COPY, lambda: _copy(source, target), right)]
+    def copied() -> str | None:
+        target.fill(0)
+        _copy(source, target)
+        return None if np.array_equal(source, target) else "the copy differs"
+
+    return [*found, Competitor(COPY, lambda: _copy(source, target), copied)]

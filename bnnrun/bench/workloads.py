@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import torch
 
 from bnnrun import machine
@@ -35,9 +36,11 @@ def bench(config: BenchConfig, run: Run) -> list[Record]:
     on = config.device if config.workload is Workload.train_step else Device.cpu
     device = select_device(on, config.threads)
     with _competitors(config, run, device) as competitors:
+        share = _Stolen()
         timings = measure(competitors, config.rounds, config.seconds)
+        stolen = share.pct()
         macs = {competitor.name: competitor.macs for competitor in competitors}
-    timed = _Timed(timings, macs, device, time.perf_counter() - began)
+    timed = _Timed(timings, macs, device, time.perf_counter() - began, stolen)
     _print(config, timed)
     return [_record(name, config, run, timed) for name in timings]
 
@@ -47,13 +50,16 @@ class _Timed:
     """What a run measured.
 
     Attributes:
-        macs: of a call of each competitor; 0 where there is no such number
+        macs:       of a call of each competitor; 0 where there is no such number
+        stolen_pct: of the processors' time while it was measured, that a hypervisor gave to
+                    others; None where it is not told
     """
 
     timings: dict[str, Timing]
     macs: dict[str, float]
     device: torch.device
     wall_time_s: float
+    stolen_pct: float | None
 
     @property
     def rates(self) -> dict[str, float]:
@@ -66,6 +72,20 @@ class _Timed:
         """The highest rate of the operations in registers; None where it was not measured."""
         found = [rate for name, rate in self.rates.items() if name.startswith("limit")]
         return max(found) if found else None
+
+
+class _Stolen:
+    """Processor time that a hypervisor gives to others, from here on."""
+
+    def __init__(self) -> None:
+        self.began, self.before = time.perf_counter(), machine.stolen_s()
+
+    def pct(self) -> float | None:
+        after = machine.stolen_s()
+        if after is None or self.before is None:
+            return None
+        whole = (psutil.cpu_count() or 1) * (time.perf_counter() - self.began)
+        return 100 * (after - self.before) / whole
 
 
 @contextmanager
@@ -82,6 +102,7 @@ def _competitors(config: BenchConfig, run: Run, device: torch.device) -> Iterato
 
 def _print(config: BenchConfig, of: _Timed) -> None:
     rate, top, yardstick = of.rates, of.limit, YARDSTICKS[config.workload]
+    taken = f", {of.stolen_pct:.0f} % of whose time a hypervisor took" if of.stolen_pct else ""
     columns = ["competitor", "median ms", "fastest ms", "spread", "calls"]
     columns += ["GMAC/s", "of the limit"] if top else []
     rows = []
@@ -96,7 +117,7 @@ def _print(config: BenchConfig, of: _Timed) -> None:
     print_table(
         [*columns, f"times {yardstick}"],
         rows,
-        title=f"{_title(config)}, on {of.device}, {torch.get_num_threads()} threads",
+        title=f"{_title(config)}, on {of.device}, {torch.get_num_threads()} threads{taken}",
     )
 
 
@@ -147,6 +168,7 @@ def _record(name: str, config: BenchConfig, run: Run, of: "_Timed") -> Record:
             "share_of_limit": rate[name] / top if top and name in rate else None,
             "in_the_same_run": {other: 1e3 * t.median_s for other, t in of.timings.items()},
             "threads": torch.get_num_threads(),
+            "stolen_pct": of.stolen_pct,
         },
         config=_config(config),
         command=run.command,

@@ -29,8 +29,8 @@ from bnnrun.gemm.vector import (
     at_most,
     broadcast,
     carry,
+    carry_out,
     load,
-    majority,
     popcount,
     popcount_bytes,
     store,
@@ -40,7 +40,7 @@ from bnnrun.gemm.vector import (
 )
 
 TILE = 4  # rows of A that are multiplied together, so that a word of W is read once for them
-BAND = 32  # rows whose counts lie in memory before they are compared
+BAND = 32  # rows of a task, whose counts lie in memory before they are compared
 UNIT = 4  # words: rows and panels are of a multiple of it
 FLUSH = 31 * 16  # words after which a byte that counts could overflow
 
@@ -58,9 +58,10 @@ def _two(ones, a, i, x, y):
 
 
 @njit(forceinline=True)
-def _full(total, x, y):
-    """Full adder: (sum, carry)."""
-    return xor3(total, x, y), majority(total, x, y)
+def full_adder(total, x, y):
+    """(sum, carry)."""
+    s = xor3(total, x, y)
+    return s, carry_out(s, total, x)
 
 
 @njit(forceinline=True)
@@ -68,7 +69,7 @@ def _four(ones, twos, a, i, w, j):
     """Four words: (ones, twos, carry of weight 4)."""
     ones, x = _two(ones, a, i, load(w, j), load(w, j + 16))
     ones, y = _two(ones, a, i + 2, load(w, j + 32), load(w, j + 48))
-    twos, z = _full(twos, x, y)
+    twos, z = full_adder(twos, x, y)
     return ones, twos, z
 
 
@@ -99,16 +100,16 @@ def _differ2(a, i0, i1, w, j, kw):
             o1, t1, p1 = _four(o1, t1, a, i1 + k, w, j + 16 * k)
             o0, t0, r0 = _four(o0, t0, a, i0 + k + 4, w, j + 16 * k + 64)
             o1, t1, r1 = _four(o1, t1, a, i1 + k + 4, w, j + 16 * k + 64)
-            f0, x0 = _full(f0, p0, r0)
-            f1, x1 = _full(f1, p1, r1)
+            f0, x0 = full_adder(f0, p0, r0)
+            f1, x1 = full_adder(f1, p1, r1)
             o0, t0, p0 = _four(o0, t0, a, i0 + k + 8, w, j + 16 * k + 128)
             o1, t1, p1 = _four(o1, t1, a, i1 + k + 8, w, j + 16 * k + 128)
             o0, t0, r0 = _four(o0, t0, a, i0 + k + 12, w, j + 16 * k + 192)
             o1, t1, r1 = _four(o1, t1, a, i1 + k + 12, w, j + 16 * k + 192)
-            f0, y0 = _full(f0, p0, r0)
-            f1, y1 = _full(f1, p1, r1)
-            e0, x0 = _full(e0, x0, y0)
-            e1, x1 = _full(e1, x1, y1)
+            f0, y0 = full_adder(f0, p0, r0)
+            f1, y1 = full_adder(f1, p1, r1)
+            e0, x0 = full_adder(e0, x0, y0)
+            e1, x1 = full_adder(e1, x1, y1)
             c0 = add_bytes(c0, popcount_bytes(x0))
             c1 = add_bytes(c1, popcount_bytes(x1))
             k += 16
@@ -195,9 +196,12 @@ def _put(counts, at, value, more):
     store(counts, at, value)
 
 
-@njit
+@njit(forceinline=True)
 def _counts(a, i, stride, rows, w, j, kw, way, planes, counts):
     """Rows of A against one panel.
+
+    Inlined, because a call counts a reference to each array, and threads that count the same
+    reference wait for each other.
 
     Of rows of bits the number of bits that differ; of rows of bit planes, highest first, `kw`
     words each, sum of 2^n · (bits that differ in plane n); of rows of bytes the sum of products.
@@ -234,7 +238,7 @@ def _compare(counts, rows, limit, out, at, width):
 
 
 @njit(parallel=True, cache=True)
-def dense(a, stride, m, w, kw, way, planes, rows, panels, base, out, width):
+def dense(a, stride, m, w, kw, way, planes, panels, base, out, width):
     """out[m, n] = base[n] - 2 d[m, n], with d of `_counts`.
 
     Shapes:
@@ -243,24 +247,23 @@ def dense(a, stride, m, w, kw, way, planes, rows, panels, base, out, width):
         w:    (panels, kw, 16) uint32, flat
         base: (panels · 16,) int32
         out:  (rows, width) int32, flat, width >= panels · 16
-        rows, panels: of a task; the tasks are shared out to the threads
+
+    A task is a band of rows, that stay in the first cache while the panels go by, and `panels`
+    panels; the tasks are shared out to the threads.
     """
     of_panels = w.size // (16 * kw)
     across = (of_panels + panels - 1) // panels
-    for task in prange((m + rows - 1) // rows * across):
-        low, first = (task // across) * rows, (task % across) * panels
-        high, last = min(m, low + rows), min(of_panels, first + panels)
+    for task in prange((m + BAND - 1) // BAND * across):
+        r, first = (task // across) * BAND, (task % across) * panels
+        rows, last = min(BAND, m - r), min(of_panels, first + panels)
         counts = np.empty(16 * BAND, np.int32)
         for p in range(first, last):
-            of = load(base, 16 * p)
-            for r in range(low, high, BAND):
-                band = min(BAND, high - r)
-                _counts(a, r * stride, stride, band, w, 16 * kw * p, kw, way, planes, counts)
-                _subtract(counts, band, of, out, r * width + 16 * p, width)
+            _counts(a, r * stride, stride, rows, w, 16 * kw * p, kw, way, planes, counts)
+            _subtract(counts, rows, load(base, 16 * p), out, r * width + 16 * p, width)
 
 
 @njit(parallel=True, cache=True)
-def dense_bits(a, stride, m, w, kw, way, planes, rows, panels, limits, out, width):
+def dense_bits(a, stride, m, w, kw, way, planes, panels, limits, out, width):
     """Bit n of row m of `out`: d[m, n] <= limits[n]; otherwise as `dense`.
 
     Shapes:
@@ -268,16 +271,13 @@ def dense_bits(a, stride, m, w, kw, way, planes, rows, panels, limits, out, widt
     """
     of_panels = w.size // (16 * kw)
     across = (of_panels + panels - 1) // panels
-    for task in prange((m + rows - 1) // rows * across):
-        low, first = (task // across) * rows, (task % across) * panels
-        high, last = min(m, low + rows), min(of_panels, first + panels)
+    for task in prange((m + BAND - 1) // BAND * across):
+        r, first = (task // across) * BAND, (task % across) * panels
+        rows, last = min(BAND, m - r), min(of_panels, first + panels)
         counts = np.empty(16 * BAND, np.int32)
         for p in range(first, last):
-            limit = load(limits, 16 * p)
-            for r in range(low, high, BAND):
-                band = min(BAND, high - r)
-                _counts(a, r * stride, stride, band, w, 16 * kw * p, kw, way, planes, counts)
-                _compare(counts, band, limit, out, r * width + p, width)
+            _counts(a, r * stride, stride, rows, w, 16 * kw * p, kw, way, planes, counts)
+            _compare(counts, rows, load(limits, 16 * p), out, r * width + p, width)
 
 
 @njit

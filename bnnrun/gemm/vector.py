@@ -142,15 +142,18 @@ def carry(typingctx, t, s, ones):
 
 
 @intrinsic
-def majority(typingctx, a, b, c):
-    """Bits set in at least two of three."""
+def carry_out(typingctx, s, a, b):
+    """Carry of the full adder a + b + c, of s = a ^ b ^ c: (a & b) | (~s & (a | b)).
+
+    Not of c, so that s may take its register: nothing needs to be copied.
+    """
 
     def codegen(context, builder, signature, args):
-        a, b, c = args
+        s, a, b = args
         if HAS_TERNARY:
-            return _ternary(builder, a, b, c, 0xE8)
-        x = builder.xor(a, b)
-        return builder.or_(builder.and_(a, b), builder.and_(x, c))
+            return _ternary(builder, s, a, b, 0x8E)
+        either = builder.and_(builder.not_(s), builder.or_(a, b))
+        return builder.or_(builder.and_(a, b), either)
 
     return vector(vector, vector, vector), codegen
 

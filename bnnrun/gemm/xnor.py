@@ -15,8 +15,6 @@ from bnnrun.gemm import cpu
 from bnnrun.gemm.bits import LANES, Words, aligned, to_panels, words
 from bnnrun.machine import cores
 
-BLOCK = 256 * 1024  # bytes of A that a task keeps in the second-level cache
-
 
 def set_threads(threads: int) -> None:
     """Processor threads of every product from now on; 0: as many as cores."""
@@ -70,13 +68,11 @@ def padded_rows(m: int) -> int:
     return -(-m // cpu.TILE) * cpu.TILE
 
 
-def tasks(m: int, kw: int, panels: int) -> tuple[int, int]:
-    """(rows, panels) of a task: rows that stay in the cache, enough tasks for every thread."""
-    rows = max(cpu.TILE, BLOCK // (4 * kw) // cpu.TILE * cpu.TILE)
+def tasks(m: int, panels: int) -> int:
+    """Panels of a task, so that there are enough tasks for every thread; m rows."""
     wanted = 4 * numba.get_num_threads()
-    down = max(1, -(-m // rows))
-    across = max(1, -(-panels // max(1, -(-wanted // down))))
-    return rows, across
+    bands = max(1, -(-m // cpu.BAND))
+    return max(1, panels // max(1, -(-wanted // bands)))
 
 
 def room_for_sums(a: Words, w: Panels) -> NDArray[np.int32]:
@@ -102,9 +98,9 @@ def multiply(
     check(a, w, m)
     out = _checked(out, room_for_sums, a, w)
     base = np.full(w.width, w.k, np.int32)
-    rows, panels = tasks(len(a), w.kw, len(w.data))
+    panels = tasks(len(a), len(w.data))
     cpu.dense(
-        a.ravel(), w.kw, len(a), w.data.ravel(), w.kw, cpu.BITS, 0, rows, panels, base,
+        a.ravel(), w.kw, len(a), w.data.ravel(), w.kw, cpu.BITS, 0, panels, base,
         out.ravel(), w.width,
     )  # fmt: skip
     return out[:m, : w.n]
@@ -125,9 +121,9 @@ def multiply_to_bits(
     limits[: w.n] = limits_of(t, w.k)
     out = _checked(out, room_for_bits, a, w)
     out[:, len(w.data) :] = 0  # half a word that no panel writes
-    rows, panels = tasks(len(a), w.kw, len(w.data))
+    panels = tasks(len(a), len(w.data))
     cpu.dense_bits(
-        a.ravel(), w.kw, len(a), w.data.ravel(), w.kw, cpu.BITS, 0, rows, panels, limits,
+        a.ravel(), w.kw, len(a), w.data.ravel(), w.kw, cpu.BITS, 0, panels, limits,
         out.ravel(), out.shape[1],
     )  # fmt: skip
     return out[:m].view(np.uint32)

@@ -216,18 +216,18 @@ class _Dense(_Step):
 
     def run(self, count: int, following: _Step) -> None:
         w, rows = self.weights, padded_rows(count)
-        of, panels = tasks(rows, self.row, len(w.panels))
+        panels = tasks(rows, len(w.panels))
         given = (self.input.ravel(), self.row, rows, w.panels.ravel(), w.kw, w.way, w.planes)
         out = following.input.view(np.uint16)
-        cpu.dense_bits(*given, of, panels, w.limits.ravel(), out.ravel(), out.shape[1])
+        cpu.dense_bits(*given, panels, w.limits.ravel(), out.ravel(), out.shape[1])
 
     def sums(self, count: int) -> NDArray[np.int32]:
         """(count, N) sums, of the output layer."""
         w, rows = self.weights, padded_rows(count)
         out = np.empty((rows, w.limits.shape[1]), np.int32)
-        of, panels = tasks(rows, self.row, len(w.panels))
+        panels = tasks(rows, len(w.panels))
         given = (self.input.ravel(), self.row, rows, w.panels.ravel(), w.kw, w.way, w.planes)
-        cpu.dense(*given, of, panels, w.limits[0], out.ravel(), out.shape[1])
+        cpu.dense(*given, panels, w.limits[0], out.ravel(), out.shape[1])
         return out[:count, : self.shape.outputs]
 
     def target(
