@@ -40,7 +40,7 @@ from bnnrun.gemm.vector import (
 )
 
 TILE = 4  # rows of A that are multiplied together, so that a word of W is read once for them
-BAND = 32  # rows of a task, whose counts lie in memory before they are compared
+BAND = 64  # rows of a task, whose counts lie in memory before they are compared
 UNIT = 4  # words: rows and panels are of a multiple of it
 FLUSH = 31 * 16  # words after which a byte that counts could overflow
 
