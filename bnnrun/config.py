@@ -414,6 +414,7 @@ class PackedConfig(VerbConfig):
     first: FirstLayer = setting(
         FirstLayer.auto, "first layer: products of bytes, or one bit plane after the other"
     )
+    device: Device = setting(Device.auto, "auto: cuda where there is one, else cpu")
     threads: int = setting(0, "processor threads; 0: as many as cores", valid="[0, 4096]")
 
 
@@ -421,7 +422,6 @@ class PackedConfig(VerbConfig):
 class EvalConfig(PackedConfig):
     """Test error of a network; with verify every bit of a packed one against the trained one."""
 
-    device: Device = setting(Device.auto, "of a network that is not packed (model=RUN/best.pt)")
     verify: bool = setting(
         False, "compare every hidden bit and every score with the trained network"
     )

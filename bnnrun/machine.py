@@ -94,11 +94,12 @@ def gpu() -> dict[str, Any] | None:
         "compute_capability": f"{properties.major}.{properties.minor}",
         "multiprocessors": properties.multi_processor_count,
         "cuda": torch.version.cuda,
-        "driver": _nvidia_driver(),
+        "driver": nvidia_driver(),
     }
 
 
-def _nvidia_driver() -> str:
+def nvidia_driver() -> str:
+    """Version of the NVIDIA driver."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         shown = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)

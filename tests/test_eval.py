@@ -637,7 +637,7 @@ for words in (["eval", "dataset=digits"], ["predict", "a.png"], ["filters"]):
         sys.exit(status)
 """
     told = python(script, made / "convnet", folder=tmp_path)
-    for text in ("test error", "a.png", "filters.png"):
+    for text in ("test error", "a.png", "filters.png", "on cpu (no GPU: CuPy cannot be imported"):
         assert text in told
     assert len(records(tmp_path)) == 2
 

@@ -216,7 +216,7 @@ def test_thresholds_at_ties_beside_them_and_beyond_the_sums(way, k):
 
 def test_thresholds_past_what_32_bits_hold_are_never_or_always_met():
     t = np.array([2**40, -(2**40), 101, 100, 99, -100, -101])
-    limits = xnor.limits_of(t, 100)
+    limits = bits.limits_of(t, 100)
     assert limits.dtype == np.int32
     assert limits.tolist() == [-1, 2**30, -1, 0, 0, 100, 100]
 

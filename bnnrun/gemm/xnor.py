@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnrun.gemm import cpu
-from bnnrun.gemm.bits import LANES, Words, aligned, to_panels, words
+from bnnrun.gemm.bits import LANES, Words, aligned, limits_of, to_panels, words
 from bnnrun.machine import cores
 
 
@@ -127,11 +127,6 @@ def multiply_to_bits(
         out.ravel(), out.shape[1],
     )  # fmt: skip
     return out[:m].view(np.uint32)
-
-
-def limits_of(t: NDArray[np.integer], k: int) -> NDArray[np.int32]:
-    """The most bits that may differ for s = k - 2 d >= t."""
-    return ((k - t.astype(np.int64)) >> 1).clip(-1, 2**30).astype(np.int32)
 
 
 def check(a: Words, w: Panels, m: int) -> None:

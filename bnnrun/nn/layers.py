@@ -111,7 +111,7 @@ class _StraightThrough(torch.autograd.Function):
         return grad_outputs[0], None
 
 
-PART = 2**21  # weights that become floats, or gradients, at once: what stays in the cache
+PART = 2**19  # weights that become floats, or gradients, at once: what stays in the cache
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,19 @@
-"""Packed networks: their file, and running them with NumPy, or fast with Numba; never torch."""
+"""Packed networks: their file, and running them with NumPy, Numba or CuPy; never torch."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bnnrun.config import FirstLayer, Kernel
+from bnnrun.config import Device, FirstLayer, Kernel
 from bnnrun.errors import InputError
 from bnnrun.runtime import file
 from bnnrun.runtime.model import PackedModel
 from bnnrun.runtime.reference import ReferenceNetwork
 
 if TYPE_CHECKING:
+    from bnnrun.runtime.cuda import CudaNetwork
     from bnnrun.runtime.network import PackedNetwork
 
 
@@ -23,14 +24,18 @@ class Classifier:
         classes:     their names, in the order of the scores
         image_shape: (channels, height, width)
         levels:      the largest pixel value
+        device:      "cpu" or "cuda"
     """
 
-    def __init__(self, model: PackedModel, kernel: Kernel, first: FirstLayer) -> None:
+    def __init__(
+        self, model: PackedModel, kernel: Kernel, first: FirstLayer, device: Device = Device.cpu
+    ) -> None:
         self.model = model
         self.classes = model.kind.classes
         self.image_shape = model.kind.image_shape
         self.levels = model.kind.levels
-        self.network = _network(model, kernel, first)
+        self.device = device.value
+        self.network = _network(model, kernel, first, device)
 
     def scores(self, images: ArrayLike) -> NDArray[np.float64]:
         """Scores of images, the largest is the answer.
@@ -52,6 +57,13 @@ class Classifier:
             raise InputError(f"images: a pixel of {pixels.max()}, expected 0 to {self.levels}")
         return self.network.scores(pixels)
 
+    @property
+    def gpu(self) -> dict[str, Any] | None:
+        """The GPU that the network runs on, for a record; None on the processor."""
+        from bnnrun.runtime.cuda import CudaNetwork
+
+        return self.network.device.describe() if isinstance(self.network, CudaNetwork) else None
+
     def predict(self, images: ArrayLike) -> NDArray[np.intp]:
         """Index of the class of each image, (n,)."""
         answers: NDArray[np.intp] = self.scores(images).argmax(axis=1)
@@ -59,35 +71,65 @@ class Classifier:
 
 
 def _network(
-    model: PackedModel, kernel: Kernel, first: FirstLayer
-) -> "ReferenceNetwork | PackedNetwork":
+    model: PackedModel, kernel: Kernel, first: FirstLayer, device: Device
+) -> "ReferenceNetwork | PackedNetwork | CudaNetwork":
     if kernel is Kernel.reference:
+        if device is Device.cuda:
+            raise InputError("kernel=reference device=cuda: the definition runs on the processor")
         return ReferenceNetwork(model)
+    if device is Device.cuda:
+        from bnnrun.gemm.cuda import CudaDevice, missing
+        from bnnrun.runtime.cuda import CudaNetwork
+
+        if (why := missing()) is not None:
+            raise InputError(f"device=cuda: {why}")
+        return CudaNetwork(model, CudaDevice(), first)
     from bnnrun.runtime.network import PackedNetwork  # with Numba, which the reference runs without
 
     return PackedNetwork(model, first)
 
 
+def select_device(asked: Device, kernel: Kernel) -> tuple[Device, str | None]:
+    """What a packed network runs on, and why not on a GPU where it was not asked to stay off it.
+
+    Returns:
+        (cpu or cuda, one line, or None)
+    """
+    if asked is not Device.auto or kernel is Kernel.reference:
+        return (Device.cpu if asked is Device.auto else asked), None
+    from bnnrun.gemm.cuda import missing
+
+    why = missing()
+    return (Device.cuda, None) if why is None else (Device.cpu, why)
+
+
 def load(
-    path: str | Path, kernel: str = "xnor", first: str = "auto", threads: int = 0
+    path: str | Path,
+    kernel: str = "xnor",
+    first: str = "auto",
+    threads: int = 0,
+    device: str = "cpu",
 ) -> Classifier:
-    """A packed network, ready to run. Imports neither torch nor CuPy.
+    """A packed network, ready to run. Imports no torch, and CuPy only for a GPU.
 
     Args:
         path:    the file, or the folder that holds model.safetensors
         kernel:  "xnor", or "reference", which needs no Numba and is slow
         first:   "auto", "bytes" or "planes": how the first layer multiplies
         threads: processor threads, for the whole process; 0: as many as cores
+        device:  "cpu", "cuda", or "auto": a GPU where there is one
 
     Raises:
-        InputError: no whole packed network, or another word than those above
+        InputError: no whole packed network, another word than those above, or no GPU
     """
-    for name, value, kind in (("kernel", kernel, Kernel), ("first", first, FirstLayer)):
+    words = (("kernel", kernel, Kernel), ("first", first, FirstLayer), ("device", device, Device))
+    for name, value, kind in words:
         if value not in kind.__members__:
             raise InputError(f"{name}={value}: expected one of {', '.join(kind.__members__)}")
-    if kernel == "xnor":
+    on, _ = select_device(Device(device), Kernel(kernel))
+    if kernel == "xnor" and on is Device.cpu:
         from bnnrun.gemm.xnor import set_threads
 
         set_threads(threads)
     model = file.load(file.find(str(path)))
-    return Classifier(model, Kernel(kernel), FirstLayer(first))
+    return Classifier(model, Kernel(kernel), FirstLayer(first), on)

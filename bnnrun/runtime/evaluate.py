@@ -14,7 +14,7 @@ from bnnrun.data import load as load_data
 from bnnrun.data.dataset import Dataset, Kind
 from bnnrun.errors import InputError
 from bnnrun.records import Record, Run
-from bnnrun.runtime import Classifier, file, load
+from bnnrun.runtime import Classifier, file, load, select_device
 
 Pixels = NDArray[np.uint8]
 BATCH = 1000  # images whose answers are counted together
@@ -23,7 +23,15 @@ BATCH = 1000  # images whose answers are counted together
 def open_model(config: PackedConfig) -> tuple[Classifier, Path]:
     """The packed network that a configuration names, and its file."""
     path = file.find(config.model)
-    return load(path, config.kernel.value, config.first.value, config.threads), path
+    device, _ = select_device(config.device, config.kernel)
+    kernel, first = config.kernel.value, config.first.value
+    return load(path, kernel, first, config.threads, device.value), path
+
+
+def why_not_gpu(config: PackedConfig) -> str:
+    """What is missing for a GPU that would have been used, in brackets; nothing where none is."""
+    _, why = select_device(config.device, config.kernel)
+    return f" ({why})" if why else ""
 
 
 def test_images(config: EvalConfig, trained_on: str | None, expected: Kind) -> Dataset:
@@ -65,9 +73,15 @@ def evaluate_packed(
     }
     classifier.scores(dataset.test.pixels[:1])  # compiles what is not in the cache yet
     seed = int(classifier.model.source.get("seed", 0))
-    print(f"{path}: kernel {config.kernel.value}")
+    print(f"{path}: kernel {config.kernel.value}, on {classifier.device}{why_not_gpu(config)}")
     return measure_error(
-        config, run, classifier.predict, dataset, ("packed_test_error", seed, details)
+        config,
+        run,
+        classifier.predict,
+        dataset,
+        ("packed_test_error", seed, details),
+        device=classifier.device,
+        gpu=classifier.gpu,
     )
 
 
@@ -79,6 +93,7 @@ def measure_error(
     of: tuple[str, int, dict[str, Any]],
     *,
     device: str = "cpu",
+    gpu: dict[str, Any] | None = None,
 ) -> Record:
     """The share of wrong answers over the test images, shown and as a record.
 
@@ -111,6 +126,7 @@ def measure_error(
         command=run.command,
         data=dataset.described(),
         wall_time_s=taken,
+        gpu=gpu,
     )
 
 

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from bnnrun.architecture import Layer
 from bnnrun.config import FirstLayer
 from bnnrun.gemm import cpu
-from bnnrun.gemm.bits import LANES, Words, aligned, pack, to_panels, unpack, unpack_bits, words
+from bnnrun.gemm.bits import LANES, Words, aligned, pack, to_panels, unpack_bits, words
 from bnnrun.gemm.vector import HAS_BYTE_PRODUCT
-from bnnrun.gemm.xnor import limits_of, padded_rows, row_words, tasks
+from bnnrun.gemm.xnor import padded_rows, row_words, tasks
+from bnnrun.runtime.counts import count_limits, signed_weights
 from bnnrun.runtime.model import PackedLayer, PackedModel, borders
 
 MEMORY = 4 * 2**20  # bytes of the largest layer's bits for a chunk: what a third-level cache holds
@@ -111,23 +112,15 @@ def _weights(layer: PackedLayer, levels: int, first: FirstLayer, channels: int) 
                   0 where the whole row is one piece
     """
     shape, k = layer.shape, layer.shape.k
-    w = unpack(layer.weight, k)
-    w[layer.flip] *= -1
+    w = signed_weights(layer)
     of_bytes = levels > 0 and first is FirstLayer.bytes
     panels = _byte_panels(w) if of_bytes else _bit_panels(w, channels or k)
     planes = 0 if of_bytes else int(levels).bit_length()
-    t = np.where(layer.flip, -layer.threshold.astype(np.int64), layer.threshold)
     limits = np.full((1, panels.shape[0] * LANES), -1, np.int32)
     if shape.last:
         limits[:, : shape.outputs] = k
     else:
-        if of_bytes:
-            values = -t  # the kernel sums -x · w
-        elif planes:
-            # It sums 2^i · (bits that differ in plane i) = -x · w + (2^planes - 1) · sum of w = 1.
-            values = -t + (2**planes - 1) * (w > 0).sum(axis=1)
-        else:
-            values = limits_of(t + _on_padding(layer, w) if shape.is_conv else t, k)
+        values = count_limits(layer, w, levels > 0, planes)
         limits = np.repeat(limits, len(values), axis=0)
         limits[:, : shape.outputs] = values
     flips = np.zeros(panels.shape[0] * LANES, bool)
@@ -147,15 +140,6 @@ def _byte_panels(w: NDArray[np.int8]) -> Words:
     rows = np.zeros((len(w), -(-w.shape[1] // 4) * 4), np.int8)
     rows[:, : w.shape[1]] = -w
     return to_panels(rows.view(np.uint32), rows.shape[1] // 4)
-
-
-def _on_padding(layer: PackedLayer, w: NDArray[np.int8]) -> NDArray[np.int64]:
-    """What padding adds to the sums, for its zero bits count as -1: (borders, N)."""
-    _, taps = borders(*layer.shape.size)
-    of_taps = w.reshape(len(w), 9, -1).sum(axis=2, dtype=np.int64)
-    missing = (~taps).reshape(len(taps), 9).astype(np.int64)
-    added: NDArray[np.int64] = -missing @ of_taps.T
-    return added
 
 
 class _Step(ABC):

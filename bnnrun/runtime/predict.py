@@ -1,5 +1,6 @@
 """`bnnrun predict`: class and scores of image files."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from bnnrun.config import PredictConfig
 from bnnrun.data.folder import SUFFIXES, decode, is_image
 from bnnrun.errors import InputError
-from bnnrun.runtime.evaluate import open_model
+from bnnrun.runtime.evaluate import open_model, why_not_gpu
 from bnnrun.table import print_table
 
 
@@ -32,6 +33,8 @@ def predict(config: PredictConfig) -> None:
         rows.append(
             [str(path), names[best], f"{each[best]:.3f}", names[second], f"{each[second]:.3f}"]
         )
+    if why := why_not_gpu(config):
+        print(f"on the processor{why}", file=sys.stderr)
     print_table(columns, rows, format=config.format)
 
 

@@ -1,0 +1,52 @@
+"""What a kernel's counts are compared with: the same on every device.
+
+Where gamma < 0 the weights are negated, so that every hidden bit is `count <= limit`.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnnrun.gemm.bits import limits_of, unpack
+from bnnrun.runtime.model import PackedLayer, borders
+
+
+def signed_weights(layer: PackedLayer) -> NDArray[np.int8]:
+    """(N, K) ±1, negated where `flip`."""
+    w = unpack(layer.weight, layer.shape.k)
+    w[layer.flip] *= -1
+    return w
+
+
+def count_limits(
+    layer: PackedLayer, w: NDArray[np.int8], first: bool = False, planes: int = 0
+) -> NDArray[np.integer[Any]]:
+    """(classes of border, N) most of a count that give bit 1, of a hidden layer.
+
+    Args:
+        w:      of `signed_weights`
+        first:  the layer multiplies pixels
+        planes: their bit planes, then 2^i · (bits that differ in plane i) is summed; 0: of bytes,
+                then -x · w is
+    """
+    t: NDArray[np.integer[Any]] = np.where(
+        layer.flip, -layer.threshold.astype(np.int64), layer.threshold
+    )
+    if first:
+        # What differs, weighted, is -x · w + (2^planes - 1) · (how many w are 1).
+        shifted: NDArray[np.integer[Any]] = -t + (2**planes - 1) * (w > 0).sum(axis=1)
+        return shifted
+    if layer.shape.is_conv:
+        t = t + _on_padding(layer, w)
+    limits: NDArray[np.integer[Any]] = limits_of(t, layer.shape.k)
+    return limits
+
+
+def _on_padding(layer: PackedLayer, w: NDArray[np.int8]) -> NDArray[np.int64]:
+    """What padding adds to the sums, for its zero bits count as -1: (borders, N)."""
+    _, taps = borders(*layer.shape.size)
+    of_taps = w.reshape(len(w), 9, -1).sum(axis=2, dtype=np.int64)
+    missing = (~taps).reshape(len(taps), 9).astype(np.int64)
+    added: NDArray[np.int64] = -missing @ of_taps.T
+    return added

@@ -1,0 +1,185 @@
+"""A packed network on a GPU: bits from layer to layer, memory planned once, one graph a batch size.
+
+A batch goes up as pixels, comes down as the output layer's whole sums; the scores are made of
+them on the processor, in float64, as on every other way.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnnrun.architecture import Layer
+from bnnrun.config import FirstLayer
+from bnnrun.gemm import cuda
+from bnnrun.gemm.bits import Words, pack, unpack_bits
+from bnnrun.gemm.cuda import Bits, Device, Xnor, row_words
+from bnnrun.runtime.counts import count_limits, signed_weights
+from bnnrun.runtime.model import PackedLayer, PackedModel, borders
+
+CHUNK = 4096  # images, at most
+PIXELS = 2**21  # of the first layer's images together: what the grid's second direction takes
+
+
+class CudaNetwork:
+    """Runs a packed model on a device.
+
+    Attributes:
+        chunk:  images that go through the layers together
+        hidden: the bits of each hidden layer of the latest chunk, (n, N) or (n, height, width, N)
+    """
+
+    def __init__(
+        self,
+        model: PackedModel,
+        device: Device,
+        first: FirstLayer = FirstLayer.auto,
+        kernel: str = "auto",
+    ) -> None:
+        self.model, self.device = model, device
+        self.xnor = Xnor(device, kernel)
+        pixels = math.prod(model.kind.image_shape[1:])
+        self.chunk = int(np.clip(PIXELS // pixels, 1, CHUNK))
+        self.pixels = device.empty((self.chunk, *model.kind.image_shape), np.uint8)
+        planes = first is FirstLayer.planes
+        self.first = FirstLayer.planes if planes else FirstLayer.bytes
+        self.layers = [
+            _Layer(self.xnor, layer, self.chunk, model.kind.levels if i == 0 else 0, planes)
+            for i, layer in enumerate(model.layers)
+        ]
+        for behind, layer in zip(self.layers, self.layers[1:], strict=False):
+            layer.read(behind)
+        self.count = 0
+        self._graphs: dict[int, Callable[[], None]] = {}
+
+    def scores(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Scores of images, in whatever number.
+
+        Shapes:
+            pixels:  (n, channels, height, width) uint8
+            returns  (n, classes) float64
+        """
+        out = np.empty((len(pixels), len(self.model.kind.classes)))
+        for start in range(0, len(pixels), self.chunk):
+            part = np.ascontiguousarray(pixels[start : start + self.chunk])
+            self.count = len(part)
+            self.device.put(part, self.pixels[: self.count])
+            self._run(self.count)
+            sums = self.device.get(self.layers[-1].sums[: self.count])
+            out[start : start + self.count] = self.model.layers[-1].scores(sums)
+        return out
+
+    def _run(self, count: int) -> None:
+        if count not in self._graphs:
+            self._graphs[count] = self.device.record(lambda: self._launch(count))
+        self._graphs[count]()
+
+    def _launch(self, count: int) -> None:
+        for i, layer in enumerate(self.layers):
+            layer.launch(count, self.pixels if i == 0 else None)
+
+    @property
+    def hidden(self) -> list[NDArray[np.bool_]]:
+        return [layer.bits(self.count) for layer in self.layers[:-1]]
+
+
+class _Layer:
+    """A layer on the device: its weights, what counts are compared with, the memory it writes.
+
+    Attributes:
+        out:  (chunk, [H', S',] OW) uint32 of a hidden layer
+        ones: (chunk,) int32
+        sums: (chunk, N) int32 of the output layer
+    """
+
+    def __init__(
+        self, xnor: Xnor, layer: PackedLayer, chunk: int, levels: int, planes: bool
+    ) -> None:
+        self.xnor, self.layer, self.planes, self.first = xnor, layer, planes, levels > 0
+        shape, device = layer.shape, xnor.device
+        self.w = signed_weights(layer)
+        self.input: _Layer | None = None
+        if shape.last:
+            self.sums = device.empty((chunk, shape.outputs), np.int32)
+        else:
+            limit = count_limits(layer, self.w, self.first, 8 if planes else 0)
+            self.limit = device.put(np.ascontiguousarray(limit, np.int32))
+            across = row_words(shape.outputs)
+            size = (chunk, *shape.pooled, across) if shape.is_conv else (chunk, across)
+            self.out, self.ones = device.zeros(size, np.uint32), device.zeros((chunk,), np.int32)
+        if shape.is_conv:
+            classes = borders(*shape.size)[0] if len(limit) > 1 else np.zeros(shape.size, int)
+            self.classes = device.put(classes.ravel().astype(np.int32))
+            flips = np.zeros((1, 32 * across), bool)
+            flips[0, : shape.outputs] = layer.flip
+            self.flips = device.put(pack(flips)[0])
+        if self.first:
+            rows = pack(self.w) if planes else _byte_rows(-self.w)
+            self.weights = device.put(rows)
+        else:
+            self.weights = None
+
+    def read(self, behind: "_Layer") -> None:
+        """Take the input from a layer, and lay out the weights as its bits lie."""
+        self.input = behind
+        of, shape = behind.layer.shape, self.layer.shape
+        if not of.is_conv:
+            self.weights = self.xnor.encode(pack(self.w), shape.k)
+            return
+        pieces = pack(self.w.reshape(len(self.w), -1, of.outputs))
+        padded = np.zeros((*pieces.shape[:2], row_words(of.outputs)), np.uint32)
+        padded[..., : pieces.shape[2]] = pieces
+        rows = padded.reshape(len(padded), -1)
+        if shape.is_conv:
+            self.weights = self.xnor.device.put(rows)
+        else:
+            ones = np.bitwise_count(rows).sum(axis=1, dtype=np.int32)
+            device = self.xnor.device
+            self.weights = Bits(device.put(rows), device.put(ones), shape.k)
+
+    def launch(self, count: int, pixels: Any) -> None:
+        """Compute `count` images."""
+        shape, device = self.layer.shape, self.xnor.device
+        if not shape.last:
+            device.clear(self.ones)
+        if shape.last:
+            self.xnor.multiply(self._rows(count), self.weights, out=self.sums[:count])
+        elif not self.first and not shape.is_conv:
+            target = Bits(self.out[:count], self.ones[:count], shape.outputs)
+            self.xnor.multiply_to_bits(self._rows(count), self.weights, self.limit[0], target)
+        else:
+            given = (
+                self.weights, self.out[:count], self.ones[:count], self.limit,
+                self.classes if shape.is_conv else None, self.flips if shape.pool else None,
+            )  # fmt: skip
+            if self.first:
+                device.launch(
+                    cuda.first_layer(
+                        pixels[:count], *given, conv=shape.is_conv, pool=shape.pool,
+                        planes=self.planes,
+                    )
+                )  # fmt: skip
+            else:
+                assert self.input is not None
+                device.launch(cuda.convolution(self.input.out[:count], *given, pool=shape.pool))
+
+    def _rows(self, count: int) -> Bits:
+        """The layer in front as rows of bits."""
+        assert self.input is not None
+        front = self.input
+        data = front.out[:count].reshape(count, -1)
+        return Bits(data, front.ones[:count], self.layer.shape.k)
+
+    def bits(self, count: int) -> NDArray[np.bool_]:
+        """What was written for the first `count` images."""
+        words: Words = self.xnor.device.get(self.out[:count])
+        shape: Layer = self.layer.shape
+        return unpack_bits(words, shape.outputs).astype(bool)
+
+
+def _byte_rows(w: NDArray[np.int8]) -> Words:
+    rows = np.zeros((len(w), -(-w.shape[1] // 4) * 4), np.int8)
+    rows[:, : w.shape[1]] = w
+    return rows.view(np.uint32)

@@ -1,0 +1,59 @@
+"""A device for gemm/cuda.py that runs the kernels on the processor."""
+
+from collections.abc import Callable
+from typing import Any
+
+import emulated
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from bnnrun.gemm.cuda import Launch
+
+
+class EmulatedDevice:
+    """Holds NumPy arrays and launches what g++ made of the kernels.
+
+    Attributes:
+        launches: all so far
+    """
+
+    def __init__(self, capability: tuple[int, int]) -> None:
+        self.capability = capability
+        self.launches: list[Launch] = []
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """Poisoned: what a kernel leaves out is seen."""
+        array = np.empty(shape, dtype)
+        array.view(np.uint8)[...] = 0xA5
+        return array
+
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        return np.zeros(shape, dtype)
+
+    def put(self, array: NDArray[Any], out: Any = None) -> NDArray[Any]:
+        if out is None:
+            return np.ascontiguousarray(array).copy()
+        out[...] = array
+        return out
+
+    def get(self, array: Any) -> NDArray[Any]:
+        return array.copy()
+
+    def owns(self, array: Any) -> bool:
+        return isinstance(array, np.ndarray)
+
+    def clear(self, array: Any) -> None:
+        array.fill(0)
+
+    def launch(self, launch: Launch) -> None:
+        self.launches.append(launch)
+        defines = {name: "" if value is None else value for name, value in launch.defines}
+        block = launch.block if isinstance(launch.block, tuple) else (launch.block,)
+        kernel = emulated.kernel(launch.kernel, **defines)
+        kernel(launch.grid, block, launch.arguments, launch.shared_bytes)
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        return work
+
+    def describe(self) -> dict[str, Any]:
+        return {"model": "emulated", "compute_capability": ".".join(map(str, self.capability))}

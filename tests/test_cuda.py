@@ -1,0 +1,223 @@
+"""The wrapper of the CUDA kernels: what it refuses, what it chooses, what it launches."""
+
+import numpy as np
+import pytest
+from emulated_device import EmulatedDevice
+from test_runtime import NETWORKS, made, pixels_for
+
+from bnnrun import runtime
+from bnnrun.config import Device, FirstLayer, Kernel
+from bnnrun.errors import InputError
+from bnnrun.gemm import bits, cuda, reference
+from bnnrun.gemm.cuda import Xnor
+from bnnrun.runtime import Classifier
+
+TURING, AMPERE, HOPPER, BLACKWELL = (7, 5), (8, 6), (9, 0), (10, 0)
+ODD = [(1, 1, 1), (5, 3, 33), (130, 70, 129), (3, 200, 513)]
+
+
+def signs(rows, k, seed=0):
+    return np.random.default_rng(seed).choice(np.array([-1, 1], np.int8), (rows, k))
+
+
+@pytest.fixture(params=[TURING, HOPPER], ids=["portable", "mma"])
+def xnor(request):
+    return Xnor(EmulatedDevice(request.param))
+
+
+def operands(xnor, m, n, k):
+    a, w = signs(m, k), signs(n, k, 1)
+    return xnor.encode(bits.pack(a), k), xnor.encode(bits.pack(w), k), a.astype(int) @ w.T
+
+
+@pytest.mark.parametrize(
+    ("capability", "kernel"),
+    [
+        ((7, 0), "xnor_gemm"),
+        (TURING, "xnor_gemm"),
+        ((8, 0), "xnor_gemm_mma"),
+        (AMPERE, "xnor_gemm_mma"),
+        ((8, 9), "xnor_gemm_mma"),
+        (HOPPER, "xnor_gemm_mma"),
+        (BLACKWELL, "xnor_gemm"),
+        ((12, 0), "xnor_gemm"),
+    ],
+)
+def test_tensor_cores_are_used_where_they_count_bits(capability, kernel):
+    assert Xnor(EmulatedDevice(capability)).kernel == kernel
+
+
+def test_a_kernel_that_the_device_has_not_is_refused():
+    assert Xnor(EmulatedDevice(HOPPER), "xnor_gemm").kernel == "xnor_gemm"
+    with pytest.raises(ValueError, match=r"capability 8.0 to 9.0, this is 7.5"):
+        Xnor(EmulatedDevice(TURING), "xnor_gemm_mma")
+    with pytest.raises(ValueError, match="kernel fast: expected"):
+        Xnor(EmulatedDevice(HOPPER), "fast")
+
+
+@pytest.mark.parametrize("shape", ODD, ids=str)
+def test_products_of_any_shape(xnor, shape):
+    m, n, k = shape
+    a, w, s = operands(xnor, m, n, k)
+    np.testing.assert_array_equal(xnor.multiply(a, w), s)
+    np.testing.assert_array_equal(xnor.multiply(a, w, "int16"), s)
+    scale, shift = np.random.default_rng(2).normal(size=(2, n)).astype(np.float32)
+    found = xnor.multiply(a, w, "float32", scale, shift)
+    exact = s * scale.astype(np.float64) + shift
+    np.testing.assert_array_equal(found, exact.astype(np.float32))
+    t = s[m // 2].astype(np.int32)
+    out = xnor.multiply_to_bits(a, w, bits.limits_of(t, k))
+    np.testing.assert_array_equal(
+        out.data[:, : bits.words(n)], reference.threshold(s, t, np.zeros(n, bool))
+    )
+    assert not out.data[:, bits.words(n) :].any()
+    np.testing.assert_array_equal(out.ones, (s >= t).sum(axis=1))
+    # A product's bits are the next product's rows, without a detour.
+    following = xnor.encode(bits.pack(signs(4, n, 3)), n)
+    np.testing.assert_array_equal(
+        xnor.multiply(out, following), np.where(s >= t, 1, -1) @ signs(4, n, 3).T.astype(int)
+    )
+
+
+def test_launch_sizes():
+    xnor = Xnor(EmulatedDevice(TURING))
+    a, w, _ = operands(xnor, 129, 65, 40)
+    xnor.multiply(a, w)
+    xnor.multiply_to_bits(a, w, np.zeros(65, np.int32))
+    sums, to_bits = xnor.device.launches
+    assert (sums.grid, sums.block, sums.shared_bytes) == ((2, 2), 256, 0)
+    assert sums.defines == (("OUT", "INT32"),)
+    assert to_bits.grid == (2, 2)  # four words of 32 columns
+    xnor = Xnor(EmulatedDevice(AMPERE))
+    a, w, _ = operands(xnor, 129, 65, 40)
+    xnor.multiply(a, w)
+    (launch,) = xnor.device.launches
+    assert (launch.kernel, launch.grid, launch.shared_bytes) == ("xnor_gemm_mma", (1, 2), 98_304)
+
+
+def test_scalars_have_the_kernel_s_own_types():
+    """A Python int would be passed as 64 bits."""
+    xnor = Xnor(EmulatedDevice(HOPPER))
+    a, w, _ = operands(xnor, 3, 3, 3)
+    xnor.multiply(a, w)
+    for argument in xnor.device.launches[0].arguments:
+        assert argument is None or isinstance(argument, np.ndarray | np.int32)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, np.uint8, np.bool_])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1), (9, 33), (130, 128), (3, 513)], ids=str)
+def test_packing(dtype, transposed, shape):
+    xnor = Xnor(EmulatedDevice(TURING))
+    rng = np.random.default_rng(0)
+    x = (
+        rng.integers(-2, 3, shape).astype(dtype)
+        if dtype != np.uint8
+        else rng.integers(0, 3, shape, dtype=np.uint8)
+    )
+    expected = bits.pack(x if np.dtype(dtype).kind in "fi" else x != 0)
+    given = np.ascontiguousarray(x.T) if transposed else x
+    found = xnor.pack(given, transposed=transposed)
+    assert (found.k, found.rows) == (shape[1], shape[0])
+    np.testing.assert_array_equal(found.data[:, : expected.shape[1]], expected)
+    assert not found.data[:, expected.shape[1] :].any()
+    np.testing.assert_array_equal(found.ones, np.bitwise_count(expected).sum(axis=1))
+
+
+def test_zero_is_plus_one_and_no_number_is_not():
+    xnor = Xnor(EmulatedDevice(TURING))
+    x = np.array([[0.0, -0.0, 1e-45, -1e-45, np.inf, -np.inf, np.nan]], np.float32)
+    assert xnor.pack(x).data[0, 0] == 0b0010111
+
+
+def test_the_baseline_is_the_float_product():
+    device = EmulatedDevice(TURING)
+    a, w = signs(37, 50).astype(np.float32), signs(20, 50, 1).astype(np.float32)
+    out = device.empty((37, 20), np.float32)
+    cuda.baseline(device, a, w, out)
+    np.testing.assert_array_equal(out, a @ w.T)
+
+
+def test_operands_that_are_not_of_one_product_are_refused(xnor):
+    a, w, _ = operands(xnor, 4, 6, 100)
+    other = xnor.encode(bits.pack(signs(6, 90)), 90)
+    limit = np.zeros(6, np.int32)
+    wrong = {
+        "A has rows of 100": lambda: xnor.multiply(a, other),
+        "A is int64": lambda: xnor.multiply(cuda.Bits(a.data.astype(np.int64), a.ones, 100), w),
+        "A is strided": lambda: xnor.multiply(
+            cuda.Bits(np.repeat(a.data, 2, axis=0)[::2], a.ones, 100), w
+        ),
+        "ones of W is int32 .3,.": lambda: xnor.multiply(a, cuda.Bits(w.data, w.ones[:3], 100)),
+        "kind int8": lambda: xnor.multiply(a, w, "int8"),
+        "needs both": lambda: xnor.multiply(a, w, "float32", limit.astype(np.float32)),
+        "limit is int64": lambda: xnor.multiply_to_bits(a, w, limit.astype(np.int64)),
+        "limit is int32 .5,.": lambda: xnor.multiply_to_bits(a, w, limit[:5]),
+        "out is uint32": lambda: xnor.multiply_to_bits(a, w, limit, xnor.room(3, 6)),
+        "x is float64": lambda: xnor.pack(np.zeros((2, 2))),
+        "x is strided": lambda: xnor.pack(np.zeros((4, 4), np.float32)[:, ::2]),
+    }
+    for message, call in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert not xnor.device.launches
+
+
+def test_sums_that_int16_cannot_hold_are_refused(xnor):
+    a, w, _ = operands(xnor, 1, 1, 32_768)
+    with pytest.raises(ValueError, match="K is 32768"):
+        xnor.multiply(a, w, "int16")
+
+
+def test_arrays_of_another_device_are_refused(xnor, monkeypatch):
+    a, w, _ = operands(xnor, 2, 2, 2)
+    monkeypatch.setattr(xnor.device, "owns", lambda array: array is not w.data)
+    with pytest.raises(ValueError, match="W does not lie on this device"):
+        xnor.multiply(a, w)
+
+
+def test_more_rows_than_a_grid_takes_are_refused():
+    images = np.empty((0, 32, 32, 4), np.uint32)
+    many = np.lib.stride_tricks.as_strided(images, (70_000, 32, 32, 4), (0, 0, 0, 4))
+    with pytest.raises(ValueError, match="xnor_conv: 1120000 blocks"):
+        cuda.convolution(many, None, images, None, np.zeros((1, 3)), None, None, pool=False)
+
+
+@pytest.fixture
+def emulated_gpu(monkeypatch):
+    monkeypatch.setattr(cuda, "missing", lambda: None)
+    monkeypatch.setattr(cuda, "CudaDevice", lambda: EmulatedDevice(HOPPER))
+
+
+def test_a_classifier_on_a_gpu_answers_as_on_the_processor(emulated_gpu):
+    model = made(*NETWORKS["five inputs"])
+    pixels = pixels_for(model, 4)
+    on_gpu = Classifier(model, Kernel.xnor, FirstLayer.auto, Device.cuda)
+    on_cpu = Classifier(model, Kernel.xnor, FirstLayer.auto)
+    np.testing.assert_array_equal(on_gpu.scores(pixels), on_cpu.scores(pixels))
+    assert (on_gpu.device, on_cpu.device, on_cpu.gpu) == ("cuda", "cpu", None)
+    assert on_gpu.gpu["model"] == "emulated"
+
+
+def test_what_is_asked_for_decides_the_device(emulated_gpu, monkeypatch):
+    assert runtime.select_device(Device.auto, Kernel.xnor) == (Device.cuda, None)
+    assert runtime.select_device(Device.cpu, Kernel.xnor) == (Device.cpu, None)
+    assert runtime.select_device(Device.auto, Kernel.reference) == (Device.cpu, None)
+    monkeypatch.setattr(cuda, "missing", lambda: "no GPU: no driver")
+    assert runtime.select_device(Device.auto, Kernel.xnor) == (Device.cpu, "no GPU: no driver")
+    assert runtime.select_device(Device.cuda, Kernel.xnor) == (Device.cuda, None)
+    model = made(*NETWORKS["one unit"])
+    with pytest.raises(InputError, match="device=cuda: no GPU: no driver"):
+        Classifier(model, Kernel.xnor, FirstLayer.auto, Device.cuda)
+    with pytest.raises(InputError, match="kernel=reference device=cuda"):
+        Classifier(model, Kernel.reference, FirstLayer.auto, Device.cuda)
+
+
+@pytest.mark.parametrize("name", ["xnor_gemm", "xnor_conv", "first_layer", "pack_bits"])
+def test_a_kernel_s_text_is_found(name):
+    assert f"\n{name} -- " in cuda.source(name)
+
+
+def test_a_kernel_that_is_not_there_is_named():
+    with pytest.raises(FileNotFoundError, match=r"kernels/nothing\.cu"):
+        cuda.source("nothing")
