@@ -1,0 +1,102 @@
+"""The kernels on a CUDA device: any shape, every output, whole networks, torch's streams."""
+
+import numpy as np
+import pytest
+import torch
+from test_runtime import FIRSTS, NETWORKS, assert_same, made, pixels_for
+
+from bnnrun.gemm import bits, cuda
+from bnnrun.gemm.cuda import CudaDevice, Xnor
+from bnnrun.runtime.cuda import CudaNetwork
+
+pytestmark = pytest.mark.gpu
+
+SIZES = [1, 2, 31, 32, 33, 63, 65, 127, 255, 257, 511, 513, 784, 1152, 4097]
+# Each of M, N and K takes each size, the products staying small.
+SHAPES = [
+    (SIZES[i], SIZES[(4 * i + 1) % 15], SIZES[(7 * i + 3) % 15]) for i in range(len(SIZES))
+] + [(1, 4097, 4097), (4097, 1, 1), (129, 129, 1025), (128, 128, 1024), (1000, 10, 4096)]
+
+
+@pytest.fixture(scope="module")
+def device():
+    return CudaDevice()
+
+
+@pytest.fixture(params=["xnor_gemm", "xnor_gemm_mma"])
+def xnor(request, device):
+    if request.param != "xnor_gemm" and cuda.variant(device.capability) != request.param:
+        pytest.skip(f"{request.param} is not for compute capability {device.capability}")
+    return Xnor(device, request.param)
+
+
+def signs(rows, k, seed):
+    return np.random.default_rng(seed).choice(np.array([-1, 1], np.int8), (rows, k))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_products_of_any_shape(xnor, device, shape):
+    m, n, k = shape
+    x, y = signs(m, k, 0), signs(n, k, 1)
+    s = (x.astype(np.float64) @ y.T).astype(np.int64)
+    a, w = xnor.encode(bits.pack(x), k), xnor.encode(bits.pack(y), k)
+    np.testing.assert_array_equal(device.get(xnor.multiply(a, w)), s)
+    np.testing.assert_array_equal(device.get(xnor.multiply(a, w, "int16")), s)
+    scale, shift = np.random.default_rng(2).normal(size=(2, n)).astype(np.float32)
+    found = xnor.multiply(a, w, "float32", device.put(scale), device.put(shift))
+    exact = (s * scale.astype(np.float64) + shift).astype(np.float32)
+    np.testing.assert_array_equal(device.get(found), exact)
+    t = s[m // 2].astype(np.int32)
+    out = xnor.multiply_to_bits(a, w, device.put(bits.limits_of(t, k)))
+    words = device.get(out.data)
+    np.testing.assert_array_equal(bits.unpack_bits(words, n), s >= t)
+    assert not bits.unpack_bits(words, 32 * out.kw)[:, n:].any()
+    np.testing.assert_array_equal(device.get(out.ones), (s >= t).sum(axis=1))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, np.uint8, np.bool_])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1), (9, 33), (130, 4097), (513, 128)], ids=str)
+def test_packing(device, dtype, transposed, shape):
+    x = np.random.default_rng(0).integers(0, 3, shape).astype(dtype)
+    if np.dtype(dtype).kind in "fi":
+        x -= 1
+    expected = bits.pack(x if np.dtype(dtype).kind in "fi" else x != 0)
+    given = device.put(np.ascontiguousarray(x.T) if transposed else x)
+    found = Xnor(device).pack(given, transposed=transposed)
+    words = device.get(found.data)
+    np.testing.assert_array_equal(words[:, : expected.shape[1]], expected)
+    assert not words[:, expected.shape[1] :].any()
+    np.testing.assert_array_equal(device.get(found.ones), np.bitwise_count(expected).sum(axis=1))
+
+
+def test_the_baseline_is_the_float_product(device):
+    a, w = signs(130, 77, 0).astype(np.float32), signs(50, 77, 1).astype(np.float32)
+    out = device.empty((130, 50), np.float32)
+    cuda.baseline(device, device.put(a), device.put(w), out)
+    np.testing.assert_array_equal(device.get(out), a @ w.T)
+
+
+@pytest.mark.parametrize("first", FIRSTS, ids=lambda f: f.value)
+@pytest.mark.parametrize("kernel", ["xnor_gemm", "auto"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_are_the_definition(device, name, kernel, first):
+    """A second batch of a size takes the recorded graph."""
+    model = made(*NETWORKS[name], seed=1)
+    network = CudaNetwork(model, device, first, kernel)
+    for n in (7, 3, 0, 7, 64):
+        assert_same(network, pixels_for(model, n, seed=n))
+
+
+def test_kernels_wait_for_torch_s_stream(device):
+    """A tensor that a long computation on a stream of its own makes is packed when it is made."""
+    import cupy
+
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        x = torch.randn(2048, 2048, device="cuda")
+        for _ in range(50):
+            x = (x @ x).clamp_(-1, 1)
+        packed = Xnor(device).pack(cupy.from_dlpack(x))
+    expected = bits.pack(x.cpu().numpy())
+    np.testing.assert_array_equal(device.get(packed.data)[:, : expected.shape[1]], expected)
