@@ -177,9 +177,9 @@ first_layer(const unsigned char* __restrict__ x, const word* __restrict__ w,
     word passed[4] = {};
 #pragma unroll
     for (int r = 0; r < 4; r++) {
-        const int row = row0 + 4 * ty + r;
         const int* limits = limit;
 #ifdef CHANNELS
+        const int row = row0 + 4 * ty + r;
         int row_y, row_x;
         locate(row < m ? row : 0, shape, row_y, row_x);
         limits += (long long)classes[row_y * width + row_x] * n;

@@ -46,8 +46,8 @@ Inline PTX is for GPUs alone. A kernel wraps it in functions that stand between
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
 #else
-#define ASAN_POISON_MEMORY_REGION(start, bytes)
-#define ASAN_UNPOISON_MEMORY_REGION(start, bytes)
+#define ASAN_POISON_MEMORY_REGION(start, bytes) ((void)0)
+#define ASAN_UNPOISON_MEMORY_REGION(start, bytes) ((void)0)
 inline void __sanitizer_start_switch_fiber(void**, const void*, size_t) {}
 inline void __sanitizer_finish_switch_fiber(void*, const void**, size_t*) {}
 #endif
@@ -203,7 +203,7 @@ inline void wait_for(const Wait& wait)
 
 inline int lane() { return int(current - warp.threads); }
 
-// An operation of the lanes in `mask`; ALL(operands of the lanes) does it for all of them.
+// An operation of the lanes in `mask`, which PERFORM does for all of them at once.
 template <class Operands, void (*PERFORM)(Operands* const*)>
 void together(const char* operation, int line, unsigned mask, bool aligned, Operands& mine)
 {
@@ -394,8 +394,8 @@ inline void make_threads()
 }
 
 // Reads a launch from standard input, does it, and writes the arrays that the kernel may change,
-// each behind its number among the arguments.
-// `dynamic` is the kernel's array of MOST_SHARED bytes, null if it has none.
+// each behind its number among the arguments. `dynamic` is the kernel's dynamic shared memory, of
+// MOST_SHARED bytes; null if it has none.
 template <class... P> int run(const char* kernel_name, void (*kernel)(P...), void* dynamic)
 {
     name = kernel_name;
@@ -411,6 +411,8 @@ template <class... P> int run(const char* kernel_name, void (*kernel)(P...), voi
     if (dynamic_bytes > (dynamic ? MOST_SHARED : 0)) fail("%u bytes of shared memory", dynamic_bytes);
     dynamic_begin = static_cast<char*>(dynamic);
     dynamic_end = dynamic ? dynamic_begin + dynamic_bytes : nullptr;
+    if (blockDim.x * blockDim.y * blockDim.z > 1024) fail("more than 1024 threads in a block");
+    if (gridDim.y > 65535 || gridDim.z > 65535) fail("more than 65535 blocks in y or z");
     make_threads();
     const int blocks = int(gridDim.x * gridDim.y * gridDim.z);
     for (int i = 0; i < blocks; i++) {

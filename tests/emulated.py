@@ -13,6 +13,7 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -130,6 +131,8 @@ def start(name: str, *, checked: bool = False, **defines: object) -> "Future[Pat
 
 def missing(checked: bool = False) -> str | None:
     """What keeps this machine from running kernels so; None where nothing does."""
+    if sys.platform != "linux":
+        return "cuda_on_cpu.h is for Linux: it asks the C library where shared memory lies"
     if shutil.which("g++") is None:
         return "no g++ here: it compiles the CUDA kernels for the processor"
     if checked and not _has_sanitizers():
@@ -139,11 +142,13 @@ def missing(checked: bool = False) -> str | None:
 
 def executed_lines(programs: Sequence[Emulated]) -> dict[int, int]:
     """How often each executable line of a kernel has run, in all these variants together."""
+    if shutil.which("gcov") is None:
+        pytest.skip("no gcov here: it tells which lines have run")
     counts: dict[int, int] = {}
     for program in programs:
         folder = program.program.parent
         (data,) = folder.glob("*.gcda")  # its name hangs on the compiler's version
-        command = ["gcov", "--json-format", "--stdout", data]
+        command = ["gcov", "--json-format", "--stdout", str(data)]
         report = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
         for file in report["files"]:
             if Path(file["file"]).suffix == ".cu":
@@ -168,7 +173,7 @@ def _start(text: str, name: str, checked: bool, defines: dict[str, object]) -> "
 
 
 def _build(session_folder: Path, text: str, name: str, options: tuple[str, ...]) -> Path:
-    """The program."""
+    """Compiles a kernel, and a `main` that launches it, in a folder of their own."""
     key = hashlib.sha256("\0".join((text, name, *options)).encode()).hexdigest()[:16]
     folder = session_folder / key
     folder.mkdir(exist_ok=True)

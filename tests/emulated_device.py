@@ -1,5 +1,6 @@
 """A device for gemm/cuda.py that runs the kernels on the processor."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +55,17 @@ class EmulatedDevice:
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         return work
+
+    def wait(self) -> None:
+        pass
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    def peak(self) -> tuple[int, float]:
+        return 2, 1e9
 
     def describe(self) -> dict[str, Any]:
         return {"model": "emulated", "compute_capability": ".".join(map(str, self.capability))}

@@ -5,13 +5,15 @@ import math
 
 import pytest
 import torch
+from emulated_device import EmulatedDevice
 
 from bnnrun import machine
+from bnnrun.bench import gemm_cuda, workloads
 from bnnrun.bench import measure as measure_module
 from bnnrun.bench.eager import EagerStep
 from bnnrun.bench.measure import Competitor, Timing, measure
 from bnnrun.errors import RunError
-from bnnrun.gemm import xnor
+from bnnrun.gemm import cuda, xnor
 from bnnrun.runtime.network import PackedNetwork
 
 
@@ -262,7 +264,7 @@ def test_a_network_that_answers_otherwise_is_not_timed(bnnrun, tmp_path, monkeyp
         (("workload=mlp", "binarization=none"), "binarization=deterministic"),
         ((*CONVNET, "binarization=none"), "binarization=deterministic"),
         ((*CONVNET, "dataset.preprocessing=zca"), "preprocessing=zca"),
-        (("workload=gemm", "device=cuda"), "device=cpu"),
+        (("workload=mlp", "dataset=digits", "device=cuda"), "device=cpu"),
         (("workload=gemm", "m=1048576", "n=1048576", "k=1048576"), "GiB"),
     ],
     ids=lambda given: " ".join(given) if isinstance(given, tuple) else None,
@@ -293,3 +295,56 @@ def test_a_machine_that_does_not_tell_is_no_machine_without_neighbours(
     assert outcome.status == 0, outcome.err
     assert "a hypervisor took" not in outcome.out
     assert all(r["details"]["stolen_pct"] is None for r in records(tmp_path).values())
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (9, 0)], ids=["portable", "mma"])
+def test_a_product_is_timed_on_a_gpu(bnnrun, tmp_path, monkeypatch, capability):
+    """With the kernels on the processor, and PyTorch there in the place of cuBLAS."""
+    emulate(monkeypatch, capability)
+    outcome = bnnrun(*SMALL, "workload=gemm", "m=24", "n=16", "k=96", "device=cuda")
+    assert outcome.status == 0, outcome.err
+    found = records(tmp_path)
+    ways = ("bits out", "bits out, cold", "int32 out", "float32 out", "float32 in, int32 out")
+    names = ["xnor_gemm"] + (["xnor_gemm_mma"] if capability == (9, 0) else [])
+    torch_s = {"torch float32", "torch tf32", "torch bf16, sums rounded", "torch int8"}
+    expected = {f"{name}, {way}" for name in names for way in ways} | {"baseline float32"} | torch_s
+    assert found.keys() - {"torch fp8, sums rounded"} == expected
+    for name, r in found.items():
+        details = r["details"]
+        assert details["gmac_per_s"] == pytest.approx(24 * 16 * 96 / r["value"] / 1e6)
+        if name.startswith("xnor"):
+            rate = {"xnor_gemm": 1024, "xnor_gemm_mma": 16_384}[name.partition(",")[0]]
+            assert details["share_of_limit"] == pytest.approx(
+                details["gmac_per_s"] / (2 * rate)  # two multiprocessors at 1 GHz
+            )
+        else:
+            assert details["share_of_limit"] is None
+
+
+def test_a_wrong_bit_of_a_gpu_is_not_timed(bnnrun, tmp_path, monkeypatch):
+    emulate(monkeypatch, (7, 5))
+    multiply = cuda.Xnor.multiply_to_bits
+
+    def one_off(self, a, w, limit, out):
+        multiply(self, a, w, limit, out)
+        out.data[0, 0] ^= 1
+        return out
+
+    monkeypatch.setattr(cuda.Xnor, "multiply_to_bits", one_off)
+    outcome = bnnrun(*SMALL, "workload=gemm", "m=24", "n=16", "k=96", "device=cuda")
+    assert_not_timed(outcome, tmp_path, "xnor_gemm, bits out", "a bit")
+
+
+def test_without_a_gpu_one_line_says_what_is_missing(bnnrun, monkeypatch):
+    monkeypatch.setattr(cuda, "missing", lambda: "no GPU: no driver")
+    monkeypatch.setattr(workloads, "select_device", lambda *_: torch.device("cpu"))
+    outcome = bnnrun("bench", "workload=gemm", "m=8", "device=cuda")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "device=cuda: no GPU: no driver" in outcome.err
+
+
+def emulate(monkeypatch, capability):
+    monkeypatch.setattr(cuda, "missing", lambda: None)
+    monkeypatch.setattr(cuda, "CudaDevice", lambda: EmulatedDevice(capability))
+    monkeypatch.setattr(gemm_cuda, "FLUSHED", 1024)
+    monkeypatch.setattr(workloads, "select_device", lambda *_: torch.device("cpu"))

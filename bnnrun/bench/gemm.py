@@ -28,14 +28,7 @@ YARDSTICK = "torch float32"
 @contextmanager
 def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
     """The competitors of `workload=gemm`, on random ±1 drawn from the seed, within the block."""
-    m, n, k = config.m, config.n, config.k
-    needed = 4 * (m * k + n * k + m * n) * 3
-    free = psutil.virtual_memory().available
-    if needed > free:
-        raise InputError(f"m={m} n={n} k={k}: the float32 competitors need about "
-                         f"{needed / 2**30:.0f} GiB, {free / 2**30:.0f} are free")  # fmt: skip
-    rng = np.random.default_rng(config.seed)
-    task = _Task(_random_bits(rng, m, k), _random_bits(rng, n, k), k)
+    task = random_task(config)
     with ExitStack() as stack:
         found: list[Competitor] = []
         if config.kernel in (BenchKernel.xnor, BenchKernel.all):
@@ -44,7 +37,7 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
             found.append(_baseline(task))
         small = task.macs <= REFERENCE_MACS and config.kernel is BenchKernel.all
         if config.kernel is BenchKernel.reference or small:
-            call = partial(reference.multiply, task.a, task.w, k)
+            call = partial(reference.multiply, task.a, task.w, task.k)
             found.append(Competitor("reference", call, task.check(call), macs=task.macs))
         a, w = (torch.from_numpy(part) for part in task.real)
         found.append(_torch(YARDSTICK, task, a, w))
@@ -54,12 +47,24 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
             found.append(Competitor(f"NumPy float32 ({product.name})", product, check,
                                     macs=task.macs))  # fmt: skip
             found.append(_torch("torch bf16, sums rounded", task, a.bfloat16(), w.bfloat16()))
-            if k % 8 == 0 and n % 8 == 0:
+            if task.k % 8 == 0 and task.n % 8 == 0:
                 found.append(_int8(task))
         yield [*found, *limits.limits()]
 
 
-class _Task:
+def random_task(config: BenchConfig) -> "Task":
+    """Random ±1 from the seed; InputError where memory is short for the float32 competitors."""
+    m, n, k = config.m, config.n, config.k
+    needed = 4 * (m * k + n * k + m * n) * 3
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise InputError(f"m={m} n={n} k={k}: the float32 competitors need about "
+                         f"{needed / 2**30:.0f} GiB, {free / 2**30:.0f} are free")  # fmt: skip
+    rng = np.random.default_rng(config.seed)
+    return Task(_random_bits(rng, m, k), _random_bits(rng, n, k), k)
+
+
+class Task:
     """Two matrices of ±1, and some rows of their product by definition.
 
     Attributes:
@@ -109,7 +114,7 @@ def _then(call: Callable[[], object], out: Any) -> Callable[[], Any]:
     return called
 
 
-def _xnor(task: _Task) -> Iterator[Competitor]:
+def _xnor(task: Task) -> Iterator[Competitor]:
     """Bits to bits as between two layers, bits to sums, and with the packing of A in the time."""
     m, n, k = task.m, task.n, task.k
     a, w = xnor.encode_rows(task.a, k), xnor.encode_weights(task.w, k)
@@ -130,7 +135,7 @@ def _xnor(task: _Task) -> Iterator[Competitor]:
     yield Competitor("xnor, float32 in, int32 out", packing, task.check(packing), macs=task.macs)
 
 
-def _baseline(task: _Task) -> Competitor:
+def _baseline(task: Task) -> Competitor:
     """Some rows only: all of a large product would take minutes."""
     a, w = task.real
     rows = max(1, min(task.m, int(BASELINE_MACS / (task.n * task.k))))
@@ -140,14 +145,14 @@ def _baseline(task: _Task) -> Competitor:
     return Competitor(name, call, task.check(_then(call, out)), macs=task.macs * rows / task.m)
 
 
-def _torch(name: str, task: _Task, a: torch.Tensor, w: torch.Tensor) -> Competitor:
+def _torch(name: str, task: Task, a: torch.Tensor, w: torch.Tensor) -> Competitor:
     out = torch.empty(len(a), len(w), dtype=a.dtype)
     call = partial(torch.mm, a, w.t(), out=out)
     check = task.check(lambda: call().float().numpy(), rounded=a.dtype == torch.bfloat16)
     return Competitor(name, call, check, macs=task.macs)
 
 
-def _int8(task: _Task) -> Competitor:
+def _int8(task: Task) -> Competitor:
     a, w = (torch.from_numpy(part).to(torch.int8) for part in task.real)
     call = partial(torch._int_mm, a, w.t())
     return Competitor("torch int8", call, task.check(lambda: call().numpy()), macs=task.macs)

@@ -18,6 +18,9 @@ class Competitor:
         check: None if a call's answer is right, else what is wrong with it
         wait:  returns when the device is idle, so that the clock covers all of the work
         macs:  multiply-accumulates of ±1 of a call, for its rate; 0 where there is no such number
+        limit: multiply-accumulates a second that the device's instructions of this kind allow;
+               0 where the limit is measured, or not known
+        timed: seconds of one call by the device's own clock; None: by the wall clock
     """
 
     name: str
@@ -25,6 +28,8 @@ class Competitor:
     check: Callable[[], str | None]
     wait: Callable[[], None] = lambda: None
     macs: float = 0.0
+    limit: float = 0.0
+    timed: Callable[[], float] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,9 +85,15 @@ def measure(
             break
         turn = i % len(competitors)
         for competitor in [*competitors[turn:], *competitors[:turn]]:
-            competitor.wait()
-            start = time.perf_counter()
-            competitor.call()
-            competitor.wait()
-            times[competitor.name].append(time.perf_counter() - start)
+            times[competitor.name].append(_seconds(competitor))
     return {name: Timing(tuple(each)) for name, each in times.items()}
+
+
+def _seconds(of: Competitor) -> float:
+    of.wait()
+    if of.timed is not None:
+        return of.timed()
+    start = time.perf_counter()
+    of.call()
+    of.wait()
+    return time.perf_counter() - start

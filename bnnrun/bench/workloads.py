@@ -10,7 +10,7 @@ import psutil
 import torch
 
 from bnnrun import machine
-from bnnrun.bench import gemm, network
+from bnnrun.bench import gemm, gemm_cuda, network
 from bnnrun.bench import train_step as step
 from bnnrun.bench.measure import Competitor, Timing, measure
 from bnnrun.config import BenchConfig, Device, Workload, computed
@@ -30,17 +30,20 @@ YARDSTICKS = {
 def bench(config: BenchConfig, run: Run) -> list[Record]:
     """Time the workload of `config`; one record a competitor."""
     began = time.perf_counter()
-    if config.workload is not Workload.train_step and config.device is Device.cuda:
-        raise InputError(f"workload={config.workload.value} device=cuda: there is no kernel for "
-                         "GPUs yet; device=cpu")  # fmt: skip
-    on = config.device if config.workload is Workload.train_step else Device.cpu
+    networks = config.workload in {Workload.mlp, Workload.convnet}
+    if networks and config.device is Device.cuda:
+        raise InputError(f"workload={config.workload.value} device=cuda: only workload=gemm and "
+                         "train_step are timed on a GPU; device=cpu")  # fmt: skip
+    chosen = config.workload is Workload.train_step or config.device is Device.cuda
+    on = config.device if chosen else Device.cpu
     device = select_device(on, config.threads)
     with _competitors(config, run, device) as competitors:
         share = _Stolen()
         timings = measure(competitors, config.rounds, config.seconds)
         stolen = share.pct()
         macs = {competitor.name: competitor.macs for competitor in competitors}
-    timed = _Timed(timings, macs, device, time.perf_counter() - began, stolen)
+        own = {competitor.name: competitor.limit for competitor in competitors if competitor.limit}
+    timed = _Timed(timings, macs, own, device, time.perf_counter() - began, stolen)
     _print(config, timed)
     return [_record(name, config, run, timed) for name in timings]
 
@@ -51,12 +54,14 @@ class _Timed:
 
     Attributes:
         macs:       of a call of each competitor; 0 where there is no such number
+        own_limits: of those whose limit is known and not measured, in macs a second
         stolen_pct: of the processors' time while it was measured, that a hypervisor gave to
                     others; None where it is not told
     """
 
     timings: dict[str, Timing]
     macs: dict[str, float]
+    own_limits: dict[str, float]
     device: torch.device
     wall_time_s: float
     stolen_pct: float | None
@@ -72,6 +77,11 @@ class _Timed:
         """The highest rate of the operations in registers; None where it was not measured."""
         found = [rate for name, rate in self.rates.items() if name.startswith("limit")]
         return max(found) if found else None
+
+    def share(self, name: str) -> float | None:
+        """A competitor's rate over its limit; None where it has none."""
+        top = self.own_limits.get(name, self.limit)
+        return self.rates[name] / top if top and name in self.rates else None
 
 
 class _Stolen:
@@ -92,6 +102,8 @@ class _Stolen:
 def _competitors(config: BenchConfig, run: Run, device: torch.device) -> Iterator[list[Competitor]]:
     if config.workload is Workload.train_step:
         yield step.train_step(config, run, device)
+    elif config.workload is Workload.gemm and config.device is Device.cuda:
+        yield gemm_cuda.competitors(config)
     elif config.workload is Workload.gemm:
         with gemm.competitors(config) as found:
             yield found
@@ -101,18 +113,18 @@ def _competitors(config: BenchConfig, run: Run, device: torch.device) -> Iterato
 
 
 def _print(config: BenchConfig, of: _Timed) -> None:
-    rate, top, yardstick = of.rates, of.limit, YARDSTICKS[config.workload]
+    rate, yardstick = of.rates, YARDSTICKS[config.workload]
     taken = f", {of.stolen_pct:.0f} % of whose time a hypervisor took" if of.stolen_pct else ""
     columns = ["competitor", "median ms", "fastest ms", "spread", "calls"]
-    columns += ["GMAC/s", "of the limit"] if top else []
+    columns += ["GMAC/s", "of the limit"] if rate else []
     rows = []
     for name, t in of.timings.items():
         row = [name, f"{1e3 * t.median_s:.2f}", f"{1e3 * t.minimum_s:.2f}",
                f"{100 * t.spread:.0f} %", str(t.count)]  # fmt: skip
-        if top and name in rate:
-            row += [f"{rate[name] / 1e9:,.0f}", f"{100 * rate[name] / top:.1f} %"]
-        elif top:
-            row += ["", ""]
+        if rate:
+            share = of.share(name)
+            row.append(f"{rate[name] / 1e9:,.0f}" if name in rate else "")
+            row.append(f"{100 * share:.1f} %" if share is not None else "")
         rows.append([*row, _times(name, yardstick, of)])
     print_table(
         [*columns, f"times {yardstick}"],
@@ -149,7 +161,7 @@ def _config(config: BenchConfig) -> dict[str, Any]:
 
 
 def _record(name: str, config: BenchConfig, run: Run, of: "_Timed") -> Record:
-    timing, rate, top = of.timings[name], of.rates, of.limit
+    timing, rate = of.timings[name], of.rates
     return Record(
         experiment=run.experiment,
         cell="",
@@ -165,7 +177,7 @@ def _record(name: str, config: BenchConfig, run: Run, of: "_Timed") -> Record:
             "count": timing.count,
             "macs": of.macs[name],
             "gmac_per_s": rate[name] / 1e9 if name in rate else None,
-            "share_of_limit": rate[name] / top if top and name in rate else None,
+            "share_of_limit": of.share(name),
             "in_the_same_run": {other: 1e3 * t.median_s for other, t in of.timings.items()},
             "threads": torch.get_num_threads(),
             "stolen_pct": of.stolen_pct,

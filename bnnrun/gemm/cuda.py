@@ -72,6 +72,15 @@ class Device(Protocol):
     def describe(self) -> dict[str, Any]:
         """Model, memory and versions, for a record."""
 
+    def wait(self) -> None:
+        """Returns when the device is idle."""
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """What `work` takes, by the device's own clock."""
+
+    def peak(self) -> tuple[int, float]:
+        """(multiprocessors, clocks a second at most)."""
+
 
 @dataclass(frozen=True)
 class Bits:
@@ -116,6 +125,12 @@ def missing() -> str | None:
 def row_words(k: int) -> int:
     """Words of a row of `k` bits on a device."""
     return -(-words(k) // UNIT) * UNIT
+
+
+def variants(capability: tuple[int, int]) -> tuple[str, ...]:
+    """The kernels that a compute capability has."""
+    fastest = variant(capability)
+    return ("xnor_gemm",) if fastest == "xnor_gemm" else ("xnor_gemm", fastest)
 
 
 def variant(capability: tuple[int, int]) -> str:
@@ -451,8 +466,20 @@ class CudaDevice:
         }
 
     def wait(self) -> None:
-        """Returns when the device is idle."""
         self.device.synchronize()
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        start, end = self.cupy.cuda.Event(), self.cupy.cuda.Event()
+        with self.device, self._stream() as stream:
+            start.record(stream)
+            work()
+            end.record(stream)
+            end.synchronize()
+        return float(self.cupy.cuda.get_elapsed_time(start, end)) / 1e3
+
+    def peak(self) -> tuple[int, float]:
+        attributes = self.device.attributes
+        return attributes["MultiProcessorCount"], 1e3 * attributes["ClockRate"]
 
     def _stream(self) -> AbstractContextManager[Any]:
         import sys
