@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := outputs/demo
+GPU := outputs/gpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint check format tables clean
+.PHONY: help install demo test gpu lint check format tables clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +35,29 @@ demo: install  ## the whole chain on the bundled digits: train, pack, eval, benc
 
 test: install  ## all tests; those that need a GPU or real data say why they are skipped
 	$(BIN)/python -m pytest
+
+gpu: install  ## with an NVIDIA GPU: its tests, packed networks, products; ends in one archive of records
+	rm -rf $(GPU)
+	$(BIN)/bnnrun doctor
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/bnnrun train experiment=digits_binary trainer.epochs=5 device=cuda \
+		results_dir=$(GPU)/results hydra.run.dir=$(GPU)/run
+	$(BIN)/bnnrun pack run=$(GPU)/run
+	$(BIN)/bnnrun eval model=$(GPU)/run dataset=digits device=cuda --verify \
+		results_dir=$(GPU)/results hydra.run.dir=$(GPU)/eval
+	for m in 1024 2048 4096 8192 16384; do \
+		$(BIN)/bnnrun bench device=cuda m=$$m seconds=20 \
+			results_dir=$(GPU)/results hydra.run.dir=$(GPU)/gemm || exit; \
+	done
+	$(BIN)/bnnrun bench workload=mlp dataset=mnist device=cuda batch=10000 seconds=20 \
+		results_dir=$(GPU)/results hydra.run.dir=$(GPU)/mlp
+	$(BIN)/bnnrun bench workload=convnet dataset=cifar10 device=cuda batch=4000 seconds=30 \
+		results_dir=$(GPU)/results hydra.run.dir=$(GPU)/convnet
+	$(BIN)/bnnrun bench workload=train_step dataset=digits device=cuda seconds=5 \
+		results_dir=$(GPU)/results hydra.run.dir=$(GPU)/step
+	$(BIN)/bnnrun report results_dir=$(GPU)/results
+	tar -czf $(GPU).tar.gz -C $(GPU) results
+	@echo "records: $(GPU).tar.gz"
 
 lint: install  ## formatting, ruff, mypy
 	$(BIN)/ruff format --check .

@@ -264,7 +264,6 @@ def test_a_network_that_answers_otherwise_is_not_timed(bnnrun, tmp_path, monkeyp
         (("workload=mlp", "binarization=none"), "binarization=deterministic"),
         ((*CONVNET, "binarization=none"), "binarization=deterministic"),
         ((*CONVNET, "dataset.preprocessing=zca"), "preprocessing=zca"),
-        (("workload=mlp", "dataset=digits", "device=cuda"), "device=cpu"),
         (("workload=gemm", "m=1048576", "n=1048576", "k=1048576"), "GiB"),
     ],
     ids=lambda given: " ".join(given) if isinstance(given, tuple) else None,
@@ -321,6 +320,16 @@ def test_a_product_is_timed_on_a_gpu(bnnrun, tmp_path, monkeypatch, capability):
             assert details["share_of_limit"] is None
 
 
+def test_a_network_is_timed_on_a_gpu(bnnrun, tmp_path, monkeypatch):
+    emulate(monkeypatch, (9, 0))
+    words = ("workload=mlp", "dataset=digits", "arch.width=40", "batch=20", "device=cuda")
+    outcome = bnnrun(*SMALL, *words, "kernel=xnor")
+    assert outcome.status == 0, outcome.err
+    ways = {f"{k}, first layer by {f}" for k in ("xnor_gemm", "xnor_gemm_mma")
+            for f in ("bytes", "planes")}  # fmt: skip
+    assert records(tmp_path).keys() == ways | {"torch float32"}
+
+
 def test_a_wrong_bit_of_a_gpu_is_not_timed(bnnrun, tmp_path, monkeypatch):
     emulate(monkeypatch, (7, 5))
     multiply = cuda.Xnor.multiply_to_bits
@@ -338,9 +347,10 @@ def test_a_wrong_bit_of_a_gpu_is_not_timed(bnnrun, tmp_path, monkeypatch):
 def test_without_a_gpu_one_line_says_what_is_missing(bnnrun, monkeypatch):
     monkeypatch.setattr(cuda, "missing", lambda: "no GPU: no driver")
     monkeypatch.setattr(workloads, "select_device", lambda *_: torch.device("cpu"))
-    outcome = bnnrun("bench", "workload=gemm", "m=8", "device=cuda")
-    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert "device=cuda: no GPU: no driver" in outcome.err
+    for words in (("workload=gemm", "m=8"), ("workload=mlp", "dataset=digits")):
+        outcome = bnnrun("bench", *words, "device=cuda")
+        assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+        assert "device=cuda: no GPU: no driver" in outcome.err
 
 
 def emulate(monkeypatch, capability):

@@ -12,14 +12,23 @@ from numpy.typing import NDArray
 
 from bnnrun.bench import limits
 from bnnrun.bench.measure import Competitor
-from bnnrun.config import BenchConfig, BenchKernel, Binarizer, FirstLayer, Preprocessing
+from bnnrun.config import (
+    BenchConfig,
+    BenchKernel,
+    Binarizer,
+    Device,
+    FirstLayer,
+    Preprocessing,
+)
 from bnnrun.data import describe
 from bnnrun.data.dataset import Images
 from bnnrun.data.preprocess import fit
 from bnnrun.errors import InputError
+from bnnrun.gemm import cuda
 from bnnrun.nn.binarize import sign
 from bnnrun.nn.models import Block, Network
 from bnnrun.pack.convert import pack_network
+from bnnrun.runtime.cuda import CudaNetwork
 from bnnrun.runtime.network import PackedNetwork
 from bnnrun.runtime.reference import ReferenceNetwork
 
@@ -31,29 +40,18 @@ SETTLED = 8  # images that give the batch norms statistics
 
 @contextmanager
 def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
-    """The competitors of `workload=mlp` and `workload=convnet`.
+    """The competitors of `workload=mlp` and `workload=convnet`, from pixels on the host.
 
     Weights are random: they do not change the time. Images are random and need no files.
     """
-    if config.arch.name != config.workload.value:
-        hint = "dataset=cifar10" if config.workload.value == "convnet" else "dataset=mnist"
-        raise InputError(
-            f"workload={config.workload.value}: the network is arch={config.arch.name}; add {hint} "
-            f"(or arch={config.workload.value})"
-        )
-    b = config.binarization
-    if Binarizer.none in (b.weights, b.activations):
-        raise InputError("binarization: only ±1 weights and activations are packed; "
-                         "binarization=deterministic")  # fmt: skip
-    if config.dataset.preprocessing is Preprocessing.zca:
-        raise InputError("dataset.preprocessing=zca: not packed; scale and standardize are")
+    _refuse(config)
     kind = describe(config.dataset)
     rng = np.random.default_rng(config.seed)
     pixels = rng.integers(0, kind.levels + 1, (config.batch, *kind.image_shape)).astype(np.uint8)
     torch.manual_seed(config.seed)
     some = Images(pixels[:CHECKED], np.zeros(min(CHECKED, len(pixels)), np.uint8))
     given = fit(config.dataset.preprocessing, some, kind.levels)
-    network = Network(config.arch, b, config.norm, kind, given)
+    network = Network(config.arch, config.binarization, config.norm, kind, given)
     _settle(network, rng, some.pixels[:SETTLED])
     model = pack_network(network, {})
     labels = _expected(network, some.pixels)
@@ -70,6 +68,8 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
 
         return compare
 
+    gpu = _gpu(config)
+    wait = gpu.wait if gpu is not None else lambda: None
     found: list[Competitor] = []
 
     def add(name: str, scores: Callable[[], NDArray[np.float64]]) -> None:
@@ -77,15 +77,23 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
             labels: NDArray[np.intp] = scores().argmax(axis=1)
             return labels
 
-        found.append(Competitor(name, call, check(call), macs=macs))
+        found.append(Competitor(name, call, check(call), wait, macs=macs))
 
     if config.kernel in (BenchKernel.xnor, BenchKernel.all):
         for first in (FirstLayer.bytes, FirstLayer.planes):
-            packed = PackedNetwork(model, first)
-            add(f"xnor, first layer by {first.value}", partial(packed.scores, pixels))
+            by = f"first layer by {first.value}"
+            if gpu is None:
+                add(f"xnor, {by}", partial(PackedNetwork(model, first).scores, pixels))
+                continue
+            for kernel in cuda.variants(gpu.capability):
+                packed = CudaNetwork(model, gpu, first, kernel)
+                add(f"{kernel}, {by}", partial(packed.scores, pixels))
     if config.kernel is BenchKernel.reference:
         add("reference", partial(ReferenceNetwork(model).scores, pixels))
     x = torch.from_numpy(pixels)
+    if gpu is not None and torch.cuda.is_available():
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        network.to("cuda")
     add(YARDSTICK, partial(_in_parts, _Float(network, torch.float32), x))
     if config.kernel in (BenchKernel.blas, BenchKernel.all):
         add(
@@ -93,7 +101,32 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
             partial(_in_parts, _Float(network, torch.bfloat16), x),
         )
         add("torch int8, first layer float32", partial(_in_parts, _Int8(network), x))
-    yield [*found, *limits.limits()]
+    yield found if gpu is not None else [*found, *limits.limits()]
+
+
+def _refuse(config: BenchConfig) -> None:
+    """InputError where there is no packed network to time."""
+    if config.arch.name != config.workload.value:
+        hint = "dataset=cifar10" if config.workload.value == "convnet" else "dataset=mnist"
+        raise InputError(
+            f"workload={config.workload.value}: the network is arch={config.arch.name}; add {hint} "
+            f"(or arch={config.workload.value})"
+        )
+    b = config.binarization
+    if Binarizer.none in (b.weights, b.activations):
+        raise InputError("binarization: only ±1 weights and activations are packed; "
+                         "binarization=deterministic")  # fmt: skip
+    if config.dataset.preprocessing is Preprocessing.zca:
+        raise InputError("dataset.preprocessing=zca: not packed; scale and standardize are")
+
+
+def _gpu(config: BenchConfig) -> cuda.Device | None:
+    if config.device is not Device.cuda:
+        return None
+    if (why := cuda.missing()) is not None:
+        raise InputError(f"device=cuda: {why}")
+    device: cuda.Device = cuda.CudaDevice()
+    return device
 
 
 @torch.no_grad()
@@ -127,7 +160,7 @@ def _in_parts(
     network: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
 ) -> NDArray[np.float64]:
     with torch.inference_mode():
-        parts = [network(x[i : i + PART]) for i in range(0, len(x), PART)]
+        parts = [network(x[i : i + PART]).cpu() for i in range(0, len(x), PART)]
         return torch.cat(parts).double().numpy()
 
 
@@ -149,7 +182,7 @@ class _Float:
         self.norms = [_line(b, d) for b, d in zip(network.blocks, divisors, strict=True)]
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        a = self.p * x.float() + self.q
+        a = self.p * x.to(self.p.device).float() + self.q
         for block, w, (scale, shift) in zip(
             self.network.blocks, self.weights, self.norms, strict=True
         ):

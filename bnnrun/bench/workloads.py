@@ -14,7 +14,6 @@ from bnnrun.bench import gemm, gemm_cuda, network
 from bnnrun.bench import train_step as step
 from bnnrun.bench.measure import Competitor, Timing, measure
 from bnnrun.config import BenchConfig, Device, Workload, computed
-from bnnrun.errors import InputError
 from bnnrun.records import Record, Run
 from bnnrun.table import print_table
 from bnnrun.train.loop import select_device
@@ -30,10 +29,6 @@ YARDSTICKS = {
 def bench(config: BenchConfig, run: Run) -> list[Record]:
     """Time the workload of `config`; one record a competitor."""
     began = time.perf_counter()
-    networks = config.workload in {Workload.mlp, Workload.convnet}
-    if networks and config.device is Device.cuda:
-        raise InputError(f"workload={config.workload.value} device=cuda: only workload=gemm and "
-                         "train_step are timed on a GPU; device=cpu")  # fmt: skip
     chosen = config.workload is Workload.train_step or config.device is Device.cuda
     on = config.device if chosen else Device.cpu
     device = select_device(on, config.threads)
