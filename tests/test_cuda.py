@@ -180,7 +180,16 @@ def test_more_rows_than_a_grid_takes_are_refused():
     images = np.empty((0, 32, 32, 4), np.uint32)
     many = np.lib.stride_tricks.as_strided(images, (70_000, 32, 32, 4), (0, 0, 0, 4))
     with pytest.raises(ValueError, match="xnor_conv: 1120000 blocks"):
-        cuda.convolution(many, None, images, None, np.zeros((1, 3)), None, None, pool=False)
+        cuda.convolution(many, images, images, None, np.zeros((1, 3)), None, None, pool=False)
+
+
+def test_more_words_than_offsets_reach_are_refused():
+    """Within the grid, past 32 bits: a kernel would read elsewhere."""
+    images = np.empty((0, 32, 32, 4), np.uint32)
+    for images_of, words in ((2000, 1049), (2000, 4096)):
+        many = np.lib.stride_tricks.as_strided(images, (images_of, 32, 32, words), (0, 0, 0, 4))
+        with pytest.raises(ValueError, match=r"xnor_conv: images of .* 32-bit offsets"):
+            cuda.convolution(many, images, images, None, np.zeros((1, 3)), None, None, pool=False)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ launches. RawKernel looks at neither types nor strides, so every operand is chec
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from bnnrun.machine import nvidia_driver
 
 HERE = Path(__file__).resolve().parents[1]
 UNIT = 4  # words: rows of bits are whole pieces of 16 bytes
+OFFSETS = 2**31 - 1  # words that xnor_conv can address
 GRID_Y = 65_535  # CUDA's most blocks in the second direction
 TILE_ROWS, TILE_COLUMNS = 128, 64  # of xnor_gemm
 MMA_TILE, MMA_STAGES, MMA_STAGE_BYTES = 128, 3, 32_768
@@ -297,6 +299,10 @@ def convolution(
 ) -> Launch:
     """A launch of xnor_conv.cu, whose header says what each array is; images (B, H, S, CW)."""
     count, height, width, cw = images.shape
+    for name, array in (("images", images), ("weights", weights)):
+        if math.prod(array.shape) > OFFSETS:
+            raise ValueError(f"xnor_conv: {name} of {array.shape} words, more than its 32-bit "
+                             "offsets reach; fewer images at once")  # fmt: skip
     pixels = height // 2 * (width // 2) * 4 if pool else height * width
     ow = out.shape[-1]
     return _checked(
