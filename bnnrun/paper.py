@@ -111,6 +111,9 @@ TABLE1 = {
 
 # Epochs of each data set's runs; Torch7's on MNIST are not printed and taken as Theano's.
 EPOCHS = {"mnist": 1000, "svhn": 200, "cifar10": 500}
+# Images that the authors trained and tested on, validation images apart.
+TRAIN_IMAGES = {"mnist": 50_000, "svhn": 598_388, "cifar10": 45_000}
+TEST_IMAGES = {"mnist": 10_000, "svhn": 26_032, "cifar10": 10_000}
 
 # ---- Tables 2 and 3: energy at 45 nm, pJ, from Horowitz (2014) -------------------------------
 

@@ -1,0 +1,230 @@
+"""From records to one number: mean, deviation, interval, and how it compares with the paper's."""
+
+import json
+import math
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from scipy import stats
+
+from bnnrun.paper import EPOCHS, TEST_IMAGES, Number
+from bnnrun.records import Record
+
+NOT_RUN, DIFFERENT_DATA, REDUCED = "not run", "different data", "reduced budget"
+WITHIN_NOISE, BETTER, WORSE = "within noise", "better", "worse"
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Records alike in all but the seed, one a seed; `repeats` are earlier runs of a seed."""
+
+    records: tuple[Record, ...]
+    repeats: tuple[Record, ...] = ()
+
+    @property
+    def first(self) -> Record:
+        return self.records[0]
+
+    @property
+    def n(self) -> int:
+        return len(self.records)
+
+    @property
+    def mean(self) -> float:
+        """Of the test errors, %."""
+        return statistics.mean(r.value for r in self.records)
+
+    @property
+    def deviation(self) -> float | None:
+        """Between seeds, %; None of a single run."""
+        return statistics.stdev(r.value for r in self.records) if self.n > 1 else None
+
+    @property
+    def dataset(self) -> str:
+        return str(self.first.data.get("name") or _leaf(self.first.config, "dataset", "name") or "")
+
+    @property
+    def epochs(self) -> int | None:
+        """None where the record does not tell."""
+        told = self.first.details.get("epochs") or _leaf(self.first.config, "trainer", "epochs")
+        return told if isinstance(told, int) else None
+
+    @property
+    def images(self) -> int | None:
+        """Test images: the record's own number, else the published set's."""
+        told = self.first.data.get("test")
+        return told if isinstance(told, int) and told > 0 else TEST_IMAGES.get(self.dataset)
+
+    @property
+    def latest(self) -> str:
+        return max(record.created for record in self.records)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the records, oldest first."""
+        return tuple(r.name for r in sorted(self.records, key=lambda r: (r.created, r.name)))
+
+    def mean_of(self, key: str) -> str:
+        """Mean ± deviation of another number of the same runs; "" where a record lacks it."""
+        values = [record.details.get(key) for record in self.records]
+        return mean_and_deviation(values) if all(map(_is_number, values)) else ""
+
+
+def pool(records: Iterable[Record]) -> list[Pool]:
+    """Records, oldest first, pooled; of a repeated seed the latest counts."""
+    groups: dict[str, dict[int, list[Record]]] = {}
+    for record in records:
+        groups.setdefault(_alike(record), {}).setdefault(record.seed, []).append(record)
+    return [
+        Pool(
+            records=tuple(group[seed][-1] for seed in sorted(group)),
+            repeats=tuple(r for seed in sorted(group) for r in group[seed][:-1]),
+        )
+        for group in groups.values()
+    ]
+
+
+def by_budget(pools: Iterable[Pool]) -> list[Pool]:
+    """The one that leads first: the largest budget, then the most seeds, then the latest."""
+    return sorted(pools, key=lambda p: (p.epochs or 0, p.n, p.latest, p.names), reverse=True)
+
+
+def _alike(record: Record) -> str:
+    """All that records of one pool have in common, the data that was read with it."""
+    config = {key: value for key, value in record.config.items() if key != "seed"}
+    files = [file.get("md5") for file in _files(record)]
+    return json.dumps(
+        [record.experiment, record.cell, record.quantity, record.device, config, files],
+        sort_keys=True,
+    )
+
+
+def interval(of: Pool) -> tuple[float, float] | None:
+    """95 % interval of the test error, %: Student's t between seeds, Wilson's of a single run.
+
+    None where a single run does not say on how many images.
+    """
+    if of.deviation is not None:
+        half = stats.t.ppf((1 + CONFIDENCE) / 2, of.n - 1) * of.deviation / math.sqrt(of.n)
+        return max(0.0, of.mean - half), min(100.0, of.mean + half)
+    if not of.images or not 0 <= of.mean <= 100:
+        return None
+    wrong = round(of.mean / 100 * of.images)
+    found = stats.binomtest(wrong, of.images).proportion_ci(CONFIDENCE, method="wilson")
+    return 100 * float(found.low), 100 * float(found.high)
+
+
+def noise(of: Pool) -> float | None:
+    """What a difference from a single run of others may be by chance, in % of test images.
+
+    2 sqrt(s²/n + 2p(1-p)/N): the seeds' own spread s (0 of one run), and the draw of N test
+    images by both, each with variance p(1-p)/N.
+    """
+    if not of.images:
+        return None
+    return 200 * math.sqrt(_spread(of) + 2 * _draw(of))
+
+
+def _spread(of: Pool) -> float:
+    """Variance of the mean between seeds, s²/n."""
+    return ((of.deviation or 0.0) / 100) ** 2 / of.n
+
+
+def _draw(of: Pool) -> float:
+    """Variance of an error on N test images drawn once, p(1-p)/N."""
+    p = of.mean / 100
+    return max(0.0, p * (1 - p)) / of.images if of.images else math.inf
+
+
+def verdict(of: Pool | None, paper: Number) -> str:
+    """A pool beside the paper's number: what makes it incomparable first, then the comparison."""
+    if of is None:
+        return NOT_RUN
+    if of.first.data.get("name") != paper.column or data_notes(of.first):
+        return DIFFERENT_DATA
+    whole = EPOCHS[paper.column]
+    if of.epochs is None:
+        return f"{REDUCED} (epochs not recorded)"
+    if of.epochs < whole:
+        return f"{REDUCED} ({of.epochs:,} of {whole:,} epochs)"
+    bound = noise(of)
+    assert bound is not None, "the published sets have a known number of test images"
+    if abs(of.mean - paper.value) <= bound:
+        return WITHIN_NOISE
+    return BETTER if of.mean < paper.value else WORSE
+
+
+def difference(ours: Pool, other: Pool) -> str:
+    """One pool beside another of ours: the same comparison with the spread of both."""
+    bound = 200 * math.sqrt(sum(_spread(each) + _draw(each) for each in (ours, other)))
+    if abs(ours.mean - other.mean) <= bound:
+        return WITHIN_NOISE
+    return BETTER if ours.mean < other.mean else WORSE
+
+
+def data_notes(record: Record) -> list[str]:
+    """In what the data differ from the published files as the authors split them."""
+    if not record.data.get("name"):
+        return ["the record does not say what data was read"]
+    notes = [str(note) for note in record.data.get("notes") or []]
+    said = " ".join(notes)
+    for file in _files(record):
+        name, published = file.get("name"), file.get("published_md5")
+        if published and file.get("md5") != published and f"{name}:" not in said:
+            notes.append(f"{name} is not the published file")
+    return notes
+
+
+def notes(of: Pool) -> tuple[str, ...]:
+    """What a reader must know of a pool's number."""
+    found = data_notes(of.first)
+    for record in of.records:
+        found += [f"seed {record.seed}: {note}" for note in record_notes(record)]
+    again = sorted({record.seed for record in of.repeats})
+    found += [f"seed {seed} was run more than once; the latest run counts" for seed in again]
+    return tuple(found)
+
+
+def record_notes(record: Record) -> list[str]:
+    """What a single record lacks: a clean tree, a commit, a curve."""
+    clean = record.source.get("clean")
+    found = [] if clean else ["the tree was not clean"]
+    if clean is None:
+        found = ["whether the tree was clean is not recorded"]
+    if not record.source.get("commit"):
+        found.append("no commit is recorded")
+    if record.quantity == "test_error" and not record.details.get("curve"):
+        found.append("no curve in its record")
+    return found
+
+
+def how_sure(of: Pool) -> str:
+    """Which interval `interval` gives."""
+    if of.n > 1:
+        return f"Student's t over {of.n} seeds"
+    return f"Wilson's, one run on {of.images:,} images" if of.images else "none: one run"
+
+
+def mean_and_deviation(values: Iterable[Any]) -> str:
+    """'1.33 ± 0.14', or '1.33' of a single value."""
+    values = list(values)
+    mean = f"{statistics.mean(values):.2f}"
+    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
+
+
+def _files(record: Record) -> list[dict[str, Any]]:
+    files = record.data.get("files") or []
+    return [file for file in files if isinstance(file, dict)]
+
+
+def _leaf(tree: dict[str, Any], *path: str) -> Any:
+    for name in path:
+        tree = tree.get(name) if isinstance(tree, dict) else None  # type: ignore[assignment]
+    return tree
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
