@@ -38,24 +38,68 @@ class Table:
 
 @dataclass(frozen=True)
 class Series:
-    """One curve of a figure; `of_paper` where it was read off the paper's plot."""
+    """One curve, or one colour of bars.
+
+    Attributes:
+        label:     in the legend
+        x, y:      points; of bars `x` counts the panel's names from 0
+        of:        what it shows: series of the same thing share a colour and a marker
+        low, high: the noise around `y`; () where none is known
+        dashed:    the curve is drawn dashed
+        of_paper:  read off the paper's plot, or printed there
+        records:   names of the records it is made of
+    """
 
     label: str
     x: tuple[float, ...]
     y: tuple[float, ...]
+    of: str = ""
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    dashed: bool = False
     of_paper: bool = False
     records: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Figure:
-    """Curves over one axis, units in the labels; `name` is the stem of its files."""
+class Panel:
+    """One pair of axes, the units in their labels.
 
-    name: str
+    Attributes:
+        names:       of the places along `x`, instead of numbers
+        bars:        lying bars, a group for each of `names`, instead of curves
+        paper_label: of an axis to the right, where the paper's series have a scale of their own
+        mark:        of `x`, a line across
+    """
+
     title: str
-    caption: str
     x_label: str
     y_label: str
     series: tuple[Series, ...]
     log_x: bool = False
     log_y: bool = False
+    names: tuple[str, ...] = ()
+    bars: bool = False
+    paper_label: str = ""
+    mark: float | None = None
+
+
+@dataclass(frozen=True)
+class Filters:
+    """3x3 filters of ±1; `bits` are their packed rows in hexadecimal, a word's low byte first."""
+
+    outputs: int
+    channels: int
+    bits: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Panels over each other, or a picture of filters; `name` is the stem of its files."""
+
+    name: str
+    title: str
+    caption: str
+    panels: tuple[Panel, ...] = ()
+    filters: Filters | None = None
+    records: tuple[str, ...] = ()

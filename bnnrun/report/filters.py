@@ -1,5 +1,7 @@
 """`bnnrun filters`: how many 3x3 binary filters differ (filter repetitions; Figure 2)."""
 
+from dataclasses import asdict
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -9,6 +11,7 @@ from bnnrun.errors import InputError
 from bnnrun.files import write_atomically
 from bnnrun.gemm.bits import unpack_bits
 from bnnrun.records import Record, Run
+from bnnrun.report.content import Filters
 from bnnrun.runtime import file
 from bnnrun.runtime.model import PackedLayer
 from bnnrun.table import print_table
@@ -41,7 +44,7 @@ def filters(config: FiltersConfig, run: Run) -> list[Record]:
     columns = ["layer", "maps", "unique %", "by chance %", "work saved %", "times less"]
     print_table(columns, rows, title=f"{path}: unique 3x3 filters of each input map")
     picture = run.folder / "filters.png"
-    write_atomically(picture, lambda beside: draw(layers[0]).save(beside, "PNG"))
+    write_atomically(picture, lambda beside: draw(kept(layers[0])).save(beside, "PNG"))
     print(f"{layers[0].shape.name}, first {min(256, layers[0].shape.outputs)} filters: {picture}")
     hidden = counted[1:] or counted
     return [
@@ -62,6 +65,7 @@ def filters(config: FiltersConfig, run: Run) -> list[Record]:
                     for layer, share, by_chance in zip(layers, counted, chance, strict=True)
                 },
                 "by_chance_pct": 100 * float(np.mean(chance[1:] or chance)),
+                "first_layer": asdict(kept(layers[0])),
                 "trained": model.source,
                 "sha256": file.sha256(path),
             },
@@ -88,11 +92,23 @@ def expected_share(outputs: int) -> float:
     return PATTERNS * (1 - (1 - 1 / PATTERNS) ** outputs) / outputs
 
 
-def draw(layer: PackedLayer) -> Image.Image:
-    """The layer's filters, +1 white, -1 black; of three input maps as red, green and blue."""
-    channels = layer.shape.inputs
-    w = unpack_bits(layer.weight, layer.shape.k)[:256].reshape(-1, 3, 3, channels)
-    shown = w if channels == 3 else w[..., :1].repeat(3, axis=3)
+def kept(layer: PackedLayer) -> Filters:
+    """The layer's filters as a record keeps them."""
+    bits = layer.weight.astype("<u4").tobytes().hex()
+    return Filters(layer.shape.outputs, layer.shape.inputs, bits)
+
+
+def bits_of(filters: Filters) -> NDArray[np.uint8]:
+    """The filters' bits, (outputs, 3, 3, channels); ValueError where there are more or fewer."""
+    words = np.frombuffer(bytes.fromhex(filters.bits), "<u4").reshape(filters.outputs, -1)
+    bits = unpack_bits(words, 9 * filters.channels)
+    return bits.reshape(filters.outputs, 3, 3, filters.channels)
+
+
+def draw(filters: Filters) -> Image.Image:
+    """The first 256 filters, +1 white, -1 black; of three input maps as red, green and blue."""
+    w = bits_of(filters)[:256]
+    shown = w if filters.channels == 3 else w[..., :1].repeat(3, axis=3)
     side = 3 * CELL + GAP
     rows = -(-len(shown) // ACROSS)
     canvas: NDArray[np.uint8] = np.full((rows * side + GAP, ACROSS * side + GAP, 3), 128, np.uint8)

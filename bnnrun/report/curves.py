@@ -1,0 +1,117 @@
+"""Curves by epoch (Figure 1): validation error and training cost, the paper's beside ours."""
+
+from bnnrun import paper
+from bnnrun.records import Record
+from bnnrun.report.content import Figure, Panel, Series
+
+ERROR_LABEL = "validation error, %"
+COST_LABEL = "training cost,\nmean squared hinge"
+PAPER_COST_LABEL = "the paper's cost,\nits own scale, no unit"
+
+
+def figures(records: list[Record]) -> list[Figure]:
+    """Figure 1 where there are runs on CIFAR-10, and the same curves of each other data set."""
+    of_data: dict[str, list[Record]] = {}
+    for record in longest(records):
+        of_data.setdefault(record.data["name"], []).append(record)
+    return [_figure(data, of_data[data]) for data in sorted(of_data)]
+
+
+def longest(records: list[Record]) -> list[Record]:
+    """Of each cell, else experiment, the run of the most epochs that kept its curve; the latest."""
+    found: dict[str, Record] = {}
+    for record in records:  # oldest first
+        cell = record.cell or record.experiment
+        epochs = _epochs(record) if record.quantity == "test_error" else 0
+        if cell and epochs and (cell not in found or epochs >= _epochs(found[cell])):
+            found[cell] = record
+    return [found[cell] for cell in sorted(found)]
+
+
+def _epochs(record: Record) -> int:
+    """Epochs of the record's curve, 0 where it has none, or one point alone."""
+    curve = record.details.get("curve")
+    if not isinstance(curve, dict):
+        return 0
+    error, cost = curve.get("valid_error_pct"), curve.get("train_loss")
+    if not isinstance(error, list) or not isinstance(cost, list) or len(error) != len(cost):
+        return 0
+    whole = len(error) > 1 and all(isinstance(v, int | float) for v in error + cost)
+    return len(error) if whole else 0
+
+
+def _figure(data: str, runs: list[Record]) -> Figure:
+    of_paper = paper.FIGURE1 if data == "cifar10" else ()
+    longest_run = max(_epochs(run) for run in runs)
+    # On a linear axis of 500 epochs a run of a few is a dot on the edge.
+    log = bool(of_paper) and longest_run < paper.FIGURE1_EPOCHS[-1] / 10
+    epochs = f"epoch{' (log scale)' if log else ''}"
+    printed = [_of_paper(curve) for curve in of_paper]
+    error = [c for c, curve in zip(printed, of_paper, strict=True) if curve.kind == "valid_error"]
+    cost = [c for c, curve in zip(printed, of_paper, strict=True) if curve.kind == "train_cost"]
+    ours = [_ours(run) for run in runs]
+    name = paper.DATASETS.get(data, data)
+    return Figure(
+        name="figure1" if of_paper else f"curves_{data}",
+        title=f"{'Figure 1: ' if of_paper else ''}training on {name}",
+        caption=_caption(runs, with_paper=bool(of_paper)),
+        panels=(
+            Panel("validation error", epochs, ERROR_LABEL,
+                  (*(curve for curve, _ in ours), *error), log_x=log),
+            Panel("training cost (dashed)", epochs, COST_LABEL,
+                  (*(curve for _, curve in ours), *cost), log_x=log,
+                  paper_label=PAPER_COST_LABEL if cost else ""),
+        ),
+    )  # fmt: skip
+
+
+def _ours(run: Record) -> tuple[Series, Series]:
+    """Validation error and training cost of a run."""
+    count, curve = _epochs(run), run.details["curve"]
+    of, x = row_label(run), tuple(float(e) for e in range(1, count + 1))
+    label = f"{of}, ours, {count} epochs"
+    error, cost = (
+        tuple(map(float, curve["valid_error_pct"])),
+        tuple(map(float, curve["train_loss"])),
+    )
+    return (
+        Series(label, x, error, of=of, records=(run.name,)),
+        Series(label, x, cost, of=of, dashed=True, records=(run.name,)),
+    )
+
+
+def row_label(run: Record) -> str:
+    """The run's row of Table 1, else its experiment."""
+    label = {row.key: row.label for row in paper.TABLE1_ROWS}.get(run.cell.rpartition(".")[2], "")
+    return "no binarization" if label == "No regularization" else label or run.experiment
+
+
+def _of_paper(curve: paper.Curve) -> Series:
+    labels = {"float": "no binarization"}
+    of = labels.get(curve.key, curve.label)
+    return Series(
+        label=f"{of}, paper",
+        x=tuple(float(epoch) for epoch, _ in curve.points),
+        y=tuple(value for _, value in curve.points),
+        of=of,
+        low=tuple(value for _, value in curve.low),
+        high=tuple(value for _, value in curve.high),
+        dashed=curve.kind == "train_cost",
+        of_paper=True,
+    )
+
+
+def _caption(runs: list[Record], *, with_paper: bool) -> str:
+    text = ["Of each cell the longest run whose record holds a curve."]
+    if with_paper:
+        text.append(
+            "The paper's points are read off its plot to about ±0.2, a bar showing the noise of "
+            f"its curve; what lies above {paper.FIGURE1_TOP_PCT:g} is cut off there. Its cost is "
+            "drawn on an unlabelled scale: compare shapes, not heights."
+        )
+    notes = {note: None for run in runs for note in run.data.get("notes", [])}
+    if notes:
+        text.append(f"Data: {'; '.join(notes)}.")
+    if any(run.source.get("clean") is False for run in runs):
+        text.append("Some were run from a tree with changes that are in no commit.")
+    return " ".join(text)
