@@ -13,13 +13,14 @@ What it models
   have returned are not waited for. When no thread can go on, the program ends and says who waits
   where; so it does when operands are misaligned or lie in the wrong memory.
   Shared memory is filled with POISON before each block. Asynchronous copies poison their
-  destination at once, and fill it in the wait that covers their group.
+  destination at once, and fill it in the wait that covers their group. Products of warpgroups
+  (wgmma) are in wgmma_on_cpu.h, with what they see of shared memory.
   Each array argument lies between two guard zones, which must come out unchanged. Built with
   -fsanitize=address, no access to a guard zone or past the dynamic shared memory goes unseen.
 
 What it does not
   Time, memory order, caches, bank conflicts; two threads that write the same place without a
-  barrier between them; blocks that meet in global memory; named barriers, clusters, TMA, wgmma.
+  barrier between them; blocks that meet in global memory; named barriers, clusters, TMA.
   An index past the end of a static shared array is seen by -fsanitize=undefined alone. Products
   and sums are never contracted: a kernel that means fmaf says so.
 
@@ -122,6 +123,24 @@ struct Copy {
     int group;
 };
 
+// Products of a warpgroup that a thread has begun.
+struct Products {
+    struct Sums {
+        int* registers;  // poisoned while products add to them
+        std::vector<int> values;
+    };
+    struct Product {
+        unsigned long long a, w;  // descriptors
+        int* registers;
+        int group;
+    };
+    std::vector<Sums> sums;
+    std::vector<Product> begun;  // the oldest first
+    int groups;                  // committed so far
+    int count;                   // of products so far
+    bool fenced;                 // whether registers may be added to
+};
+
 struct Thread {
     Fiber fiber;
     uint3 index;
@@ -129,6 +148,8 @@ struct Thread {
     const Wait* wait;          // null: can go on
     std::vector<Copy> copies;  // asynchronous ones on their way, the oldest first
     int groups;                // of copies committed so far
+    std::vector<Copy> unseen;  // done, and not yet shown to products of warpgroups
+    Products products;
 };
 
 struct Warp {
@@ -145,6 +166,7 @@ inline Warp warp;  // that of `current`
 inline Fiber scheduler;
 inline int order;
 inline char *shared_begin, *shared_end, *dynamic_begin, *dynamic_end;
+inline char seen[MOST_SHARED];  // by products of warpgroups, in the place of the dynamic memory
 
 [[noreturn]] inline void fail(const char* format, ...)
 {
@@ -275,15 +297,20 @@ inline bool pass_barrier()
     return first;
 }
 
+inline void check_products();
+
 inline void run_block()
 {
     if (shared_begin) memset(shared_begin, POISON, shared_end - shared_begin);
     if (dynamic_begin)
         ASAN_POISON_MEMORY_REGION(dynamic_end, dynamic_begin + MOST_SHARED - dynamic_end);
+    memset(seen, POISON, sizeof seen);
     for (Thread& thread : threads) {
         thread.returned = false;
         thread.copies.clear();
         thread.groups = 0;
+        thread.unseen.clear();
+        thread.products = {};
     }
     const int count = int(threads.size()), warps = (count + WARP - 1) / WARP;
     do {
@@ -294,6 +321,7 @@ inline void run_block()
             while (run_warp()) {}
         }
     } while (pass_barrier());
+    check_products();
     if (!dynamic_begin) return;
     ASAN_UNPOISON_MEMORY_REGION(dynamic_end, dynamic_begin + MOST_SHARED - dynamic_end);
     for (char* p = dynamic_end; p < dynamic_begin + MOST_SHARED; p++)
@@ -307,6 +335,13 @@ inline void check_address(const char* what, const void* p, bool shared)
     if (reinterpret_cast<size_t>(p) % 16) fail("%s: an address that is no multiple of 16", what);
     if (shared != (at >= shared_begin && at < shared_end))
         fail("%s: an address that is%s in shared memory", what, shared ? " not" : "");
+}
+
+// Where products of warpgroups find what lies at `p`; null outside the dynamic shared memory.
+inline char* seen_at(const void* p)
+{
+    const char* at = static_cast<const char*>(p);
+    return at >= dynamic_begin && at < dynamic_end ? seen + (at - dynamic_begin) : nullptr;
 }
 
 // ------------------------------------------------------------------------------ launching
@@ -591,6 +626,7 @@ inline void copy_16_async(void* shared, const void* global, bool inside)
     emulation::Copy copy{shared, {}, emulation::current->groups};
     if (inside) memcpy(&copy.data, global, 16);
     memset(shared, emulation::POISON, 16);
+    if (char* view = emulation::seen_at(shared)) memset(view, emulation::POISON, 16);
     emulation::current->copies.push_back(copy);
 }
 
@@ -603,6 +639,7 @@ template <int PENDING> void wait_for_copies()
     for (; done < copies.size(); done++) {
         if (copies[done].group >= emulation::current->groups - PENDING) break;
         memcpy(copies[done].to, &copies[done].data, 16);
+        emulation::current->unseen.push_back(copies[done]);
     }
     copies.erase(copies.begin(), copies.begin() + done);
 }
@@ -713,3 +750,5 @@ inline float __uint_as_float(unsigned bits)
     memcpy(&x, &bits, 4);
     return x;
 }
+
+#include "wgmma_on_cpu.h"

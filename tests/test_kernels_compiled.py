@@ -41,6 +41,7 @@ OUTS = tuple((f"OUT={out}",) for out in ("BITS", "INT32", "INT16", "FLOAT32"))
 CLAIMS = {
     "xnor_gemm": Claim(variants=OUTS),
     "xnor_gemm_mma": Claim(BINARY_MMA, OUTS, "BMMA.168256.AND.POPC"),
+    "xnor_gemm_wgmma": Claim(("90a",), OUTS, "BGMMA.64x256x256.AND.POPC"),
     "pack_bits": Claim(
         variants=tuple(
             (f"IN={kind}", *way)
