@@ -22,7 +22,8 @@ def longest(records: list[Record]) -> list[Record]:
     found: dict[str, Record] = {}
     for record in records:  # oldest first
         cell = record.cell or record.experiment
-        epochs = _epochs(record) if record.quantity == "test_error" else 0
+        known = record.quantity == "test_error" and record.data.get("name")
+        epochs = _epochs(record) if known else 0
         if cell and epochs and (cell not in found or epochs >= _epochs(found[cell])):
             found[cell] = record
     return [found[cell] for cell in sorted(found)]
@@ -53,7 +54,7 @@ def _figure(data: str, runs: list[Record]) -> Figure:
     name = paper.DATASETS.get(data, data)
     return Figure(
         name="figure1" if of_paper else f"curves_{data}",
-        title=f"{'Figure 1: ' if of_paper else ''}training on {name}",
+        title=f"{'Figure 1: training' if of_paper else 'Training'} on {name}",
         caption=_caption(runs, with_paper=bool(of_paper)),
         panels=(
             Panel("validation error", epochs, ERROR_LABEL,

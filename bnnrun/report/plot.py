@@ -18,9 +18,9 @@ from PIL import Image
 from bnnrun.report import filters
 from bnnrun.report.content import Figure, Panel, Series
 
-# Inches. As wide as 360 pixels of a phone are at a pixel a point, for letters of nine points.
+# Inches. On the 340 pixels that a phone leaves for it, a letter of nine points has ten.
 # Margins are fixed: letters have one size, and a layout found by trying costs a second a figure.
-WIDTH, LEFT, RIGHT, RIGHT_SCALE = 4.8, 0.78, 0.16, 0.72
+WIDTH, LEFT, RIGHT, RIGHT_SCALE = 4.2, 0.74, 0.14, 0.7
 ABOVE, BELOW, CURVES, BAR, LEGEND = 0.28, 0.5, 1.75, 0.19, 0.18
 INK, GRID, GROUND = "#1b1b1b", "#d5d5d5", "#ffffff"
 # Okabe and Ito's colours that stand out on white by 3 to 1, each with its light one for the dark.
@@ -66,7 +66,7 @@ def _canvas(figure: Figure) -> Canvas:
     """The panels under each other, one legend under all."""
     colours = {of: i for i, of in enumerate(dict.fromkeys(map(_of, _all(figure))))}
     labels = list(dict.fromkeys(series.label for series in _all(figure)))
-    across = 2 if max(map(len, labels)) < 28 else 1
+    across = 2 if max(map(len, labels)) < 24 else 1
     heights = [
         BAR * len(panel.names) * (len(panel.series) + 0.5) if panel.bars else CURVES
         for panel in figure.panels
@@ -124,9 +124,10 @@ def _curve(series: Series, ax: Axes, i: int) -> Any:
     colour = _colour(i)
     if series.low:
         ax.vlines(series.x, series.low, series.high, color=colour, linewidth=2.5, alpha=0.35)
+    thin = series.of_paper or len(series.x) > 100
     (line,) = ax.plot(
         series.x, series.y, color=colour, marker=MARKERS[i % len(MARKERS)],
-        linestyle="--" if series.dashed else "-", linewidth=0.9 if series.of_paper else 1.6,
+        linestyle="--" if series.dashed else "-", linewidth=0.9 if thin else 1.6,
         markerfacecolor="none" if series.of_paper else colour,
         markevery=max(1, len(series.x) // 10),
     )  # fmt: skip
@@ -142,7 +143,7 @@ def _scales(panel: Panel, ax: Axes) -> None:
         sizes = sorted({x for series in panel.series for x in series.x})
         _plain(ax.xaxis, sizes if len(sizes) <= 6 else [])
     else:
-        ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     if panel.log_y:
         ax.set_yscale("log")
         ax.axhline(1, color=INK, linewidth=0.8)
@@ -153,10 +154,12 @@ def _scales(panel: Panel, ax: Axes) -> None:
 
 def _plain(axis: Axis, ticks: list[float]) -> None:
     """Ticks of a logarithmic axis as numbers, not powers; at `ticks` where some are given."""
+    low, high = axis.get_view_interval()
     if ticks:
         axis.set_ticks(ticks)
     else:
-        axis.set_major_locator(LogLocator(10, subs=(1, 2, 5), numticks=9))
+        few = high / low > 200  # numbers at 1, 2 and 5 would run into each other
+        axis.set_major_locator(LogLocator(10, subs=(1,) if few else (1, 2, 5), numticks=9))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
 
@@ -176,8 +179,9 @@ def _bars(panel: Panel, ax: Axes, colours: dict[str, int]) -> dict[str, Any]:
         of_name = dict(zip(series.x, series.y, strict=True))
         for i in range(len(panel.names)):
             value, y = of_name.get(i), i + (j - (count - 1) / 2) * 0.8 / count
-            text, at = (" not run", left) if value is None else (f" {value:.3g}", value)
-            ax.text(at, y, text, va="center", fontsize=8.5)
+            text, at = ("not run", left) if value is None else (f"{value:.3g}", value)
+            ax.annotate(text, (at, y), (3, 0), textcoords="offset points", va="center",
+                        fontsize=8.5)  # fmt: skip
             if value is not None:
                 shown[series.label] = ax.barh(
                     y, value - left, 0.7 / count, left=left, hatch=hatch, edgecolor=colour,
@@ -209,9 +213,12 @@ def _named(figure: Figure) -> str:
 
 
 def _dark() -> str:
-    """The same drawing with the light colour of each pair, where a reader's screen is dark."""
+    """The same drawing with the light colour of each pair, where a reader's screen is dark.
+
+    The rules name no ancestor: a marker that is drawn again and again has none where it is used.
+    """
     rules = "".join(
-        f'.figure [style*="{part}: {light}"]{{{part}:{dark}!important}}'
+        f'[style*="{part}: {light}"]{{{part}:{dark}!important}}'
         for light, dark in DARK.items()
         for part in ("stroke", "fill")
     )

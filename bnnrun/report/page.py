@@ -1,0 +1,125 @@
+"""`results/index.html`: tables, figures and the way from each cell to its records, in one file.
+
+It loads nothing: style and drawings stand in it, and the same records give the same bytes.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from bnnrun.records import Record
+from bnnrun.report import origin
+from bnnrun.report.content import Cell, Figure, Table
+from bnnrun.report.figures import absent, draw
+
+HERE = Path(__file__).parent
+
+
+@dataclass
+class Traced:
+    """A cell that leads to records: the first place where it stands, and all it is made of."""
+
+    cell: Cell
+    table: Table
+    row: str
+    column: str
+    records: dict[str, Record] = field(default_factory=dict)
+
+
+def page(
+    tables: Sequence[Table],
+    figures: Sequence[Figure],
+    records: Sequence[Record],
+    notes: Sequence[str] = (),
+) -> str:
+    """The page as HTML.
+
+    Args:
+        records: all of them; those that no cell and no figure is made of are counted, not shown
+        notes:   what a reader must know of the whole: records that could not be read, and the like
+    """
+    by_name = {record.name: record for record in records}
+    traced = _traced(tables, by_name)
+    drawn = [(f, Markup(draw(f)["svg"].decode()), _known(_sources(f), by_name)) for f in figures]
+    used = {name for cell in traced.values() for name in cell.records}
+    used |= {name for _, _, of_figure in drawn for name in of_figure}
+    shown = [record for record in records if record.name in used]
+    return _template().render(
+        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        tables=tables,
+        places=_places(tables),
+        figures=drawn,
+        traced=traced,
+        records=shown,
+        total=len(records),
+        origin=origin,
+        environments=_numbered(map(origin.environment, shown)),
+        files=_numbered(filter(None, map(origin.files, shown))),
+        notes=[*notes, *absent(list(figures))],
+    )
+
+
+def anchor(name: str) -> str:
+    """A name as an identifier and as what follows # in a link: the same characters in both."""
+    return quote(name, safe="")
+
+
+def without_drawings(html: str) -> str:
+    """The page's text: drawings differ from one version of the drawing library to the next."""
+    return re.sub(r"<svg.*?</svg>", "", html, flags=re.DOTALL)
+
+
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["anchor"] = anchor
+    return environment.get_template("page.html")
+
+
+def _traced(tables: Sequence[Table], by_name: dict[str, Record]) -> dict[str, Traced]:
+    """By id, the cells that are made of records."""
+    traced: dict[str, Traced] = {}
+    for table in tables:
+        for row in table.rows:
+            for column, cell in zip(table.columns, row, strict=True):
+                known = _known(cell.records, by_name)
+                if cell.id and known:
+                    of = traced.setdefault(cell.id, Traced(cell, table, row[0].text, column))
+                    of.records |= known
+    return traced
+
+
+def _places(tables: Sequence[Table]) -> dict[str, tuple[str, int, int]]:
+    """Table, row and column of the first cell of each id: the one that links lead to."""
+    first: dict[str, tuple[str, int, int]] = {}
+    for table in tables:
+        for i, row in enumerate(table.rows):
+            for j, cell in enumerate(row):
+                first.setdefault(cell.id, (table.name, i, j))
+    return first
+
+
+def _known(names: Iterable[str], by_name: dict[str, Record]) -> dict[str, Record]:
+    return {name: by_name[name] for name in names if name in by_name}
+
+
+def _sources(figure: Figure) -> dict[str, None]:
+    """Names of the records that a figure is made of, each once."""
+    of_series = (name for panel in figure.panels for s in panel.series for name in s.records)
+    return dict.fromkeys([*figure.records, *of_series])
+
+
+def _numbered(values: Iterable[tuple[object, ...]]) -> dict[tuple[object, ...], int]:
+    """Different values, numbered from 1: hundreds of records share a machine."""
+    return {value: i + 1 for i, value in enumerate(dict.fromkeys(values))}
