@@ -462,9 +462,11 @@ class SummaryConfig(VerbConfig):
 
 @dataclass
 class ReportConfig(VerbConfig):
-    """Make the tables from the records."""
+    """Make every table and figure from the records, or check that they are made."""
 
     results_dir: str = setting("results", "folder whose runs/ holds the records")
+    check: bool = setting(False, "write nothing; fail where a file is not what the records give")
+    cell: str = setting("", "explain one number, such as table1.mnist.theano: its runs")
 
 
 @dataclass

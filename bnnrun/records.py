@@ -6,8 +6,9 @@ Tables and figures are made from these files alone; nothing else holds a result.
 import hashlib
 import json
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,10 @@ class Record:
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     format: int = FORMAT
 
-    @property
+    @cached_property
     def checksum(self) -> str:
         """SHA-256 of the record's content in canonical JSON."""
-        return _checksum(asdict(self))
+        return _checksum({f.name: getattr(self, f.name) for f in fields(self)})
 
     @property
     def name(self) -> str:
@@ -118,6 +119,9 @@ def read(path: Path) -> Record:
         )
     if checksum != _checksum(content):
         raise InputError(f"{path}: altered: its content does not have its checksum")
+    # A field that is absent must not be filled with what this machine is.
+    if absent := {f.name for f in fields(Record)} - set(content):
+        raise InputError(f"{path}: not a record (no {', '.join(sorted(absent))})")
     try:
         return Record(**content)
     except TypeError as error:

@@ -111,9 +111,15 @@ VERBS = {
         Verb(
             "report",
             config.ReportConfig,
-            "bnnrun.report.tables:report",
+            "bnnrun.cli.reporting:report",
             is_run=False,
-            examples=("bnnrun report", "bnnrun report results_dir=outputs/demo/results"),
+            examples=(
+                "bnnrun report",
+                "bnnrun report --check",
+                "bnnrun report cell=table1.mnist.theano",
+                "bnnrun report results_dir=outputs/demo/results",
+            ),
+            flags=("check",),
         ),
         Verb(
             "summary",

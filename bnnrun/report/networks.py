@@ -75,7 +75,7 @@ def _networks(experiments: list[Experiment]) -> dict[str, list[Layer]]:
             shapes.setdefault(key, []).append(experiment.cell)
     named = {}
     for layers, cells in shapes.items():
-        _, data, row = sorted(cells)[0].split(".")
+        data = sorted(cells)[0].split(".")[1]
         first = layers[0]
         of = "ConvNet" if first.is_conv else f"MLP, {first.outputs} units"
         named[f"{DATASETS.get(data, data)}, {of}"] = list(layers)
@@ -178,7 +178,7 @@ def _filter_rows(r: Record) -> list[tuple[Cell, ...]]:
         for name, layer in r.details.get("layers", {}).items()
     }
     layers["mean, conv2 to last"] = (r.value, r.details["by_chance_pct"])
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for name, (share, chance) in layers.items():
         mean = name.startswith("mean")
         printed = UNIQUE_FILTERS.text if mean and of == "cifar10" else ""

@@ -159,7 +159,7 @@ def _times_row(run: Timed, name: str) -> tuple[Cell, ...]:
 
 
 def milliseconds(value: float) -> str:
-    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"
+    return f"{value:,.0f} ms" if value >= 100 else f"{value:#.3g} ms"
 
 
 def times_as(value: float) -> str:

@@ -1,0 +1,29 @@
+"""The verb `report` as the command line calls it: with every experiment composed."""
+
+from pathlib import Path
+
+from hydra import compose
+
+from bnnrun.cli.compose import CONF, hydra_session, to_config
+from bnnrun.config import ReportConfig
+from bnnrun.report.experiments import Experiment
+
+
+def report(config: ReportConfig) -> None:
+    """`bnnrun report`; the report itself knows nothing of Hydra."""
+    from bnnrun.report import report as of_records
+
+    of_records.report(config, experiments())
+
+
+def experiments(folder: Path = CONF / "experiment") -> list[Experiment]:
+    """Each file of conf/experiment as `bnnrun train` would run it."""
+    with hydra_session():
+        return [
+            Experiment(
+                path.stem,
+                path.read_text(encoding="utf-8"),
+                to_config(compose("train", [f"experiment={path.stem}"])),
+            )
+            for path in sorted(folder.glob("*.yaml"))
+        ]

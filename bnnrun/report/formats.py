@@ -1,0 +1,136 @@
+"""Tables as Markdown, CSV and LaTeX (booktabs)."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+
+from bnnrun.report.content import Cell, Table
+
+# Each character that means something to LaTeX, or that an old one cannot set.
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "±": r"$\pm$", "×": r"$\times$", "²": r"\textsuperscript{2}", "·": r"$\cdot$",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "\"": r"\textquotedbl{}",
+}  # fmt: skip
+WRAPPED = 40  # characters from which on LaTeX breaks the texts of a column into lines
+MARKDOWN = {"\\": "\\\\", "|": "\\|", "*": "\\*", "_": "\\_", "<": "&lt;", ">": "&gt;", "~": "\\~"}
+
+
+def markdown(table: Table, *, heading: str = "##") -> str:
+    """Title, table and notes; what a single number needs said stands numbered below."""
+    numbered = _Notes()
+    lines = [[_plain(column, MARKDOWN) for column in table.columns], _rule(table)]
+    lines += [[_markdown_cell(cell, numbered) for cell in row] for row in table.rows]
+    parts = ["".join("| " + " | ".join(line) + " |\n" for line in lines)]
+    parts += [f"{_plain(note, MARKDOWN)}\n" for note in table.notes]
+    if numbered:
+        parts.append("".join(f"{i}. {_plain(note, MARKDOWN)}\n" for i, note in numbered))
+    title = f"{heading} {_plain(table.title, MARKDOWN)}\n\n" if heading else ""
+    return title + "\n".join(parts)
+
+
+def _markdown_cell(cell: Cell, numbered: "_Notes") -> str:
+    marks = numbered.marks(cell)
+    parts = [_plain(cell.text, MARKDOWN)] if cell.text else []
+    if cell.paper:
+        parts.append(f"paper {_plain(cell.paper, MARKDOWN)}")
+    if cell.verdict and cell.verdict != cell.text:
+        parts.append(f"*{_plain(cell.verdict, MARKDOWN)}*")
+    if marks:
+        parts[:1] = [(parts[0] if parts else "") + f"<sup>{marks}</sup>"]
+    return "<br>".join(parts)
+
+
+class _Notes:
+    """Notes of single cells, each once, numbered as they come."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+
+    def marks(self, cell: Cell) -> str:
+        found = [self.numbers.setdefault(note, len(self.numbers) + 1) for note in cell.notes]
+        return ",".join(map(str, sorted(found)))
+
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        return ((i, note) for note, i in self.numbers.items())
+
+    def __bool__(self) -> bool:
+        return bool(self.numbers)
+
+
+def _rule(table: Table) -> list[str]:
+    columns = zip(*table.rows, strict=True)
+    numeric = [_are_numbers(cell.text or cell.paper for cell in column) for column in columns]
+    return ["---:" if right else "---" for right in numeric]
+
+
+def _are_numbers(texts: Iterable[str]) -> bool:
+    """Whether every filled text begins with a digit."""
+    filled = [text for text in texts if text]
+    return bool(filled) and all(text.lstrip("~-")[:1].isdigit() for text in filled)
+
+
+def _plain(text: str, escapes: dict[str, str]) -> str:
+    return "".join(escapes.get(character, character) for character in text)
+
+
+def _flat(table: Table, *, with_notes: bool) -> list[list[str]]:
+    """Columns and rows of text: a cell's paper's number, verdict and notes in columns beside it.
+
+    A column that no row fills is left out, but for the cells' own text.
+    """
+    columns: list[str] = []
+    lines: list[list[str]] = [[] for _ in table.rows]
+    for i, column in enumerate(table.columns):
+        cells = [row[i] for row in table.rows]
+        parts = {
+            column: [cell.text for cell in cells],
+            f"{column}, paper": [cell.paper for cell in cells],
+            f"{column}, verdict": [c.verdict if c.verdict != c.text else "" for c in cells],
+            f"{column}, notes": ["; ".join(c.notes) if with_notes else "" for c in cells],
+        }
+        for name, texts in parts.items():
+            if name == column or any(texts):
+                columns.append(name)
+                for line, text in zip(lines, texts, strict=True):
+                    line.append(text)
+    return [columns, *lines]
+
+
+def csv_text(table: Table) -> str:
+    """A row a row, the notes of cells in columns of their own; those of the table are left out."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(_flat(table, with_notes=True))
+    return text.getvalue()
+
+
+def latex(table: Table) -> str:
+    r"""A `table` of booktabs, ready for \input; it needs \usepackage{booktabs}."""
+    columns, *rows = _flat(table, with_notes=False)
+    kinds = "".join(_latex_column([row[i] for row in rows]) for i in range(len(columns)))
+    body = "".join("  " + " & ".join(_plain(t, LATEX) for t in row) + " \\\\\n" for row in rows)
+    notes = "".join(f"  \\par\\footnotesize {_plain(note, LATEX)}\n" for note in table.notes)
+    return (
+        f"% {table.title}: \\usepackage{{booktabs}}\n"
+        "\\begin{table}\n"
+        "  \\centering\\small\n"
+        f"  \\caption{{{_plain(table.title, LATEX)}}}\n"
+        f"  \\label{{tab:{table.name}}}\n"
+        f"  \\begin{{tabular}}{{{kinds}}}\n"
+        "  \\toprule\n"
+        "  " + " & ".join(_plain(column, LATEX) for column in columns) + " \\\\\n"
+        "  \\midrule\n"
+        f"{body}"
+        "  \\bottomrule\n"
+        "  \\end{tabular}\n"
+        f"{notes}"
+        "\\end{table}\n"
+    )
+
+
+def _latex_column(texts: list[str]) -> str:
+    """Numbers to the right; long texts in lines of their own."""
+    if _are_numbers(texts):
+        return "r"
+    return "p{5cm}" if max(map(len, texts), default=0) > WRAPPED else "l"

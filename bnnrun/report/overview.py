@@ -1,0 +1,268 @@
+"""What stands around the paper's tables: ablations, other runs, deviations, and the summary."""
+
+from bnnrun.paper import DATASETS, EPOCHS, RERUNS, TRAIN_IMAGES
+from bnnrun.report.authors import departures
+from bnnrun.report.content import Cell, Table
+from bnnrun.report.experiments import Experiment, differences
+from bnnrun.report.pooling import (
+    BETTER,
+    DIFFERENT_DATA,
+    NOT_RUN,
+    REDUCED,
+    WITHIN_NOISE,
+    WORSE,
+    Pool,
+    by_budget,
+    difference,
+    interval,
+    mean_and_deviation,
+    notes,
+)
+from bnnrun.report.speed import machine
+from bnnrun.report.table1 import Cells, cell_id, label, number
+
+ABLATED = 3  # settings at most that a run may change to be an ablation of an experiment
+
+
+# ---- ablations and other runs ----------------------------------------------------------------
+
+
+def ablations(cells: Cells, experiments: list[Experiment]) -> tuple[Table, list[Pool]]:
+    """Runs that change a few settings of an experiment, beside it; and the pools left over."""
+    rows, left = [], []
+    for each in by_budget([*cells.altered, *cells.others]):
+        found = _nearest_experiment(each, experiments)
+        if found is None:
+            left.append(each)
+            continue
+        base, changed = found
+        rows.append(_ablation_row(each, base, changed, _unaltered(cells, base, each)))
+    table = Table(
+        name="ablations",
+        title="Ablations",
+        columns=("of", "changed (from)", "epochs", "test error %", "n", "unchanged %", "verdict"),
+        rows=tuple(sorted(rows, key=lambda row: (row[0].text, row[1].text))),
+        notes=("Beside runs of the unchanged experiment of as many epochs, where there are any; "
+               "within noise is inside twice the deviation of both, seeds and test images.",),
+    )  # fmt: skip
+    return table, left
+
+
+def _nearest_experiment(
+    each: Pool, experiments: list[Experiment]
+) -> tuple[Experiment, tuple[str, ...]] | None:
+    """The experiment of the same data that differs least, in 1 to `ABLATED` settings."""
+    config = each.first.config
+    found = {
+        e.name: (e, differences(config, e))
+        for e in experiments
+        if e.config.dataset.name == each.dataset and "arch" in config
+    }
+    named = [found[name] for name in found if name == each.first.experiment]
+    best = min(named or found.values(), key=lambda pair: len(pair[1]), default=None)
+    return best if best is not None and 1 <= len(best[1]) <= ABLATED else None
+
+
+def _unaltered(cells: Cells, base: Experiment, each: Pool) -> Pool | None:
+    """Runs of the experiment itself, of as many epochs."""
+    own = [p for p in cells.others if p.first.experiment == base.name
+           and not differences(p.first.config, base)]  # fmt: skip
+    same = [p for p in [*cells.pools.get(base.cell, []), *own] if p.epochs == each.epochs]
+    return by_budget(same)[0] if same else None
+
+
+def _ablation_row(
+    each: Pool, base: Experiment, changed: tuple[str, ...], other: Pool | None
+) -> tuple[Cell, ...]:
+    what = "; ".join(changed)
+    said = difference(each, other) if other else ""
+    return (
+        Cell(base.name),
+        Cell(what),
+        Cell("" if each.epochs is None else f"{each.epochs:,}"),
+        Cell(mean_and_deviation(r.value for r in each.records),
+             f"ablations.{base.name}.{each.first.checksum[:8]}", notes=notes(each),
+             records=each.names),
+        Cell(str(each.n)),
+        Cell(mean_and_deviation(r.value for r in other.records) if other else "",
+             records=other.names if other else ()),
+        Cell(said, verdict=said),
+    )  # fmt: skip
+
+
+def others(pools: list[Pool]) -> Table:
+    """Runs that belong to no cell of the paper."""
+    rows = []
+    for each in sorted(pools, key=lambda p: (p.dataset, p.first.experiment, -(p.epochs or 0))):
+        config, found = each.first.config, interval(each)
+        network = ", ".join(filter(None, (_shape(config.get("arch", {})), _binary(config))))
+        rows.append(
+            (
+                Cell(each.first.experiment or "(own settings)"),
+                Cell(each.dataset),
+                Cell(network),
+                Cell(mean_and_deviation(r.value for r in each.records),
+                     f"other.{each.first.experiment or each.dataset}.{each.first.checksum[:8]}",
+                     notes=notes(each), records=each.names),
+                Cell(str(each.n)),
+                Cell(f"{found[0]:.2f} to {found[1]:.2f}" if found else ""),
+                Cell("" if each.epochs is None else f"{each.epochs:,}"),
+                Cell(each.mean_of("last_epoch_test_error_pct")),
+                Cell(each.mean_of("valid_error_pct")),
+            )
+        )  # fmt: skip
+    return Table(
+        name="other_runs",
+        title="Other runs: no cell of the paper",
+        columns=("experiment", "data", "network", "test error %", "n", "95 % interval", "epochs",
+                 "last epoch %", "validation %"),
+        rows=tuple(rows),
+    )  # fmt: skip
+
+
+def _shape(arch: dict[str, object]) -> str:
+    """'mlp 3 x 512' or 'convnet 128-128-256'."""
+    if "depth" in arch:
+        return f"{arch['name']} {arch['depth']} x {arch.get('width')}"
+    channels = arch.get("channels")
+    return f"{arch.get('name', '')} {'-'.join(map(str, channels))}" if channels else ""  # type: ignore[call-overload]
+
+
+def _binary(config: dict[str, dict[str, object]]) -> str:
+    kind = config.get("binarization", {})
+    return f"weights {kind['weights']}, activations {kind['activations']}" if kind else ""
+
+
+# ---- deviations and reruns -------------------------------------------------------------------
+
+
+def deviations(experiments: list[Experiment]) -> Table:
+    """How each cell's experiment departs from the authors: from its file, and from its settings."""
+    found: dict[tuple[str, str, str, str], list[str]] = {}
+    for e in sorted(experiments, key=lambda e: e.cell):
+        against, sentences = e.deviations
+        _, which, clause = against.partition("which ")
+        told = [*([f"the paper {clause}"] if which else []), *sentences]
+        for row in [*((text, "", "", "") for text in told), *departures(e)]:
+            if e.cell:
+                found.setdefault(row, []).append(e.cell.removeprefix("table1."))
+    rows = [tuple(map(Cell, (*row, ", ".join(of)))) for row, of in found.items()]
+    return Table(
+        name="deviations",
+        title="Deviations from the paper",
+        columns=("what", "here", "the authors' code", "the paper's text", "cells of Table 1"),
+        rows=tuple(sorted(rows, key=lambda row: (row[1].text != "", row[0].text))),
+        notes=(
+            "Sentences are from the experiments' files, settings from what they compose to. A "
+            "setting is listed where ours is not the code's or not the text's; the Torch7 cells "
+            "follow the code, which made the printed numbers.",
+        ),
+    )
+
+
+def reruns(cells: Cells) -> Table:
+    """Other people's results for the same rows, to see what shorter schedules can give."""
+    rows = []
+    for each in RERUNS:
+        cell = cell_id(each.row, each.column)
+        lead = cells.lead(cell)
+        ours = mean_and_deviation(r.value for r in lead.records) if lead else ""
+        budget = f"{lead.epochs:,}" if lead and lead.epochs else ""
+        rows.append(
+            (
+                Cell(label(cell)),
+                Cell(each.who),
+                Cell(each.setting),
+                Cell("" if each.epochs is None else f"{each.epochs:,}"),
+                Cell(f"{each.error_pct:.2f}"),
+                Cell(number(cell).text),
+                Cell(ours, records=lead.names if lead else ()),
+                Cell(budget),
+            )
+        )
+    return Table(
+        name="reruns",
+        title="Independent reruns, to compare short schedules with",
+        columns=("cell", "by", "setting", "epochs", "test error %", "paper %", "ours %",
+                 "our epochs"),
+        rows=tuple(rows),
+    )  # fmt: skip
+
+
+# ---- summary ---------------------------------------------------------------------------------
+
+ORDER = (WITHIN_NOISE, BETTER, WORSE, REDUCED, DIFFERENT_DATA, NOT_RUN)
+GROUPS = {
+    WITHIN_NOISE: "matched", BETTER: "did not match, better", WORSE: "did not match, worse",
+    REDUCED: "run with fewer epochs", DIFFERENT_DATA: "run on different data", NOT_RUN: NOT_RUN,
+}  # fmt: skip
+
+
+def summary(cells: Cells, damaged: list[str]) -> Table:
+    """What matched, what did not, what was not run, and what the paper's schedule would cost."""
+    said = {cell: cells.verdict(cell) for cell in cells}
+    group = {cell: next(name for name in ORDER if said[cell].startswith(name)) for cell in cells}
+    hours = {cell: cost_h(cells, cell) for cell in cells}
+    rows = []
+    for cell in sorted(cells, key=lambda cell: ORDER.index(group[cell])):
+        lead, estimate = cells.lead(cell), hours[cell]
+        ours = mean_and_deviation(r.value for r in lead.records) if lead else ""
+        rows.append(
+            (
+                Cell(GROUPS[group[cell]]),
+                Cell(label(cell)),
+                Cell(number(cell).text),
+                Cell(ours, cell, records=lead.names if lead else ()),
+                Cell(said[cell], cell, verdict=said[cell]),
+                Cell("" if estimate is None else f"{estimate[0]:,.0f}",
+                     notes=(estimate[1],) if estimate else ()),
+            )
+        )  # fmt: skip
+    counts = [f"{GROUPS[name]}: {sum(g == name for g in group.values())}" for name in ORDER]
+    known = [hours_of[0] for hours_of in hours.values() if hours_of]
+    lines = [
+        f"Of the {len(group)} cells of Table 1 that experiments reproduce: {'; '.join(counts)}."
+    ]
+    if known:
+        lines.append(
+            f"One run of the paper's whole schedule for {len(known)} of them would take about "
+            f"{sum(known):,.0f} hours by the epoch times measured, on the machines named."
+        )
+    lines += [f"A record was left out: {line}" for line in damaged]
+    return Table(
+        name="summary",
+        title="Summary",
+        columns=("outcome", "cell", "paper %", "ours %", "verdict", "hours of the whole schedule"),
+        rows=tuple(rows),
+        notes=tuple(lines),
+    )
+
+
+def cost_h(cells: Cells, cell: str) -> tuple[float, str] | None:
+    """(hours that one run of the paper's schedule takes, how that is known); None where no epoch
+    of these data was measured.
+
+    Seconds an image and epoch of the cell's own longest run, else of one of the same data.
+    """
+    column = number(cell).column
+    own = cells.pools[cell]
+    same = [p for other in cells for p in cells.pools[other] if number(other).column == column]
+    for each in by_budget(p for p in own if _images(p)) or by_budget(p for p in same if _images(p)):
+        record = max(each.records, key=lambda r: (r.created, r.name))
+        assert each.epochs is not None
+        seconds = record.wall_time_s / each.epochs / _images(each)
+        hours = seconds * TRAIN_IMAGES[column] * EPOCHS[column] / 3600
+        of = "" if each in own else f" of {label(each.first.cell)}"
+        return hours, (
+            f"from {each.epochs:,} epoch{'s' if each.epochs > 1 else ''}{of} on {machine(record)}, "
+            f"{seconds * TRAIN_IMAGES[column]:,.0f} s for an epoch of {TRAIN_IMAGES[column]:,} "
+            f"{DATASETS[column]} images"
+        )
+    return None
+
+
+def _images(each: Pool) -> int:
+    """Training images an epoch, 0 where the time of one cannot be told."""
+    count = each.first.data.get("train")
+    timed = each.epochs and each.first.wall_time_s > 0
+    return count if timed and isinstance(count, int) else 0

@@ -1,0 +1,193 @@
+"""`bnnrun report`: every table and figure, made from the records alone."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from bnnrun.config import ReportConfig
+from bnnrun.errors import InputError, RunError
+from bnnrun.files import write_atomically, write_text
+from bnnrun.records import Record
+from bnnrun.report import formats, tables
+from bnnrun.report.chain import chain
+from bnnrun.report.collect import Collected, collect
+from bnnrun.report.content import Figure, Table
+from bnnrun.report.experiments import Experiment
+from bnnrun.report.figures import draw, figure_csv, figures
+from bnnrun.report.page import page, without_drawings
+from bnnrun.table import print_table
+
+BEGIN, END = "<!-- results -->", "<!-- /results -->"
+MADE = ("tables", "figures")  # folders that hold nothing else
+SHOWN = ("table1", "figure3", "packed", "ablations", "other_runs")  # on the terminal
+
+
+def report(config: ReportConfig, experiments: list[Experiment]) -> None:
+    """Write the report of `results_dir`, compare it (check), or explain one cell of it (cell)."""
+    collected = collect(config.results_dir)
+    for line in collected.left_out:
+        print(f"bnnrun: left out: {line}", file=sys.stderr)
+    if not collected.records:
+        raise InputError(
+            f"results_dir={config.results_dir}: no records in its runs/; `bnnrun train "
+            "dataset=digits` makes one in half a minute"
+        )
+    found = tables.tables(collected.records, experiments, collected.left_out)
+    if config.cell:
+        print(chain(config.cell, found, collected.records), end="")
+        return
+    folder = Path(config.results_dir).expanduser()
+    drawn = figures(drawable(collected.records))
+    texts = content(found, drawn, collected)
+    if config.check:
+        check(folder, texts, drawn, found, collected)
+        return
+    _show(found)
+    _write(folder, texts, drawn, found)
+
+
+def content(found: list[Table], drawn: list[Figure], collected: Collected) -> dict[str, str]:
+    """All that a report writes as text, by its path in the results folder."""
+    texts = {"tables.md": _tables_md(found, drawn)}
+    for table in found:
+        texts[f"tables/{table.name}.csv"] = formats.csv_text(table)
+        texts[f"tables/{table.name}.tex"] = formats.latex(table)
+    for figure in drawn:
+        texts[f"figures/{figure.name}.csv"] = figure_csv(figure)
+    left_out = [f"A record was left out: {line}" for line in collected.left_out]
+    texts["index.html"] = page(found, drawn, collected.records, left_out)
+    return texts
+
+
+def drawable(records: list[Record]) -> list[Record]:
+    """Those whose data are named: a curve of nobody knows what is no figure."""
+    return [r for r in records if r.quantity != "test_error" or r.data.get("name")]
+
+
+def _tables_md(found: list[Table], drawn: list[Figure]) -> str:
+    begin = (
+        "# Results\n\nMade by `bnnrun report` from the records in `runs/`; not edited by hand. "
+        "`bnnrun report cell=ID` leads from a number to its runs, as [index.html](index.html) "
+        "does.\n"
+    )
+    parts = [begin, *(formats.markdown(table) for table in found)]
+    parts += [
+        f"## {figure.title}\n\n![{figure.title}](figures/{figure.name}.svg)\n\n{figure.caption}\n"
+        for figure in drawn
+    ]
+    return "\n".join(parts)
+
+
+def readme_block(found: list[Table]) -> str:
+    """Table 1 and the times of our kernels, as they stand between the README's markers."""
+    by_name = {table.name: table for table in found}
+    times = by_name["figure3"]
+    times = dataclasses.replace(
+        times,
+        rows=tuple(row for row in times.rows if any(cell.records for cell in row)),
+        notes=(f"Of {len(times.rows)} rows those that were measured; the others were not run.",),
+    )
+    parts = [formats.markdown(by_name["table1"], heading="###")]
+    parts += [formats.markdown(times, heading="###")] if times.rows else []
+    return f"{BEGIN}\n" + "\n".join(parts) + END
+
+
+def readme_of(folder: Path, found: list[Table]) -> tuple[Path, str] | None:
+    """The README beside a results folder as it must read; None where it has no markers."""
+    path = folder.resolve().parent / "README.md"
+    if folder.name != "results" or not path.is_file():
+        return None
+    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    return (path, before + readme_block(found) + after) if begin and end else None
+
+
+# ---- write -----------------------------------------------------------------------------------
+
+
+def _write(folder: Path, texts: dict[str, str], drawn: list[Figure], found: list[Table]) -> None:
+    for path in surplus(folder, texts, drawn):
+        path.unlink()
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    for figure in drawn:
+        for suffix, picture in draw(figure).items():
+            _write_bytes(folder / "figures" / f"{figure.name}.{suffix}", picture)
+    written = f"{folder}: tables.md, index.html, {len(found)} tables, {len(drawn)} figures"
+    if (readme := readme_of(folder, found)) is not None:
+        write_text(*readme)
+        written += ", the README's block"
+    print(f"written: {written}")
+
+
+def _write_bytes(path: Path, picture: bytes) -> None:
+    def write(beside: Path) -> None:
+        beside.write_bytes(picture)
+
+    write_atomically(path, write)
+
+
+def surplus(folder: Path, texts: dict[str, str], drawn: list[Figure]) -> list[Path]:
+    """Files of an earlier report that this one does not make."""
+    kept = {folder / name for name in texts} | pictures(folder, drawn)
+    return sorted(p for of in MADE for p in (folder / of).glob("[!.]*") if p not in kept)
+
+
+def pictures(folder: Path, drawn: list[Figure]) -> set[Path]:
+    return {folder / "figures" / f"{f.name}.{suffix}" for f in drawn for suffix in ("png", "svg")}
+
+
+def _show(found: list[Table]) -> None:
+    """The tables' rows that have numbers, on the terminal."""
+    for table in (t for t in found if t.name in SHOWN):
+        rows = [[_text(cell.text, cell.paper, cell.verdict) for cell in row]
+                for row in table.rows if any(cell.records for cell in row)]  # fmt: skip
+        if rows:
+            print_table(list(table.columns), rows, title=table.title)
+    print("; ".join(found[0].notes[:1]))
+
+
+def _text(text: str, paper: str, verdict: str) -> str:
+    parts = (text, f"(paper {paper})" if paper else "", verdict if verdict != text else "")
+    return " ".join(part for part in parts if part)
+
+
+# ---- check -----------------------------------------------------------------------------------
+
+
+def check(
+    folder: Path, texts: dict[str, str], drawn: list[Figure], found: list[Table],
+    collected: Collected,
+) -> None:  # fmt: skip
+    """Compare what stands in the folder with what the records give; RunError where it differs.
+
+    Pictures are not compared: their data are, and that they are there.
+    """
+    stale = [name for name, text in texts.items() if not _is(folder / name, text)]
+    stale += [f"figures/{path.name} (absent)" for path in sorted(pictures(folder, drawn))
+              if not path.is_file()]  # fmt: skip
+    stale += [f"{p.relative_to(folder)} (not made from these records)"
+              for p in surplus(folder, texts, drawn)]  # fmt: skip
+    readme = readme_of(folder, found)
+    if readme is not None and not _is(*readme):
+        stale.append("../README.md")
+    for name in stale:
+        print(f"bnnrun: differs from the records: {folder / name}", file=sys.stderr)
+    wrong = [f"{len(stale)} files differ from the records: `bnnrun report` makes them again"]
+    wrong = wrong if stale else []
+    if collected.left_out:
+        wrong.append(f"{len(collected.left_out)} records cannot be read")
+    if wrong:
+        raise RunError(f"results_dir={folder}: {'; '.join(wrong)}")
+    print(f"{folder}: {len(texts)} files are what {len(collected.records)} records give")
+
+
+def _is(path: Path, text: str) -> bool:
+    """Whether a file holds this text, the drawings of a page apart."""
+    try:
+        there = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    if path.suffix == ".html":
+        return without_drawings(there) == without_drawings(text)
+    return there == text
