@@ -1,14 +1,15 @@
-"""A device for gemm/cuda.py that runs the kernels on the processor."""
+"""A device as gemm/cuda_device.py has it, that runs the kernels on the processor."""
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import emulated
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from bnnrun.gemm.cuda import Launch
+from bnnrun.gemm.cuda_device import Launch
 
 
 class EmulatedDevice:
@@ -17,6 +18,8 @@ class EmulatedDevice:
     Attributes:
         launches: all so far
     """
+
+    cache: Path | None = None
 
     def __init__(self, capability: tuple[int, int]) -> None:
         self.capability = capability

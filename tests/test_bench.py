@@ -13,7 +13,7 @@ from bnnrun.bench import measure as measure_module
 from bnnrun.bench.eager import EagerStep
 from bnnrun.bench.measure import Competitor, Timing, measure
 from bnnrun.errors import RunError
-from bnnrun.gemm import cuda, xnor
+from bnnrun.gemm import cuda, cuda_device, xnor
 from bnnrun.runtime.network import PackedNetwork
 
 
@@ -304,7 +304,7 @@ def test_a_product_is_timed_on_a_gpu(bnnrun, tmp_path, monkeypatch, capability):
     assert outcome.status == 0, outcome.err
     found = records(tmp_path)
     ways = ("bits out", "bits out, cold", "int32 out", "float32 out", "float32 in, int32 out")
-    names = ["xnor_gemm"] + (["xnor_gemm_mma"] if capability == (9, 0) else [])
+    names = list(cuda.VARIANTS) if capability == (9, 0) else ["xnor_gemm"]
     torch_s = {"torch float32", "torch tf32", "torch bf16, sums rounded", "torch int8"}
     expected = {f"{name}, {way}" for name in names for way in ways} | {"baseline float32"} | torch_s
     assert found.keys() - {"torch fp8, sums rounded"} == expected
@@ -312,7 +312,8 @@ def test_a_product_is_timed_on_a_gpu(bnnrun, tmp_path, monkeypatch, capability):
         details = r["details"]
         assert details["gmac_per_s"] == pytest.approx(24 * 16 * 96 / r["value"] / 1e6)
         if name.startswith("xnor"):
-            rate = {"xnor_gemm": 1024, "xnor_gemm_mma": 16_384}[name.partition(",")[0]]
+            rate = {"xnor_gemm": 1024, "xnor_gemm_mma": 16_384, "xnor_gemm_wgmma": 32_768}
+            rate = rate[name.partition(",")[0]]
             assert details["share_of_limit"] == pytest.approx(
                 details["gmac_per_s"] / (2 * rate)  # two multiprocessors at 1 GHz
             )
@@ -325,7 +326,7 @@ def test_a_network_is_timed_on_a_gpu(bnnrun, tmp_path, monkeypatch):
     words = ("workload=mlp", "dataset=digits", "arch.width=40", "batch=20", "device=cuda")
     outcome = bnnrun(*SMALL, *words, "kernel=xnor")
     assert outcome.status == 0, outcome.err
-    ways = {f"{k}, first layer by {f}" for k in ("xnor_gemm", "xnor_gemm_mma")
+    ways = {f"{k}, first layer by {f}" for k in cuda.VARIANTS
             for f in ("bytes", "planes")}  # fmt: skip
     assert records(tmp_path).keys() == ways | {"torch float32"}
 
@@ -345,7 +346,7 @@ def test_a_wrong_bit_of_a_gpu_is_not_timed(bnnrun, tmp_path, monkeypatch):
 
 
 def test_without_a_gpu_one_line_says_what_is_missing(bnnrun, monkeypatch):
-    monkeypatch.setattr(cuda, "missing", lambda: "no GPU: no driver")
+    monkeypatch.setattr(cuda_device, "missing", lambda: "no GPU: no driver")
     monkeypatch.setattr(workloads, "select_device", lambda *_: torch.device("cpu"))
     for words in (("workload=gemm", "m=8"), ("workload=mlp", "dataset=digits")):
         outcome = bnnrun("bench", *words, "device=cuda")
@@ -354,7 +355,7 @@ def test_without_a_gpu_one_line_says_what_is_missing(bnnrun, monkeypatch):
 
 
 def emulate(monkeypatch, capability):
-    monkeypatch.setattr(cuda, "missing", lambda: None)
-    monkeypatch.setattr(cuda, "CudaDevice", lambda: EmulatedDevice(capability))
+    monkeypatch.setattr(cuda_device, "missing", lambda: None)
+    monkeypatch.setattr(cuda_device, "CudaDevice", lambda: EmulatedDevice(capability))
     monkeypatch.setattr(gemm_cuda, "FLUSHED", 1024)
     monkeypatch.setattr(workloads, "select_device", lambda *_: torch.device("cpu"))

@@ -8,11 +8,11 @@ from test_runtime import NETWORKS, made, pixels_for
 from bnnrun import runtime
 from bnnrun.config import Device, FirstLayer, Kernel
 from bnnrun.errors import InputError
-from bnnrun.gemm import bits, cuda, reference
-from bnnrun.gemm.cuda import Xnor
+from bnnrun.gemm import bits, cuda, cuda_device, reference
+from bnnrun.gemm.cuda import VARIANTS, Xnor
 from bnnrun.runtime import Classifier
 
-TURING, AMPERE, HOPPER, BLACKWELL = (7, 5), (8, 6), (9, 0), (10, 0)
+TURING, HOPPER, BLACKWELL = (7, 5), (9, 0), (10, 0)
 ODD = [(1, 1, 1), (5, 3, 33), (130, 70, 129), (3, 200, 513)]
 
 
@@ -20,9 +20,9 @@ def signs(rows, k, seed=0):
     return np.random.default_rng(seed).choice(np.array([-1, 1], np.int8), (rows, k))
 
 
-@pytest.fixture(params=[TURING, HOPPER], ids=["portable", "mma"])
+@pytest.fixture(params=VARIANTS)
 def xnor(request):
-    return Xnor(EmulatedDevice(request.param))
+    return Xnor(EmulatedDevice(HOPPER), request.param)
 
 
 def operands(xnor, m, n, k):
@@ -30,27 +30,13 @@ def operands(xnor, m, n, k):
     return xnor.encode(bits.pack(a), k), xnor.encode(bits.pack(w), k), a.astype(int) @ w.T
 
 
-@pytest.mark.parametrize(
-    ("capability", "kernel"),
-    [
-        ((7, 0), "xnor_gemm"),
-        (TURING, "xnor_gemm"),
-        ((8, 0), "xnor_gemm_mma"),
-        (AMPERE, "xnor_gemm_mma"),
-        ((8, 9), "xnor_gemm_mma"),
-        (HOPPER, "xnor_gemm_mma"),
-        (BLACKWELL, "xnor_gemm"),
-        ((12, 0), "xnor_gemm"),
-    ],
-)
-def test_tensor_cores_are_used_where_they_count_bits(capability, kernel):
-    assert Xnor(EmulatedDevice(capability)).kernel == kernel
-
-
 def test_a_kernel_that_the_device_has_not_is_refused():
-    assert Xnor(EmulatedDevice(HOPPER), "xnor_gemm").kernel == "xnor_gemm"
+    for kernel in VARIANTS:
+        assert Xnor(EmulatedDevice(HOPPER), kernel).kernel == kernel
     with pytest.raises(ValueError, match=r"capability 8.0 to 9.0, this is 7.5"):
         Xnor(EmulatedDevice(TURING), "xnor_gemm_mma")
+    with pytest.raises(ValueError, match=r"capability 9.0 to 9.0, this is 10.0"):
+        Xnor(EmulatedDevice(BLACKWELL), "xnor_gemm_wgmma")
     with pytest.raises(ValueError, match="kernel fast: expected"):
         Xnor(EmulatedDevice(HOPPER), "fast")
 
@@ -88,11 +74,17 @@ def test_launch_sizes():
     assert (sums.grid, sums.block, sums.shared_bytes) == ((2, 2), 256, 0)
     assert sums.defines == (("OUT", "INT32"),)
     assert to_bits.grid == (2, 2)  # four words of 32 columns
-    xnor = Xnor(EmulatedDevice(AMPERE))
-    a, w, _ = operands(xnor, 129, 65, 40)
-    xnor.multiply(a, w)
-    (launch,) = xnor.device.launches
-    assert (launch.kernel, launch.grid, launch.shared_bytes) == ("xnor_gemm_mma", (1, 2), 98_304)
+    for kernel, grid, shared_bytes in (
+        ("xnor_gemm_mma", (3, 2), 98_304),
+        ("xnor_gemm_wgmma", (2, 2), 196_608),
+    ):
+        xnor = Xnor(EmulatedDevice(HOPPER), kernel)
+        a, w, _ = operands(xnor, 129, 257, 40)
+        xnor.multiply(a, w)
+        xnor.multiply_to_bits(a, w, np.zeros(257, np.int32))
+        for launch in xnor.device.launches:
+            assert (launch.kernel, launch.block) == (kernel, 256)
+            assert (launch.grid, launch.shared_bytes) == (grid, shared_bytes)
 
 
 def test_scalars_have_the_kernel_s_own_types():
@@ -194,8 +186,8 @@ def test_more_words_than_offsets_reach_are_refused():
 
 @pytest.fixture
 def emulated_gpu(monkeypatch):
-    monkeypatch.setattr(cuda, "missing", lambda: None)
-    monkeypatch.setattr(cuda, "CudaDevice", lambda: EmulatedDevice(HOPPER))
+    monkeypatch.setattr(cuda_device, "missing", lambda: None)
+    monkeypatch.setattr(cuda_device, "CudaDevice", lambda: EmulatedDevice(HOPPER))
 
 
 def test_a_classifier_on_a_gpu_answers_as_on_the_processor(emulated_gpu):
@@ -212,7 +204,7 @@ def test_what_is_asked_for_decides_the_device(emulated_gpu, monkeypatch):
     assert runtime.select_device(Device.auto, Kernel.xnor) == (Device.cuda, None)
     assert runtime.select_device(Device.cpu, Kernel.xnor) == (Device.cpu, None)
     assert runtime.select_device(Device.auto, Kernel.reference) == (Device.cpu, None)
-    monkeypatch.setattr(cuda, "missing", lambda: "no GPU: no driver")
+    monkeypatch.setattr(cuda_device, "missing", lambda: "no GPU: no driver")
     assert runtime.select_device(Device.auto, Kernel.xnor) == (Device.cpu, "no GPU: no driver")
     assert runtime.select_device(Device.cuda, Kernel.xnor) == (Device.cuda, None)
     model = made(*NETWORKS["one unit"])
@@ -222,11 +214,11 @@ def test_what_is_asked_for_decides_the_device(emulated_gpu, monkeypatch):
         Classifier(model, Kernel.reference, FirstLayer.auto, Device.cuda)
 
 
-@pytest.mark.parametrize("name", ["xnor_gemm", "xnor_conv", "first_layer", "pack_bits"])
+@pytest.mark.parametrize("name", [*VARIANTS, "xnor_conv", "first_layer", "pack_bits"])
 def test_a_kernel_s_text_is_found(name):
-    assert f"\n{name} -- " in cuda.source(name)
+    assert f"\n{name} -- " in cuda_device.source(name)
 
 
 def test_a_kernel_that_is_not_there_is_named():
     with pytest.raises(FileNotFoundError, match=r"kernels/nothing\.cu"):
-        cuda.source("nothing")
+        cuda_device.source("nothing")

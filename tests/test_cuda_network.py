@@ -8,13 +8,13 @@ from bnnrun.config import FirstLayer
 from bnnrun.runtime import cuda
 from bnnrun.runtime.cuda import CudaNetwork
 
-TURING, AMPERE = (7, 5), (8, 0)
+TURING, AMPERE, HOPPER = (7, 5), (8, 0), (9, 0)
 
 
 @pytest.mark.parametrize(
     ("capability", "first"),
-    [(TURING, FirstLayer.planes), (AMPERE, FirstLayer.bytes)],
-    ids=["portable, planes", "mma, bytes"],
+    [(TURING, FirstLayer.planes), (AMPERE, FirstLayer.bytes), (HOPPER, FirstLayer.bytes)],
+    ids=["portable, planes", "mma, bytes", "wgmma, bytes"],
 )
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_bit_and_every_score_is_that_of_the_definition(name, capability, first, monkeypatch):

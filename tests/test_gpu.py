@@ -5,8 +5,9 @@ import pytest
 import torch
 from test_runtime import FIRSTS, NETWORKS, assert_same, made, pixels_for
 
-from bnnrun.gemm import bits, cuda
-from bnnrun.gemm.cuda import CudaDevice, Xnor
+from bnnrun.gemm import bits, choice, cuda
+from bnnrun.gemm.cuda import VARIANTS, Xnor
+from bnnrun.gemm.cuda_device import CudaDevice
 from bnnrun.runtime.cuda import CudaNetwork
 
 pytestmark = pytest.mark.gpu
@@ -23,11 +24,19 @@ def device():
     return CudaDevice()
 
 
-@pytest.fixture(params=["xnor_gemm", "xnor_gemm_mma"])
+@pytest.fixture(params=VARIANTS)
 def xnor(request, device):
-    if request.param != "xnor_gemm" and cuda.variant(device.capability) != request.param:
+    of = VARIANTS[request.param]
+    if not of.first <= device.capability <= of.last:
         pytest.skip(f"{request.param} is not for compute capability {device.capability}")
     return Xnor(device, request.param)
+
+
+def test_the_fastest_kernel_passes_its_trial(device, tmp_path, monkeypatch):
+    monkeypatch.setattr(choice, "_found", {})
+    monkeypatch.setattr(device, "cache", tmp_path)
+    has = [name for name, of in VARIANTS.items() if of.first <= device.capability <= of.last]
+    assert list(choice.variants(device)) == has
 
 
 def signs(rows, k, seed):

@@ -11,28 +11,27 @@ from bnnrun.bench.gemm import YARDSTICK, Task, random_task
 from bnnrun.bench.measure import Competitor
 from bnnrun.config import BenchConfig, BenchKernel
 from bnnrun.errors import InputError
-from bnnrun.gemm import cuda
+from bnnrun.gemm import choice, cuda
 from bnnrun.gemm.bits import pack
-from bnnrun.gemm.cuda import Bits, Device, Xnor
+from bnnrun.gemm.cuda import Bits, Xnor
+from bnnrun.gemm.cuda_device import Device, open_device
 
 FLUSHED = 256 * 2**20  # bytes written before a cold call: past every second-level cache
 # Multiply-accumulates of ±1 a clock and multiprocessor. Portable: 16 population counts, each of
 # two words behind the carry-save adder. Tensor cores: the rate measured on 8.0; not published
 # for 9.0.
-RATES = {"xnor_gemm": 16 * 2 * 32, "xnor_gemm_mma": 16_384}
+RATES = {"xnor_gemm": 16 * 2 * 32, "xnor_gemm_mma": 16_384, "xnor_gemm_wgmma": 32_768}
 
 
 def competitors(config: BenchConfig) -> list[Competitor]:
     """The competitors of `workload=gemm device=cuda`, timed by the device's events."""
-    if (why := cuda.missing()) is not None:
-        raise InputError(f"device=cuda: {why}")
+    device = open_device()
     if config.kernel is BenchKernel.reference:
         raise InputError("kernel=reference device=cuda: the definition runs on the processor")
-    device: Device = cuda.CudaDevice()
     task = random_task(config)
     found: list[Competitor] = []
     if config.kernel in (BenchKernel.xnor, BenchKernel.all):
-        for name in cuda.variants(device.capability):
+        for name in choice.variants(device):
             found += _xnor(device, task, name)
     if config.kernel in (BenchKernel.baseline, BenchKernel.all):
         found.append(_baseline(device, task))

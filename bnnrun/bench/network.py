@@ -24,7 +24,8 @@ from bnnrun.data import describe
 from bnnrun.data.dataset import Images
 from bnnrun.data.preprocess import fit
 from bnnrun.errors import InputError
-from bnnrun.gemm import cuda
+from bnnrun.gemm import choice
+from bnnrun.gemm.cuda_device import open_device
 from bnnrun.nn.binarize import sign
 from bnnrun.nn.models import Block, Network
 from bnnrun.pack.convert import pack_network
@@ -68,7 +69,7 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
 
         return compare
 
-    gpu = _gpu(config)
+    gpu = open_device() if config.device is Device.cuda else None
     wait = gpu.wait if gpu is not None else lambda: None
     found: list[Competitor] = []
 
@@ -85,7 +86,7 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
             if gpu is None:
                 add(f"xnor, {by}", partial(PackedNetwork(model, first).scores, pixels))
                 continue
-            for kernel in cuda.variants(gpu.capability):
+            for kernel in choice.variants(gpu):
                 packed = CudaNetwork(model, gpu, first, kernel)
                 add(f"{kernel}, {by}", partial(packed.scores, pixels))
     if config.kernel is BenchKernel.reference:
@@ -118,15 +119,6 @@ def _refuse(config: BenchConfig) -> None:
                          "binarization=deterministic")  # fmt: skip
     if config.dataset.preprocessing is Preprocessing.zca:
         raise InputError("dataset.preprocessing=zca: not packed; scale and standardize are")
-
-
-def _gpu(config: BenchConfig) -> cuda.Device | None:
-    if config.device is not Device.cuda:
-        return None
-    if (why := cuda.missing()) is not None:
-        raise InputError(f"device=cuda: {why}")
-    device: cuda.Device = cuda.CudaDevice()
-    return device
 
 
 @torch.no_grad()

@@ -1,87 +1,54 @@
-"""The product of ±1 matrices held as bits, on an NVIDIA GPU: which kernel, and how it is launched.
+"""The product of ±1 matrices held as bits, on an NVIDIA GPU: what is launched.
 
-Kernels are `kernels/*.cu`. What is here decides, checks and allocates; a `Device` compiles and
-launches. RawKernel looks at neither types nor strides, so every operand is checked before.
+Kernels are `kernels/*.cu`. What is here checks and allocates; a `Device` compiles and launches;
+choice.py knows which kernel is the fastest. RawKernel looks at neither types nor strides, so every
+operand is checked before.
 """
 
-import functools
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from bnnrun.gemm.bits import Words, words
-from bnnrun.machine import nvidia_driver
+from bnnrun.gemm.cuda_device import Device, Launch
 
-HERE = Path(__file__).resolve().parents[1]
 UNIT = 4  # words: rows of bits are whole pieces of 16 bytes
 OFFSETS = 2**31 - 1  # words that xnor_conv can address
 GRID_Y = 65_535  # CUDA's most blocks in the second direction
-TILE_ROWS, TILE_COLUMNS = 128, 64  # of xnor_gemm
-MMA_TILE, MMA_STAGES, MMA_STAGE_BYTES = 128, 3, 32_768
 CONV_TILE = 64  # rows of xnor_conv and first_layer
 
 OUTPUTS = {"int32": np.int32, "int16": np.int16, "float32": np.float32}
 
 
 @dataclass(frozen=True)
-class Launch:
-    """A kernel and all that a launch of it takes.
+class Variant:
+    """A kernel of the XNOR product.
 
     Attributes:
-        kernel:    of kernels/KERNEL.cu, and its entry point
-        defines:   -D options: {name: value}, None for a name alone
-        arguments: device arrays, NumPy scalars of the kernel's own types, or None
+        columns:     of the tile that a block makes; rows are TILE_ROWS
+        stages:      buffers in shared memory, 0: the kernel's own, of fixed size
+        stage_bytes: of each
+        first, last: compute capabilities that it is for, both included
     """
 
-    kernel: str
-    defines: tuple[tuple[str, int | str | None], ...]
-    grid: tuple[int, int]
-    block: int | tuple[int, int]
-    arguments: tuple[Any, ...]
-    shared_bytes: int = 0
+    columns: int
+    stages: int
+    stage_bytes: int
+    first: tuple[int, int]
+    last: tuple[int, int]
 
 
-class Device(Protocol):
-    """What runs launches and holds arrays; arrays have `dtype`, `shape`, `flags` as NumPy's."""
-
-    capability: tuple[int, int]
-
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any: ...
-    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any: ...
-    def put(self, array: NDArray[Any], out: Any = None) -> Any:
-        """A copy on the device, in `out` where it is given."""
-
-    def get(self, array: Any) -> NDArray[Any]:
-        """A copy on the host."""
-
-    def owns(self, array: Any) -> bool:
-        """Whether an array lies on this device."""
-
-    def clear(self, array: Any) -> None:
-        """Every element 0."""
-
-    def launch(self, launch: Launch) -> None: ...
-
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """The launches of `work`, to be run again and again on the same memory."""
-
-    def describe(self) -> dict[str, Any]:
-        """Model, memory and versions, for a record."""
-
-    def wait(self) -> None:
-        """Returns when the device is idle."""
-
-    def seconds(self, work: Callable[[], object]) -> float:
-        """What `work` takes, by the device's own clock."""
-
-    def peak(self) -> tuple[int, float]:
-        """(multiprocessors, clocks a second at most)."""
+# The slowest first. Binary tensor cores take `.and.popc` from 8.0 to 9.0; later ones emulate it on
+# others, and have no product of warpgroups of this kind.
+VARIANTS = {
+    "xnor_gemm": Variant(64, 0, 0, (0, 0), (99, 9)),
+    "xnor_gemm_mma": Variant(128, 3, 32_768, (8, 0), (9, 0)),
+    "xnor_gemm_wgmma": Variant(256, 4, 49_152, (9, 0), (9, 0)),
+}
+TILE_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -107,61 +74,33 @@ class Bits:
         return int(self.data.shape[1])
 
 
-def missing() -> str | None:
-    """What keeps this process from using a GPU, in one line; None where nothing does."""
-    try:
-        import cupy
-    except ModuleNotFoundError as error:
-        if error.name == "cupy":
-            return "no GPU: CuPy is not installed; pip install cupy-cuda13x (or cupy-cuda12x)"
-        return f"no GPU: CuPy cannot be imported: {error}"
-    except ImportError as error:
-        return f"no GPU: CuPy cannot be imported: {error}"
-    try:
-        count = cupy.cuda.runtime.getDeviceCount()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        return f"no GPU: {error}"
-    return None if count else "no GPU: CUDA sees no device"
-
-
 def row_words(k: int) -> int:
     """Words of a row of `k` bits on a device."""
     return -(-words(k) // UNIT) * UNIT
-
-
-def variants(capability: tuple[int, int]) -> tuple[str, ...]:
-    """The kernels that a compute capability has."""
-    fastest = variant(capability)
-    return ("xnor_gemm",) if fastest == "xnor_gemm" else ("xnor_gemm", fastest)
-
-
-def variant(capability: tuple[int, int]) -> str:
-    """The fastest kernel of a compute capability.
-
-    Binary tensor cores take `.and.popc` from 8.0 to 9.0; later ones emulate it on others.
-    """
-    return "xnor_gemm_mma" if (8, 0) <= capability < (10, 0) else "xnor_gemm"
 
 
 class Xnor:
     """Products of ±1 matrices on one device.
 
     Args:
-        kernel: "auto", "xnor_gemm" or "xnor_gemm_mma"
+        kernel: of VARIANTS
 
     Raises:
         ValueError: a kernel that the device does not have; operands, by every method, that are
                     not those of one product
     """
 
-    def __init__(self, device: Device, kernel: str = "auto") -> None:
-        self.device = device
-        self.kernel = variant(device.capability) if kernel == "auto" else kernel
-        if self.kernel not in {"xnor_gemm", "xnor_gemm_mma"}:
-            raise ValueError(f"kernel {kernel}: expected auto, xnor_gemm or xnor_gemm_mma")
-        if self.kernel == "xnor_gemm_mma" and variant(device.capability) != self.kernel:
-            has = ".".join(map(str, device.capability))
-            raise ValueError(f"kernel {kernel}: for compute capability 8.0 to 9.0, this is {has}")
+    def __init__(self, device: Device, kernel: str = "xnor_gemm") -> None:
+        if kernel not in VARIANTS:
+            raise ValueError(f"kernel {kernel}: expected one of {', '.join(VARIANTS)}")
+        self.device, self.kernel, self.variant = device, kernel, VARIANTS[kernel]
+        if not self.variant.first <= device.capability <= self.variant.last:
+            first, last, has = (
+                ".".join(map(str, capability))
+                for capability in (self.variant.first, self.variant.last, device.capability)
+            )
+            raise ValueError(f"kernel {kernel}: for compute capability {first} to {last}, "
+                             f"this is {has}")  # fmt: skip
 
     def encode(self, rows: Words, k: int) -> Bits:
         """(R, words) uint32 of the host, as `bits.pack` makes them."""
@@ -253,24 +192,17 @@ class Xnor:
         self, kind: str, a: Bits, w: Bits, out: Any, ones: Any, limit: Any, scale: Any,
         shift: Any, cw: int,
     ) -> Launch:  # fmt: skip
-        m, n = a.rows, w.rows
+        m, n, tile = a.rows, w.rows, self.variant
         columns = 32 * cw if kind == "BITS" else n
+        grid = (-(-columns // tile.columns), -(-m // TILE_ROWS))
+        arguments: tuple[Any, ...] = (a.data, w.data, out, ones, limit, scale, shift)
+        defines: tuple[tuple[str, int | str | None], ...] = (("OUT", kind.upper()),)
+        if tile.stages:
+            arguments += (a.ones, w.ones)
+            defines += (("STAGES", tile.stages),)
         sizes = map(np.int32, (m, n, a.k, a.kw, cw))
-        defines = (("OUT", kind.upper()),)
-        shared = (a.data, w.data, out, ones, limit, scale, shift)
-        if self.kernel == "xnor_gemm":
-            grid = (-(-columns // TILE_COLUMNS), -(-m // TILE_ROWS))
-            return _checked(Launch("xnor_gemm", defines, grid, 256, (*shared, *sizes)))
-        return _checked(
-            Launch(
-                kernel="xnor_gemm_mma",
-                defines=(*defines, ("STAGES", MMA_STAGES)),
-                grid=(-(-columns // MMA_TILE), -(-m // MMA_TILE)),
-                block=256,
-                arguments=(*shared, a.ones, w.ones, *sizes),
-                shared_bytes=MMA_STAGES * MMA_STAGE_BYTES,
-            )
-        )
+        shared_bytes = tile.stages * tile.stage_bytes
+        return _checked(Launch(self.kernel, defines, grid, 256, (*arguments, *sizes), shared_bytes))
 
     def _check_operands(self, a: Bits, w: Bits) -> None:
         if a.k != w.k or a.kw != w.kw:
@@ -375,137 +307,3 @@ def _checked(launch: Launch) -> Launch:
             "once"
         )
     return launch
-
-
-@functools.cache
-def source(kernel: str) -> str:
-    """The text of kernels/KERNEL.cu: beside the package in a checkout, inside it in a wheel."""
-    for folder in (HERE.parent / "kernels", HERE / "kernels"):
-        path = folder / f"{kernel}.cu"
-        if path.is_file():
-            return path.read_text(encoding="utf-8")
-    raise FileNotFoundError(f"kernels/{kernel}.cu: not found beside the package nor inside it")
-
-
-def options(defines: Sequence[tuple[str, int | str | None]]) -> tuple[str, ...]:
-    """Compiler options of -D definitions."""
-    return tuple(f"-D{name}" if value is None else f"-D{name}={value}" for name, value in defines)
-
-
-class CudaDevice:
-    """A CUDA device by CuPy.
-
-    Work runs on the current stream of PyTorch where it is loaded and uses CUDA, else of CuPy: so
-    tensors (by `cupy.from_dlpack`, without a copy) and kernels wait for each other.
-    """
-
-    def __init__(self, index: int = 0) -> None:
-        import cupy
-
-        if (why := missing()) is not None:
-            raise RuntimeError(why)
-        self.cupy, self.index = cupy, index
-        self.device = cupy.cuda.Device(index)
-        digits = self.device.compute_capability
-        self.capability = int(digits[:-1]), int(digits[-1])
-        self._kernels: dict[tuple[str, tuple[str, ...]], Any] = {}
-
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
-        with self.device:
-            return self.cupy.empty(shape, dtype)
-
-    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
-        with self.device, self._stream():
-            return self.cupy.zeros(shape, dtype)
-
-    def put(self, array: NDArray[Any], out: Any = None) -> Any:
-        with self.device, self._stream():
-            if out is None:
-                return self.cupy.asarray(array)
-            out.set(array)
-            return out
-
-    def get(self, array: Any) -> NDArray[Any]:
-        with self.device, self._stream() as stream:
-            host: NDArray[Any] = self.cupy.asnumpy(array, stream=stream)
-            return host
-
-    def owns(self, array: Any) -> bool:
-        return isinstance(array, self.cupy.ndarray) and array.device.id == self.index
-
-    def clear(self, array: Any) -> None:
-        with self.device, self._stream():
-            array.fill(0)
-
-    def launch(self, launch: Launch) -> None:
-        null = np.uintp(0)
-        arguments = tuple(null if x is None else x for x in launch.arguments)
-        block = launch.block if isinstance(launch.block, tuple) else (launch.block,)
-        with self.device, self._stream():
-            kernel = self._kernel(launch)
-            kernel(launch.grid, block, arguments, shared_mem=launch.shared_bytes)
-
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        work()  # compiles; nothing may be compiled or allocated while a graph is recorded
-        stream = self.cupy.cuda.Stream(non_blocking=True)
-        with self.device, stream:
-            stream.begin_capture()
-            work()
-            graph = stream.end_capture()
-
-        def replay() -> None:
-            with self.device, self._stream() as current:
-                graph.launch(current)
-
-        return replay
-
-    def describe(self) -> dict[str, Any]:
-        found = self.cupy.cuda.runtime.getDeviceProperties(self.index)
-        version = self.cupy.cuda.runtime.runtimeGetVersion()
-        return {
-            "model": found["name"].decode(),
-            "memory_bytes": found["totalGlobalMem"],
-            "compute_capability": ".".join(map(str, self.capability)),
-            "multiprocessors": found["multiProcessorCount"],
-            "cuda": f"{version // 1000}.{version % 1000 // 10}",
-            "driver": nvidia_driver(),
-        }
-
-    def wait(self) -> None:
-        self.device.synchronize()
-
-    def seconds(self, work: Callable[[], object]) -> float:
-        start, end = self.cupy.cuda.Event(), self.cupy.cuda.Event()
-        with self.device, self._stream() as stream:
-            start.record(stream)
-            work()
-            end.record(stream)
-            end.synchronize()
-        return float(self.cupy.cuda.get_elapsed_time(start, end)) / 1e3
-
-    def peak(self) -> tuple[int, float]:
-        attributes = self.device.attributes
-        return attributes["MultiProcessorCount"], 1e3 * attributes["ClockRate"]
-
-    def _stream(self) -> AbstractContextManager[Any]:
-        import sys
-
-        torch = sys.modules.get("torch")
-        recording = self.cupy.cuda.get_current_stream()
-        if torch is None or not torch.cuda.is_initialized() or recording.ptr != 0:
-            return nullcontext(recording)
-        current = torch.cuda.current_stream(self.index).cuda_stream
-        stream: AbstractContextManager[Any] = self.cupy.cuda.ExternalStream(current)
-        return stream
-
-    def _kernel(self, launch: Launch) -> Any:
-        major, minor = self.capability
-        # 'a' has the instructions of one architecture alone; CuPy's own choice is the plain one.
-        arch = ("-arch=sm_90a",) if (major, minor) == (9, 0) else ()
-        key = launch.kernel, (*options(launch.defines), "-std=c++17", *arch)
-        if key not in self._kernels:
-            kernel = self.cupy.RawKernel(source(launch.kernel), launch.kernel, key[1])
-            if launch.shared_bytes > 48 * 1024:
-                kernel.max_dynamic_shared_size_bytes = launch.shared_bytes
-            self._kernels[key] = kernel
-        return self._kernels[key]

@@ -78,12 +78,10 @@ def _network(
             raise InputError("kernel=reference device=cuda: the definition runs on the processor")
         return ReferenceNetwork(model)
     if device is Device.cuda:
-        from bnnrun.gemm.cuda import CudaDevice, missing
+        from bnnrun.gemm.cuda_device import open_device
         from bnnrun.runtime.cuda import CudaNetwork
 
-        if (why := missing()) is not None:
-            raise InputError(f"device=cuda: {why}")
-        return CudaNetwork(model, CudaDevice(), first)
+        return CudaNetwork(model, open_device(), first)
     from bnnrun.runtime.network import PackedNetwork  # with Numba, which the reference runs without
 
     return PackedNetwork(model, first)
@@ -97,9 +95,9 @@ def select_device(asked: Device, kernel: Kernel) -> tuple[Device, str | None]:
     """
     if asked is not Device.auto or kernel is Kernel.reference:
         return (Device.cpu if asked is Device.auto else asked), None
-    from bnnrun.gemm.cuda import missing
+    from bnnrun.gemm import cuda_device
 
-    why = missing()
+    why = cuda_device.missing()
     return (Device.cuda, None) if why is None else (Device.cpu, why)
 
 

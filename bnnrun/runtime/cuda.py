@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from bnnrun.architecture import Layer
 from bnnrun.config import FirstLayer
-from bnnrun.gemm import cuda
+from bnnrun.gemm import choice, cuda
 from bnnrun.gemm.bits import Words, pack, unpack_bits
-from bnnrun.gemm.cuda import Bits, Device, Xnor, row_words
+from bnnrun.gemm.cuda import Bits, Xnor, row_words
+from bnnrun.gemm.cuda_device import Device
 from bnnrun.runtime.counts import count_limits, signed_weights
 from bnnrun.runtime.model import PackedLayer, PackedModel, borders
 
@@ -39,7 +40,7 @@ class CudaNetwork:
         kernel: str = "auto",
     ) -> None:
         self.model, self.device = model, device
-        self.xnor = Xnor(device, kernel)
+        self.xnor = choice.products(device, kernel)
         pixels = math.prod(model.kind.image_shape[1:])
         self.chunk = int(np.clip(PIXELS // pixels, 1, CHUNK))
         self.pixels = device.empty((self.chunk, *model.kind.image_shape), np.uint8)

@@ -1,0 +1,239 @@
+"""A CUDA device by CuPy, which nothing else imports: arrays, and kernels compiled and launched.
+
+What is launched, and why, is in cuda.py.
+"""
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from bnnrun.errors import InputError
+from bnnrun.machine import nvidia_driver
+
+HERE = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel and all that a launch of it takes.
+
+    Attributes:
+        kernel:    of kernels/KERNEL.cu, and its entry point
+        defines:   -D options: {name: value}, None for a name alone
+        arguments: device arrays, NumPy scalars of the kernel's own types, or None
+    """
+
+    kernel: str
+    defines: tuple[tuple[str, int | str | None], ...]
+    grid: tuple[int, int]
+    block: int | tuple[int, int]
+    arguments: tuple[Any, ...]
+    shared_bytes: int = 0
+
+
+class Device(Protocol):
+    """What runs launches and holds arrays; arrays have `dtype`, `shape`, `flags` as NumPy's."""
+
+    capability: tuple[int, int]
+    cache: Path | None  # folder for what is found out about kernels; None: nothing is kept
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any: ...
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any: ...
+    def put(self, array: NDArray[Any], out: Any = None) -> Any:
+        """A copy on the device, in `out` where it is given."""
+
+    def get(self, array: Any) -> NDArray[Any]:
+        """A copy on the host."""
+
+    def owns(self, array: Any) -> bool:
+        """Whether an array lies on this device."""
+
+    def clear(self, array: Any) -> None:
+        """Every element 0."""
+
+    def launch(self, launch: Launch) -> None: ...
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """The launches of `work`, to be run again and again on the same memory."""
+
+    def describe(self) -> dict[str, Any]:
+        """Model, memory and versions: for a record, and what a kernel's machine code hangs on."""
+
+    def wait(self) -> None:
+        """Returns when the device is idle."""
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """What `work` takes, by the device's own clock."""
+
+    def peak(self) -> tuple[int, float]:
+        """(multiprocessors, clocks a second at most)."""
+
+
+def missing() -> str | None:
+    """What keeps this process from using a GPU, in one line; None where nothing does."""
+    try:
+        import cupy
+    except ModuleNotFoundError as error:
+        if error.name == "cupy":
+            return "no GPU: CuPy is not installed; pip install cupy-cuda13x (or cupy-cuda12x)"
+        return f"no GPU: CuPy cannot be imported: {error}"
+    except ImportError as error:
+        return f"no GPU: CuPy cannot be imported: {error}"
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return f"no GPU: {error}"
+    return None if count else "no GPU: CUDA sees no device"
+
+
+def open_device() -> Device:
+    """The GPU; InputError says what is missing."""
+    if (why := missing()) is not None:
+        raise InputError(f"device=cuda: {why}")
+    return CudaDevice()
+
+
+@functools.cache
+def source(kernel: str) -> str:
+    """The text of kernels/KERNEL.cu: beside the package in a checkout, inside it in a wheel."""
+    for folder in (HERE.parent / "kernels", HERE / "kernels"):
+        path = folder / f"{kernel}.cu"
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    raise FileNotFoundError(f"kernels/{kernel}.cu: not found beside the package nor inside it")
+
+
+def options(defines: Sequence[tuple[str, int | str | None]]) -> tuple[str, ...]:
+    """Compiler options of -D definitions."""
+    return tuple(f"-D{name}" if value is None else f"-D{name}={value}" for name, value in defines)
+
+
+class CudaDevice:
+    """A CUDA device by CuPy.
+
+    Work runs on the current stream of PyTorch where it is loaded and uses CUDA, else of CuPy: so
+    tensors (by `cupy.from_dlpack`, without a copy) and kernels wait for each other.
+    """
+
+    def __init__(self, index: int = 0) -> None:
+        import cupy
+
+        self.cupy, self.index = cupy, index
+        self.device = cupy.cuda.Device(index)
+        digits = self.device.compute_capability
+        self.capability = int(digits[:-1]), int(digits[-1])
+        self.cache: Path | None = _cache_folder()
+        self._kernels: dict[tuple[str, tuple[str, ...]], Any] = {}
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
+        with self.device:
+            return self.cupy.empty(shape, dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
+        with self.device, self._stream():
+            return self.cupy.zeros(shape, dtype)
+
+    def put(self, array: NDArray[Any], out: Any = None) -> Any:
+        with self.device, self._stream():
+            if out is None:
+                return self.cupy.asarray(array)
+            out.set(array)
+            return out
+
+    def get(self, array: Any) -> NDArray[Any]:
+        with self.device, self._stream() as stream:
+            host: NDArray[Any] = self.cupy.asnumpy(array, stream=stream)
+            return host
+
+    def owns(self, array: Any) -> bool:
+        return isinstance(array, self.cupy.ndarray) and array.device.id == self.index
+
+    def clear(self, array: Any) -> None:
+        with self.device, self._stream():
+            array.fill(0)
+
+    def launch(self, launch: Launch) -> None:
+        null = np.uintp(0)
+        arguments = tuple(null if x is None else x for x in launch.arguments)
+        block = launch.block if isinstance(launch.block, tuple) else (launch.block,)
+        with self.device, self._stream():
+            kernel = self._kernel(launch)
+            kernel(launch.grid, block, arguments, shared_mem=launch.shared_bytes)
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        work()  # compiles; nothing may be compiled or allocated while a graph is recorded
+        stream = self.cupy.cuda.Stream(non_blocking=True)
+        with self.device, stream:
+            stream.begin_capture()
+            work()
+            graph = stream.end_capture()
+
+        def replay() -> None:
+            with self.device, self._stream() as current:
+                graph.launch(current)
+
+        return replay
+
+    def describe(self) -> dict[str, Any]:
+        found = self.cupy.cuda.runtime.getDeviceProperties(self.index)
+        version = self.cupy.cuda.runtime.runtimeGetVersion()
+        return {
+            "model": found["name"].decode(),
+            "memory_bytes": found["totalGlobalMem"],
+            "compute_capability": ".".join(map(str, self.capability)),
+            "multiprocessors": found["multiProcessorCount"],
+            "cuda": f"{version // 1000}.{version % 1000 // 10}",
+            "nvrtc": ".".join(map(str, self.cupy.cuda.nvrtc.getVersion())),
+            "driver": nvidia_driver(),
+        }
+
+    def wait(self) -> None:
+        self.device.synchronize()
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        start, end = self.cupy.cuda.Event(), self.cupy.cuda.Event()
+        with self.device, self._stream() as stream:
+            start.record(stream)
+            work()
+            end.record(stream)
+            end.synchronize()
+        return float(self.cupy.cuda.get_elapsed_time(start, end)) / 1e3
+
+    def peak(self) -> tuple[int, float]:
+        attributes = self.device.attributes
+        return attributes["MultiProcessorCount"], 1e3 * attributes["ClockRate"]
+
+    def _stream(self) -> AbstractContextManager[Any]:
+        import sys
+
+        torch = sys.modules.get("torch")
+        recording = self.cupy.cuda.get_current_stream()
+        if torch is None or not torch.cuda.is_initialized() or recording.ptr != 0:
+            return nullcontext(recording)
+        current = torch.cuda.current_stream(self.index).cuda_stream
+        stream: AbstractContextManager[Any] = self.cupy.cuda.ExternalStream(current)
+        return stream
+
+    def _kernel(self, launch: Launch) -> Any:
+        major, minor = self.capability
+        # 'a' has the instructions of one architecture alone; CuPy's own choice is the plain one.
+        arch = ("-arch=sm_90a",) if (major, minor) == (9, 0) else ()
+        key = launch.kernel, (*options(launch.defines), "-std=c++17", *arch)
+        if key not in self._kernels:
+            kernel = self.cupy.RawKernel(source(launch.kernel), launch.kernel, key[1])
+            if launch.shared_bytes > 48 * 1024:
+                kernel.max_dynamic_shared_size_bytes = launch.shared_bytes
+            self._kernels[key] = kernel
+        return self._kernels[key]
+
+
+def _cache_folder() -> Path:
+    """Where CuPy keeps machine code, by its own settings."""
+    return Path(os.environ.get("CUPY_CACHE_DIR", "~/.cupy/kernel_cache")).expanduser()
