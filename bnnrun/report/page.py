@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 
 @dataclass
 class Traced:
-    """A cell that leads to records: the first place where it stands, and all it is made of."""
+    """A cell that leads to records: the place that links lead to, and all it is made of."""
 
     cell: Cell
     table: Table
@@ -89,25 +89,33 @@ def _template() -> Template:
 
 def _traced(tables: Sequence[Table], by_name: dict[str, Record]) -> dict[str, Traced]:
     """By id, the cells that are made of records."""
-    traced: dict[str, Traced] = {}
+    places, traced = _places(tables), dict[str, Traced]()
     for table in tables:
-        for row in table.rows:
-            for column, cell in zip(table.columns, row, strict=True):
+        for i, row in enumerate(table.rows):
+            for j, (column, cell) in enumerate(zip(table.columns, row, strict=True)):
                 known = _known(cell.records, by_name)
-                if cell.id and known:
-                    of = traced.setdefault(cell.id, Traced(cell, table, row[0].text, column))
-                    of.records |= known
+                if not cell.id or not known:
+                    continue
+                of = traced.setdefault(cell.id, Traced(cell, table, row[0].text, column))
+                of.records |= known
+                if places[cell.id] == (table.name, i, j):
+                    of.cell, of.table, of.row, of.column = cell, table, row[0].text, column
     return traced
 
 
 def _places(tables: Sequence[Table]) -> dict[str, tuple[str, int, int]]:
-    """Table, row and column of the first cell of each id: the one that links lead to."""
-    first: dict[str, tuple[str, int, int]] = {}
+    """Of each id the table, row and column that links lead to.
+
+    It is the first cell that has it in the table it is named after, else the first of all.
+    """
+    places: dict[str, tuple[str, int, int]] = {}
     for table in tables:
         for i, row in enumerate(table.rows):
             for j, cell in enumerate(row):
-                first.setdefault(cell.id, (table.name, i, j))
-    return first
+                known, home = places.get(cell.id), cell.id.partition(".")[0]
+                if known is None or table.name == home != known[0]:
+                    places[cell.id] = table.name, i, j
+    return places
 
 
 def _known(names: Iterable[str], by_name: dict[str, Record]) -> dict[str, Record]:
