@@ -1,0 +1,134 @@
+"""Records with nothing of this machine in them, for tests of reports."""
+
+import hashlib
+
+from bnnrun.cli.reporting import experiments
+from bnnrun.records import Record
+from bnnrun.settings import plain
+
+TEST_IMAGES = {"mnist": 10_000, "svhn": 26_032, "cifar10": 10_000, "digits": 400}
+CPU = {"model": "A Processor", "cores": 2, "features": ["avx2"], "memory_bytes": 8 * 2**30}
+_composed: dict[str, dict] = {}
+
+
+def settings(experiment: str, **changed: object) -> dict:
+    """The configuration that an experiment's records hold; `trainer__epochs=3` changes a key."""
+    if not _composed:
+        for each in experiments():
+            _composed[each.name] = plain(each.config)
+    tree = {k: dict(v) if isinstance(v, dict) else v for k, v in _composed[experiment].items()}
+    for key, value in changed.items():
+        *groups, name = key.split("__")
+        node = tree
+        for group in groups:
+            node = node[group]
+        node[name] = value
+    return tree
+
+
+def trained(
+    experiment="table1_mnist_theano", value=1.0, seed=0, epochs=1000, created=0, **changes
+) -> Record:
+    """A test error of an experiment, made `created` minutes past noon."""
+    config = settings(
+        experiment or "table1_mnist_theano", trainer__epochs=epochs, **changes.pop("changed", {})
+    )
+    curve = [round(10 / (i + 1) + value, 3) for i in range(min(epochs, 40))]
+    fields = {
+        "experiment": experiment,
+        "cell": config["cell"],
+        "quantity": "test_error",
+        "value": value,
+        "unit": "%",
+        "seed": seed,
+        "device": "cpu",
+        "details": {
+            "protocol": "epoch of the lowest validation error, the latest of equals",
+            "epoch": epochs,
+            "epochs": epochs,
+            "valid_error_pct": value + 0.1,
+            "last_epoch_test_error_pct": value + 0.2,
+            "best_on_test_error_pct": value - 0.1,
+            "curve": {"train_loss": curve, "valid_error_pct": curve, "test_error_pct": curve},
+        },
+        "config": config | {"seed": seed},
+        "command": f"bnnrun train experiment={experiment} seed={seed}",
+        "data": read_data(config["dataset"]["name"]),
+        "wall_time_s": 3.6 * epochs,
+        **_made(created),
+    }
+    return Record(**{**fields, **changes})
+
+
+def read_data(name="mnist", **changed: object) -> dict:
+    """What a record says of the data that were read: the published files."""
+    return {
+        "name": name,
+        "train": 50_000,
+        "valid": 10_000,
+        "test": TEST_IMAGES[name],
+        "files": [{"name": "train", "size": 1, "md5": "a", "published_md5": "a"}],
+        "verified": True,
+        "notes": [],
+        **changed,
+    }
+
+
+def timed(kind="gemm", created=0, kernels=None, size=8192, **changes) -> list[Record]:
+    """The records of one `bnnrun bench`: milliseconds by competitor."""
+    times = kernels or {"xnor, int32 out": 100.0, "torch float32": 1000.0}
+    config = {"m": size, "n": size, "k": size, "workload": "gemm", "kernel": "all", "seed": 0}
+    if kind != "gemm":
+        name = "cifar10" if kind == "convnet" else "mnist"
+        config = {"dataset": {"name": name}, "arch": {"depth": 3, "width": 4096}, "batch": size}
+    return [
+        Record(
+            **{
+                "experiment": "",
+                "cell": "",
+                "quantity": f"{kind}_time",
+                "value": value,
+                "unit": "ms",
+                "seed": 0,
+                "device": "cpu",
+                "details": {
+                    "competitor": name,
+                    "minimum": value,
+                    "spread": 0.1,
+                    "count": 5,
+                    "macs": 1e9,
+                    "gmac_per_s": (0.5 if "(rows)" in name else 1.0) * 1e3 / value,
+                    "share_of_limit": 0.5,
+                    "in_the_same_run": times,
+                    "threads": 2,
+                },
+                "config": config,
+                "command": "bnnrun bench",
+                **_made(created),
+                **changes,
+            }
+        )
+        for name, value in times.items()
+    ]
+
+
+def packed(**changes) -> Record:
+    """An evaluation of a packed file."""
+    details = {
+        "sha256": hashlib.sha256(b"packed").hexdigest(), "kernel": "xnor", "first": "bytes",
+        "packed_bytes": 4_661_680, "images_per_s": 12_345.6, "verified": None, "threads": 2,
+        "trained": {"dataset": "mnist", "epoch": "9", "seed": "0", "test_error_pct": "1.0000"},
+    }  # fmt: skip
+    base = trained(quantity="packed_test_error", details=details, cell="", experiment="")
+    return Record(**{**vars(base), **changes})
+
+
+def _made(minute: int) -> dict:
+    return {
+        "peak_memory_bytes": 2**30,
+        "source": {"commit": "c0ffee", "clean": True},
+        "versions": {"python": "3.11.0", "torch": "2.6.0"},
+        "cpu": CPU,
+        "gpu": None,
+        "created": f"2026-01-02T12:{minute % 60:02d}:00+00:00",
+    }

@@ -1,0 +1,590 @@
+"""Reports: pools and verdicts, golden tables from fixed records, damaged ones, formats, --check."""
+
+import csv
+import io
+import json
+import locale
+import math
+import statistics
+import time
+from dataclasses import replace
+
+import pytest
+from made_records import packed, read_data, settings, timed, trained
+from scipy import optimize, stats
+
+from bnnrun import paper, records
+from bnnrun.cli.reporting import experiments
+from bnnrun.report import formats
+from bnnrun.report.collect import collect
+from bnnrun.report.content import Cell, Table
+from bnnrun.report.figures import figures
+from bnnrun.report.pooling import by_budget, difference, interval, noise, notes, pool, verdict
+from bnnrun.report.report import BEGIN, END, content, drawable
+from bnnrun.report.tables import tables
+
+PRINTED = paper.TABLE1["theano", "mnist"]  # 0.96
+
+
+@pytest.fixture(scope="module")
+def of_conf():
+    return experiments()
+
+
+def made(found, of_conf, name, left_out=()):
+    """One table of the records, its rows as dicts of cells."""
+    table = next(t for t in tables(found, of_conf, list(left_out)) if t.name == name)
+    return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+
+
+def only(*found):
+    (single,) = pool(found)
+    return single
+
+
+# ---- pools -----------------------------------------------------------------------------------
+
+
+def test_records_alike_in_all_but_the_seed_are_pooled_and_a_repeated_seed_counts_once():
+    first, again = trained(value=9.0), trained(value=1.0, created=1)
+    single = only(first, again, trained(value=2.0, seed=1))
+    assert [r.value for r in single.records] == [1.0, 2.0]
+    assert [r.value for r in single.repeats] == [9.0]
+    assert "seed 0 was run more than once; the latest run counts" in notes(single)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"epochs": 5},
+        {"changed": {"arch__width": 8}},
+        {"device": "cuda"},
+        {"data": read_data(files=[{"name": "train", "md5": "b"}])},
+        {"experiment": "table1_mnist_float"},
+    ],
+    ids=["epochs", "settings", "device", "data", "experiment"],
+)
+def test_what_differs_in_more_than_the_seed_is_another_pool(other):
+    assert len(pool([trained(), trained(seed=1, **other)])) == 2
+
+
+def test_the_largest_budget_leads_then_the_most_seeds():
+    short, one = only(trained(epochs=5)), only(trained(device="cuda"))
+    two = only(trained(), trained(seed=1))
+    assert by_budget([short, one, two]) == [two, one, short]
+
+
+@pytest.mark.parametrize("values", [(1.0, 1.4), (0.9, 1.0, 1.2, 0.8), (0.0, 0.01)])
+def test_the_interval_between_seeds_is_students(values):
+    single = only(*(trained(value=v, seed=i) for i, v in enumerate(values)))
+    mean, error = statistics.mean(values), stats.sem(values)
+    low, high = stats.t.interval(0.95, len(values) - 1, mean, error)
+    assert interval(single) == pytest.approx((max(0, low), high))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.96, 31.32, 100.0])
+def test_the_interval_of_one_run_is_wilsons_on_its_test_images(value):
+    count, p, z = 10_000, value / 100, stats.norm.ppf(0.975)
+    middle = (p + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * math.sqrt(p * (1 - p) / count + z**2 / (4 * count**2))
+    expected = (100 * (middle - half), 100 * (middle + half))
+    assert interval(only(trained(value=value))) == pytest.approx(expected, abs=1e-9)
+
+
+def test_noise_is_the_designs_formula():
+    single = only(trained(value=1.0), trained(value=1.4, seed=1))
+    p, s = 0.012, statistics.stdev([0.010, 0.014])
+    assert noise(single) == pytest.approx(200 * math.sqrt(s**2 / 2 + 2 * p * (1 - p) / 10_000))
+    p = 0.01
+    assert noise(only(trained())) == pytest.approx(200 * math.sqrt(2 * p * (1 - p) / 10_000))
+
+
+# ---- verdicts --------------------------------------------------------------------------------
+
+HELD_OUT = {"data": read_data(notes=["held out from train"])}
+ALTERED = {"data": read_data(files=[{"name": "x", "md5": "b", "published_md5": "a"}])}
+VERDICTS = {
+    "not run": None,
+    "different data": HELD_OUT,
+    "reduced budget (20 of 1,000 epochs)": {"epochs": 20},
+    "within noise": {"value": 1.0},
+    "better": {"value": 0.5},
+    "worse": {"value": 1.5},
+}
+
+
+@pytest.mark.parametrize("said", VERDICTS)
+def test_every_verdict(said):
+    given = VERDICTS[said]
+    assert verdict(None if given is None else only(trained(**given)), PRINTED) == said
+
+
+@pytest.mark.parametrize(
+    "given",
+    [ALTERED, {"data": {}}, {**HELD_OUT, "epochs": 2}, {"data": read_data("digits")}],
+    ids=["altered file", "not told", "reduced too", "another set"],
+)
+def test_data_that_are_not_the_published_ones_come_first(given):
+    assert verdict(only(trained(**given)), PRINTED) == "different data"
+
+
+@pytest.mark.parametrize(("low", "high", "outside"), [(0.96, 5, "worse"), (0.01, 0.96, "better")])
+def test_the_verdict_turns_where_the_noise_ends(low, high, outside):
+    """At the error e of a single run with |e - 0.96| = 2 sqrt(2 e (1-e) / N), all in shares."""
+    at = optimize.brentq(
+        lambda e: abs(e - 0.96) - 200 * math.sqrt(2 * e / 100 * (1 - e / 100) / 10_000), low, high
+    )
+    away = 0.001 if outside == "worse" else -0.001
+    assert verdict(only(trained(value=at - away)), PRINTED) == "within noise"
+    assert verdict(only(trained(value=at + away)), PRINTED) == outside
+
+
+def test_seeds_that_scatter_make_more_noise():
+    close = [trained(value=1.4 + 0.001 * i, seed=i) for i in range(2)]
+    apart = [trained(value=1.0 + 0.8 * i, seed=i) for i in range(2)]
+    assert verdict(only(*close), PRINTED) == "worse"
+    assert verdict(only(*apart), PRINTED) == "within noise"
+
+
+def test_an_epoch_number_that_is_not_recorded_is_no_match():
+    config = settings("table1_mnist_theano")
+    config["trainer"] = {}
+    record = trained(details={}, config=config)
+    assert verdict(only(record), PRINTED) == "reduced budget (epochs not recorded)"
+
+
+def test_a_tree_that_was_not_clean_and_a_curve_that_is_absent_are_told():
+    dirty = trained(source={"commit": "c0ffee", "clean": False}, details={"epochs": 1000})
+    assert notes(only(dirty)) == (
+        "seed 0: the tree was not clean",
+        "seed 0: no curve in its record",
+    )
+    unknown = trained(source={"commit": None, "clean": None})
+    assert notes(only(unknown)) == (
+        "seed 0: whether the tree was clean is not recorded",
+        "seed 0: no commit is recorded",
+    )
+
+
+def test_two_of_our_own_pools_are_compared_with_the_spread_of_both():
+    one = only(trained(value=1.0))
+    assert difference(only(trained(value=1.1)), one) == "within noise"
+    assert difference(only(trained(value=2.0)), one) == "worse"
+    assert difference(only(trained(value=0.2)), one) == "better"
+
+
+# ---- tables ----------------------------------------------------------------------------------
+
+GOLDEN = """\
+| cell | method, data | test error % | n | 95 % interval | epochs | of the paper's | paper % | verdict |
+| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |
+| table1.mnist.torch7 | BNN (Torch7), MNIST |  |  |  |  |  | 1.40 | not run |
+| table1.svhn.torch7 | BNN (Torch7), SVHN |  |  |  |  |  | 2.53 | not run |
+| table1.cifar10.torch7 | BNN (Torch7), CIFAR-10 |  |  |  |  |  | 10.15 | not run |
+| table1.mnist.theano | BNN (Theano), MNIST | 1.00 ± 0.10 | 3 | 0.75 to 1.25<sup>1</sup> | 1,000 | 100 % | 0.96 | within noise |
+| table1.mnist.theano.2 | beneath: BNN (Theano), MNIST | 2.00<sup>2</sup> | 1 | 1.74 to 2.29<sup>3</sup> | 20 | 2 % | 0.96 | reduced budget (20 of 1,000 epochs) |
+| table1.svhn.theano | BNN (Theano), SVHN | 9.00<sup>4</sup> | 1 | 8.66 to 9.35<sup>5</sup> | 200 | 100 % | 2.80 | different data |
+"""  # noqa: E501
+
+
+def golden_records():
+    return [
+        *(trained(value=0.9 + 0.1 * seed, seed=seed) for seed in range(3)),
+        trained(value=2.0, epochs=20, source={"commit": "c0ffee", "clean": False}),
+        trained("table1_svhn_theano", 9.0, epochs=200,
+                data=read_data("svhn", notes=["held | out"])),
+    ]  # fmt: skip
+
+
+def test_the_detail_of_table_1_is_what_these_records_give(of_conf):
+    table = next(t for t in tables(golden_records(), of_conf, []) if t.name == "table1_detail")
+    text = formats.markdown(table, heading="")
+    assert text.startswith(GOLDEN)
+    assert text.endswith(
+        "1. Student's t over 3 seeds\n2. seed 0: the tree was not clean\n"
+        "3. Wilson's, one run on 10,000 images\n4. held \\| out\n"
+        "5. Wilson's, one run on 26,032 images\n"
+    )
+
+
+def test_table_1_has_every_number_of_the_paper_and_ours_beside(of_conf):
+    rows = {row["method"].text: row for row in made(golden_records(), of_conf, "table1")}
+    assert list(rows) == [row.label for row in paper.TABLE1_ROWS]
+    shown = {row[name].paper for row in rows.values() for name in paper.DATASETS.values()}
+    assert shown - {""} == {number.text for number in paper.TABLE1.values()}
+    ours = rows["BNN (Theano)"]["MNIST"]
+    assert (ours.text, ours.id, ours.verdict) == (
+        "1.00 ± 0.10 (n = 3)", "table1.mnist.theano", "within noise",
+    )  # fmt: skip
+    assert len(ours.records) == 3
+    others = rows["Maxout (Goodfellow et al., 2013)"]["MNIST"]
+    assert (others.text, others.id, others.verdict) == ("", "", "")
+    empty = rows["BinaryConnect"]["SVHN"]
+    assert (empty.text, empty.verdict) == ("", "not run")
+
+
+def test_the_second_table_labels_last_and_best_on_test(of_conf):
+    row = made(golden_records(), of_conf, "protocols")[0]
+    shown = {name: cell.text for name, cell in row.items()}
+    assert shown["picked by validation"] == "1.00 ± 0.10"
+    assert shown["last epoch"] == "1.20 ± 0.10"
+    assert shown["best on the test set"] == "0.90 ± 0.10"
+
+
+def test_a_run_with_a_setting_changed_fills_no_cell_and_is_an_ablation(of_conf):
+    changed = trained(value=3.0, epochs=20, changed={"optimizer__lr_scale": "none"})
+    unchanged = trained(value=2.0, epochs=20, created=1)
+    rows = made([changed], of_conf, "table1")
+    cell = next(r["MNIST"] for r in rows if r["method"].text == "BNN (Theano)")
+    assert cell.verdict == "not run"
+    assert cell.notes == ("runs of this cell with settings changed stand under ablations",)
+    (row,) = made([changed, unchanged], of_conf, "ablations")
+    assert row["changed (from)"].text == "optimizer.lr_scale=none (c)"
+    assert (row["test error %"].text, row["unchanged %"].text) == ("3.00", "2.00")
+    assert row["verdict"].text == "worse"
+
+
+def test_another_group_is_one_change_and_older_records_lack_keys(of_conf):
+    config = settings("table1_mnist_theano", norm={"name": "shift", "eps": 1e-5})
+    del config["binarization"]["gate"]
+    (row,) = made([trained(config=config)], of_conf, "ablations")
+    assert row["changed (from)"].text == "norm=shift (batch)"
+
+
+def test_runs_of_no_cell_are_listed_apart(of_conf):
+    found = [trained("digits_binary", 1.5, seed=s, epochs=60) for s in (0, 1)]
+    (row,) = made(found, of_conf, "other_runs")
+    assert row["experiment"].text == "digits_binary"
+    assert row["network"].text == "mlp 3 x 512, weights sign, activations sign"
+    assert (row["n"].text, row["test error %"].text) == ("2", "1.50 ± 0.00")
+
+
+def test_the_summary_counts_and_estimates_hours(of_conf):
+    found = tables(golden_records(), of_conf, ["x.json: altered"])
+    summary = found[0]
+    assert "matched: 1" in summary.notes[0]
+    assert "run on different data: 1" in summary.notes[0]
+    assert "not run: 10" in summary.notes[0]
+    assert summary.notes[-1] == "A record was left out: x.json: altered"
+    hours = {row[1].text: row[5].text for row in summary.rows}
+    assert hours["BNN (Theano), MNIST"] == "1"  # 1000 epochs of 3.6 s
+    assert hours["BNN (Torch7), MNIST"] == "1"
+    assert hours["BNN (Theano), CIFAR-10"] == ""  # no epoch of these data was ever timed
+
+
+def test_deviations_come_from_files_and_settings(of_conf):
+    rows = made([trained()], of_conf, "deviations")
+    shown = {row["what"].text: row for row in rows}
+    no_bias = next(row for what, row in shown.items() if what.startswith("no biases"))
+    assert "mnist.theano" in no_bias["cells of Table 1"].text
+    rates = [tuple(c.text for c in row.values())[1:] for row in rows
+             if row["what"].text == "optimizer.lr"]  # fmt: skip
+    assert rates == [
+        ("2^-6", "2^-6", "2^-10", "cifar10.torch7, mnist.torch7"),
+        ("2^-7", "2^-7", "2^-10", "svhn.torch7"),
+    ]
+    assert "optimizer.name" not in shown
+    assert "arch.width" not in shown
+    changed = [replace(e, config=replace(e.config, norm=replace(e.config.norm, eps=0.5)))
+               for e in of_conf]  # fmt: skip
+    shown = {row["what"].text for row in made([trained()], changed, "deviations")}
+    assert "norm.eps" in shown
+
+
+# ---- times -----------------------------------------------------------------------------------
+
+
+def test_ratios_are_of_one_run_and_of_the_latest_that_has_both(of_conf):
+    every = {"xnor, int32 out": 100.0, "torch float32": 1000.0, "torch int8": 400.0,
+             "baseline float32 (rows)": 5000.0, "limit: adders": 50.0}  # fmt: skip
+    later = {"xnor, int32 out": 80.0, "torch float32": 400.0}
+    found = [*timed(kernels=every), *timed(kernels=later, created=5)]
+    row = next(r for r in made(found, of_conf, "figure3") if r["kernel"].text)
+    shown = {name: cell.text for name, cell in row.items()}
+    assert (shown["median"], shown["over float32"]) == ("80.0 ms", "5.0x")
+    assert shown["over the best precision"] == "4.0x (torch int8)"
+    assert shown["over baseline"] == "100x"  # by rates: the baseline made half of the product
+    (note,) = (t.notes[1] for t in tables(found, of_conf, []) if t.name == "times")
+    assert note.endswith(": 0.")
+
+
+def test_times_have_one_row_a_competitor_the_latest(of_conf):
+    first = {"NumPy float32 (1.0)": 9.0, "torch float32": 8.0}
+    second = {"NumPy float32 (2.0)": 7.0, "torch float32": 6.0}
+    found = [*timed(kernels=first), *timed(kernels=second, created=3)]
+    rows = made(found, of_conf, "times")
+    assert [(r["competitor"].text, r["median"].text) for r in rows] == [
+        ("NumPy float32 (2.0)", "7.00 ms"),
+        ("torch float32", "6.00 ms"),
+    ]
+    assert {r["date"].text for r in rows} == {"2026-01-02"}
+
+
+def test_a_workload_without_a_record_is_not_run_on_either_device(of_conf):
+    rows = made([trained()], of_conf, "figure3")
+    assert [(r["machine"].text, r["median"].verdict) for r in rows] == 4 * [
+        ("processor", "not run"), ("GPU", "not run"),
+    ]  # fmt: skip
+    gpu = timed(device="cuda", gpu={"model": "A GPU"})
+    rows = made(gpu, of_conf, "figure3")
+    assert [r["machine"].text for r in rows[:2]] == ["processor", "A GPU"]
+
+
+def test_speed_up_against_size_tells_where_it_overtakes(of_conf):
+    slow = {"xnor, float32 in, int32 out": 200.0, "torch float32": 100.0}
+    fast = {"xnor, float32 in, int32 out": 50.0, "torch float32": 100.0}
+    found = [*timed(kernels=slow, size=1024), *timed(kernels=fast, size=4096)]
+    table = next(t for t in tables(found, of_conf, []) if t.name == "speedup")
+    assert [row[3].text for row in table.rows] == ["0.5x", "2.0x"]
+    assert "from about 2048 on" in table.notes[0]
+
+
+# ---- damaged records -------------------------------------------------------------------------
+
+
+def signed(content):
+    content = {k: v for k, v in content.items() if k != "checksum"}
+    return content | {"checksum": records._checksum(content)}
+
+
+DAMAGE = {
+    "half": (lambda c: None, "not a record"),
+    "altered": (lambda c: c | {"value": 0.1}, "altered"),
+    "unknown version": (lambda c: signed(c | {"format": 99}), "record format 99"),
+    "value": (lambda c: signed(c | {"value": "1"}), "no finite number"),
+    "not a number": (lambda c: signed(c | {"value": float("nan")}), "no finite number"),
+    "config": (lambda c: signed(c | {"config": []}), "config is no object"),
+    "time": (lambda c: signed(c | {"created": "now"}), "created no time"),
+    "quantity": (lambda c: signed(c | {"quantity": "luck"}), "no table for it"),
+    "timing": (lambda c: signed(c | {"quantity": "gemm_time"}), "without details.competitor"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_record_is_named_and_the_rest_is_shown(tmp_path, kind, of_conf):
+    change, message = DAMAGE[kind]
+    good = records.write(trained(), tmp_path)
+    bad = records.write(trained(seed=1), tmp_path)
+    changed = change(json.loads(bad.read_text()))
+    bad.write_text(bad.read_text()[:200] if changed is None else json.dumps(changed))
+    found = collect(tmp_path)
+    assert [r.name for r in found.records] == [good.name]
+    (line,) = found.left_out
+    assert line.startswith(f"{bad.name}: ")
+    assert message in line
+    assert str(tmp_path) not in line
+    assert content(tables(found.records, of_conf, found.left_out), [], found)
+
+
+def test_a_copied_record_counts_once(tmp_path):
+    path = records.write(trained(), tmp_path)
+    (path.parent / "copy.json").write_text(path.read_text())
+    found = collect(tmp_path)
+    assert len(found.records) == 1
+    assert found.left_out == [f"{path.name}: the same record as copy.json"]
+
+
+def test_records_of_every_kind_with_all_they_need_only(of_conf):
+    """What `collect` lets pass, the tables and figures can show: no key is taken for granted."""
+    bare = trained(details={}, config={}, data={}, source={}, versions={}, cpu={})
+    times = [replace(r, details={"competitor": r.details["competitor"]}, cpu={}) for r in timed()]
+    found = [bare, packed(), *times]
+    assert tables(found, of_conf, [])
+    assert figures(drawable(found)) is not None
+
+
+# ---- formats ---------------------------------------------------------------------------------
+
+ODD = Table(
+    name="odd",
+    title="50 % & more",
+    columns=("name_1", "value"),
+    rows=(
+        (
+            Cell(r"a\b {c} ~ ^ # $ | *"),
+            Cell("1.2 ± 0.1", paper="2×", verdict="worse", notes=("x",)),
+        ),
+        (Cell("<b>"), Cell("")),
+    ),
+    notes=("a < b_c",),
+)
+
+
+def test_latex_escapes_what_means_something_to_it():
+    text = formats.latex(ODD)
+    assert r"\caption{50 \% \& more}" in text
+    assert (
+        r"a\textbackslash{}b \{c\} \textasciitilde{} \textasciicircum{} \# \$ \textbar{} * "
+        r"& 1.2 $\pm$ 0.1 & 2$\times$ & worse \\"
+    ) in text
+    assert r"\textless{}b\textgreater{} &  &  &  \\" in text
+    assert [rule for rule in ("toprule", "midrule", "bottomrule") if rule not in text] == []
+    assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+
+
+def test_markdown_keeps_its_columns_and_numbers_notes():
+    lines = formats.markdown(ODD).splitlines()
+    assert lines[0] == "## 50 % & more"
+    assert lines[2] == "| name\\_1 | value |"
+    assert (
+        lines[4]
+        == "| a\\\\b {c} \\~ ^ # $ \\| \\* | 1.2 ± 0.1<sup>1</sup><br>paper 2×<br>*worse* |"
+    )
+    assert lines[5] == "| &lt;b&gt; |  |"
+    assert lines[-1] == "1. x"
+
+
+def test_csv_has_the_papers_number_and_the_verdict_in_columns_of_their_own():
+    rows = list(csv.DictReader(io.StringIO(formats.csv_text(ODD))))
+    assert rows[0] == {
+        "name_1": r"a\b {c} ~ ^ # $ | *", "value": "1.2 ± 0.1", "value, paper": "2×",
+        "value, verdict": "worse", "value, notes": "x",
+    }  # fmt: skip
+
+
+# ---- the verb --------------------------------------------------------------------------------
+
+
+def written(tmp_path):
+    folder = tmp_path / "results"
+    return {
+        str(path.relative_to(tmp_path)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.parent.name != "runs"
+    }
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Results of the project's own: records, and a README with markers."""
+    for record in [*golden_records(), packed(), *timed()]:
+        records.write(record, tmp_path / "results")
+    (tmp_path / "README.md").write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    return tmp_path
+
+
+def test_report_writes_every_format_and_the_readmes_block(bnnrun, results):
+    outcome = bnnrun("report")
+    assert outcome.status == 0, outcome.err
+    found = written(results)
+    assert {"results/tables.md", "results/index.html", "results/tables/table1.csv",
+            "results/tables/table1.tex"} <= set(found)  # fmt: skip
+    assert any(name.startswith("results/figures/") for name in found)
+    readme = (results / "README.md").read_text()
+    assert readme.startswith(f"before\n{BEGIN}\n### Table 1")
+    assert readme.endswith(f"{END}\nafter\n")
+    assert "old" not in readme.split(END)[0].splitlines()
+    for name, content_ in found.items():
+        if name.endswith((".md", ".csv", ".tex", ".html")):
+            assert str(results) not in content_.decode(), name
+
+
+def test_the_same_bytes_in_another_folder_place_and_time(bnnrun, results, monkeypatch, tmp_path):
+    bnnrun("report")
+    first, readme = written(results), (results / "README.md").read_bytes()
+    bnnrun("report")
+    assert written(results) == first
+    assert (results / "README.md").read_bytes() == readme
+    elsewhere = tmp_path / "a folder" / "elsewhere"
+    for path in sorted((results / "results" / "runs").iterdir(), reverse=True):
+        records.write(records.read(path), elsewhere / "results")
+    monkeypatch.setenv("TZ", "Pacific/Kiritimati")
+    time.tzset()
+    monkeypatch.chdir(elsewhere)
+    before = locale.setlocale(locale.LC_ALL)
+    for name in ("de_DE.UTF-8", "C.UTF-8"):
+        try:
+            locale.setlocale(locale.LC_ALL, name)
+        except locale.Error:
+            continue
+        break
+    try:
+        assert bnnrun("report").status == 0
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
+    assert written(elsewhere) == first
+
+
+def test_check_names_the_file_that_is_stale(bnnrun, results):
+    assert bnnrun("report").status == 0
+    assert bnnrun("report", "--check").status == 0
+    before = written(results)
+    for name in ("tables.md", "tables/table1.csv", "tables/times.tex", "index.html"):
+        path = results / "results" / name
+        good = path.read_text()
+        path.write_text(good.replace("1.00", "0.90").replace("100 ms", "1 ms"))
+        outcome = bnnrun("report", "--check")
+        assert outcome.status == 1
+        assert f"differs from the records: results/{name}\n" in outcome.err
+        assert outcome.err.count("differs from the records:") == 1
+        path.write_text(good)
+    figure = next(name for name in before if name.startswith("results/figures/"))
+    (results / figure).unlink()
+    assert figure in bnnrun("report", "--check").err
+
+
+def test_check_sees_a_stale_readme_a_new_record_and_a_surplus_file(bnnrun, results):
+    bnnrun("report")
+    readme = results / "README.md"
+    readme.write_text(readme.read_text().replace("1.00", "0.90"))
+    assert "README.md" in bnnrun("report", "--check").err
+    (results / "results" / "tables" / "old.csv").write_text("a\n")
+    assert "tables/old.csv (not made" in bnnrun("report", "--check").err
+    bnnrun("report")
+    assert not (results / "results" / "tables" / "old.csv").exists()
+    assert bnnrun("report", "--check").status == 0
+    records.write(trained(value=1.3, seed=3, created=4), results / "results")
+    outcome = bnnrun("report", "--check")
+    assert outcome.status == 1
+    assert "results/tables/table1.csv" in outcome.err
+
+
+def test_check_fails_for_a_damaged_record(bnnrun, results):
+    (results / "results" / "runs" / "broken.json").write_text("{")
+    assert bnnrun("report").status == 0
+    assert "broken.json" in (results / "results" / "tables.md").read_text()
+    outcome = bnnrun("report", "--check")
+    assert outcome.status == 1
+    assert "broken.json: not a record" in outcome.err
+    assert "1 records cannot be read" in outcome.err
+
+
+def test_a_cell_is_followed_to_its_runs(bnnrun, results):
+    shown = bnnrun("report", "cell=table1.mnist.theano").out
+    assert "1.00 ± 0.10 (n = 3)" in shown
+    assert "within noise" in shown
+    for seed in range(3):
+        assert f"bnnrun train experiment=table1_mnist_theano seed={seed}\n" in shown
+    assert shown.count("c0ffee") == 3
+    assert "A Processor" in shown
+    assert "valid_error_pct" in shown
+    assert "torch 2.6.0" in shown
+    assert not (results / "results" / "tables.md").exists()
+
+
+def test_an_unknown_cell_names_the_nearest(bnnrun, results):
+    outcome = bnnrun("report", "cell=table1.mnist.thano")
+    assert outcome.status == 2
+    assert "did you mean 'table1.mnist.theano'?" in outcome.err
+
+
+def test_without_markers_or_in_another_folder_no_readme_is_touched(bnnrun, results):
+    (results / "README.md").write_text("mine\n")
+    bnnrun("report")
+    assert (results / "README.md").read_text() == "mine\n"
+
+
+def test_a_thousand_records_take_less_than_five_seconds(tmp_path, of_conf):
+    for i in range(500):
+        epochs = 20 + i // 100
+        records.write(trained(value=1 + 0.001 * i, seed=i, epochs=epochs), tmp_path)
+    for i in range(250):
+        for record in timed(created=i % 60, size=32 * (1 + i)):
+            records.write(record, tmp_path)
+    began = time.perf_counter()
+    found = collect(tmp_path)
+    texts = content(tables(found.records, of_conf, found.left_out), [], found)
+    taken = time.perf_counter() - began
+    assert len(found.records) == 1000
+    assert "index.html" in texts
+    assert taken < 5, f"{taken:.1f} s"
