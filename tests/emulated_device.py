@@ -62,7 +62,11 @@ class EmulatedDevice:
     def wait(self) -> None:
         pass
 
-    def seconds(self, work: Callable[[], object]) -> float:
+    def seconds(
+        self, work: Callable[[], object], before: Callable[[], object] | None = None
+    ) -> float:
+        if before is not None:
+            before()
         start = time.perf_counter()
         work()
         return time.perf_counter() - start

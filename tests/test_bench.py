@@ -307,18 +307,84 @@ def test_a_product_is_timed_on_a_gpu(bnnrun, tmp_path, monkeypatch, capability):
     names = list(cuda.VARIANTS) if capability == (9, 0) else ["xnor_gemm"]
     torch_s = {"torch float32", "torch tf32", "torch bf16, sums rounded", "torch int8"}
     expected = {f"{name}, {way}" for name in names for way in ways} | {"baseline float32"} | torch_s
+    packing = found.pop("pack_bits, float32 in")["details"]
+    assert packing["gmac_per_s"] is packing["share_of_limit"] is None
     assert found.keys() - {"torch fp8, sums rounded"} == expected
+    # Multiply-accumulates a clock and multiprocessor.
+    rates = {"xnor_gemm": 1024}
+    if capability == (9, 0):
+        rates |= {"xnor_gemm_mma": 16_384, "xnor_gemm_wgmma": 32_768, "baseline float32": 128,
+                  "torch float32": 128, "torch tf32": 1024, "torch bf16": 2048,
+                  "torch int8": 4096, "torch fp8": 4096}  # fmt: skip
     for name, r in found.items():
         details = r["details"]
         assert details["gmac_per_s"] == pytest.approx(24 * 16 * 96 / r["value"] / 1e6)
-        if name.startswith("xnor"):
-            rate = {"xnor_gemm": 1024, "xnor_gemm_mma": 16_384, "xnor_gemm_wgmma": 32_768}
-            rate = rate[name.partition(",")[0]]
-            assert details["share_of_limit"] == pytest.approx(
-                details["gmac_per_s"] / (2 * rate)  # two multiprocessors at 1 GHz
-            )
-        else:
-            assert details["share_of_limit"] is None
+        rate = rates.get(name.partition(",")[0])
+        share = details["gmac_per_s"] / (2 * rate) if rate else None  # two of them, at 1 GHz
+        assert details["share_of_limit"] == (share and pytest.approx(share))
+
+
+class Stopwatch:
+    """A device whose calls take as long as they say."""
+
+    def __init__(self):
+        self.now, self.log, self.recorded = 0.0, [], 0
+
+    def empty(self, shape, dtype):
+        return "cache"
+
+    def clear(self, array):
+        self.log.append("clear")
+
+    def record(self, work):
+        self.recorded += 1
+        return work
+
+    def seconds(self, work, before=None):
+        if before is not None:
+            before()
+        began = self.now
+        work()
+        return self.now - began
+
+    def call(self, seconds):
+        def work():
+            self.log.append("call")
+            self.now += seconds
+
+        return work
+
+
+def test_short_calls_are_timed_in_a_row_behind_others():
+    device = Stopwatch()
+    timed = gemm_cuda._Timed(device, device.call(0.3e-3))
+    assert timed() == pytest.approx(0.3e-3)
+    assert device.log == ["call"] * (1 + 3 + 3)
+    device.log.clear()
+    timed()
+    assert device.log == ["call"] * 6
+    assert device.recorded == 1
+
+
+def test_the_shortest_calls_are_not_timed_without_end():
+    device = Stopwatch()
+    assert gemm_cuda._Timed(device, device.call(0.0))() == 0.0
+    assert len(device.log) == 1 + 2 * gemm_cuda.MOST_CALLS
+
+
+def test_a_cold_call_is_timed_alone_behind_what_empties_the_cache():
+    device = Stopwatch()
+    timed = gemm_cuda._Timed(device, device.call(0.1e-3), cold=True)
+    assert timed() == pytest.approx(0.1e-3)
+    assert device.log == ["call", "clear", "call"]
+
+
+def test_a_long_call_is_timed_alone():
+    device = Stopwatch()
+    timed = gemm_cuda._Timed(device, device.call(0.5), graph=False)
+    assert timed() == 0.5
+    assert device.log == ["call"] * 2
+    assert device.recorded == 0
 
 
 def test_a_network_is_timed_on_a_gpu(bnnrun, tmp_path, monkeypatch):

@@ -114,6 +114,12 @@ def test_packing(dtype, transposed, shape):
     np.testing.assert_array_equal(found.data[:, : expected.shape[1]], expected)
     assert not found.data[:, expected.shape[1] :].any()
     np.testing.assert_array_equal(found.ones, np.bitwise_count(expected).sum(axis=1))
+    # Into memory that held something else.
+    room = xnor.room(*shape)
+    room.data[...], room.ones[...] = 0xA5A5A5A5, 7
+    assert xnor.pack(given, transposed=transposed, out=room) is room
+    np.testing.assert_array_equal(room.data, found.data)
+    np.testing.assert_array_equal(room.ones, found.ones)
 
 
 def test_zero_is_plus_one_and_no_number_is_not():
@@ -146,6 +152,9 @@ def test_operands_that_are_not_of_one_product_are_refused(xnor):
         "limit is int64": lambda: xnor.multiply_to_bits(a, w, limit.astype(np.int64)),
         "limit is int32 .5,.": lambda: xnor.multiply_to_bits(a, w, limit[:5]),
         "out is uint32": lambda: xnor.multiply_to_bits(a, w, limit, xnor.room(3, 6)),
+        "out is uint32 .3, 4.": lambda: xnor.pack(
+            np.zeros((2, 2), np.float32), out=xnor.room(3, 2)
+        ),
         "x is float64": lambda: xnor.pack(np.zeros((2, 2))),
         "x is strided": lambda: xnor.pack(np.zeros((4, 4), np.float32)[:, ::2]),
     }

@@ -129,9 +129,9 @@ def _print(config: BenchConfig, of: _Timed) -> None:
 
 
 def _times(name: str, yardstick: str, of: _Timed) -> str:
-    """How many times as fast as the yardstick: by rate where the work differs."""
+    """How many times as fast as the yardstick: by rate where the work differs, "" if in kind."""
     rate = of.rates
-    if name.startswith("limit"):
+    if name.startswith("limit") or (rate and name not in rate):
         return ""
     if name in rate and yardstick in rate:
         return f"{rate[name] / rate[yardstick]:.2f}"

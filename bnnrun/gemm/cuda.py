@@ -109,11 +109,12 @@ class Xnor:
         ones = np.bitwise_count(data).sum(axis=1, dtype=np.int32)
         return Bits(self.device.put(data), self.device.put(ones), k)
 
-    def pack(self, x: Any, transposed: bool = False) -> Bits:
+    def pack(self, x: Any, transposed: bool = False, out: Bits | None = None) -> Bits:
         """Signs of a device array as bits: x >= 0, or of uint8 and bool not 0.
 
-        Shapes:
-            x: (R, K) float32, int32, uint8 or bool; (K, R) if `transposed`
+        Args:
+            x:   (R, K) float32, int32, uint8 or bool; (K, R) if `transposed`
+            out: from `room`, all of it overwritten; new where it is not given
         """
         kinds = {"float32": "FLOAT32", "int32": "INT32", "uint8": "UINT8", "bool": "UINT8"}
         kind = kinds.get(np.dtype(x.dtype).name)
@@ -123,19 +124,20 @@ class Xnor:
         self._check("x", x, x.dtype)
         r, k = x.shape[::-1] if transposed else x.shape
         kw = row_words(k)
-        data = self.device.empty((r, kw), np.uint32)
-        ones = self.device.zeros((r,), np.int32)
+        out = self.room(r, int(k)) if out is None else out
+        self._check_room(out, r, int(k))
         if r and kw:
+            self.device.clear(out.ones)
             self.device.launch(
                 Launch(
                     kernel="pack_bits",
                     defines=(("IN", kind), *((("TRANSPOSED", None),) if transposed else ())),
                     grid=(-(-r // 128), kw // UNIT) if transposed else (-(-r // 8), 1),
                     block=128 if transposed else 256,
-                    arguments=(x, data, ones, *map(np.int32, (r, k, kw))),
+                    arguments=(x, out.data, out.ones, *map(np.int32, (r, k, kw))),
                 )
             )
-        return Bits(data, ones, int(k))
+        return out
 
     def multiply(
         self,
@@ -174,8 +176,7 @@ class Xnor:
         self._check_operands(a, w)
         self._check("limit", limit, np.int32, (w.rows,))
         out = self.room(a.rows, w.rows) if out is None else out
-        self._check("out", out.data, np.uint32, (a.rows, row_words(w.rows)))
-        self._check("ones of out", out.ones, np.int32, (a.rows,))
+        self._check_room(out, a.rows, w.rows)
         if a.rows:
             self.device.clear(out.ones)
             self.device.launch(
@@ -210,6 +211,10 @@ class Xnor:
         for name, of in (("A", a), ("W", w)):
             self._check(name, of.data, np.uint32, (of.rows, of.kw))
             self._check(f"ones of {name}", of.ones, np.int32, (of.rows,))
+
+    def _check_room(self, out: Bits, rows: int, k: int) -> None:
+        self._check("out", out.data, np.uint32, (rows, row_words(k)))
+        self._check("ones of out", out.ones, np.int32, (rows,))
 
     def _check(
         self, name: str, x: Any, dtype: DTypeLike, shape: tuple[int, ...] | None = None

@@ -69,8 +69,10 @@ class Device(Protocol):
     def wait(self) -> None:
         """Returns when the device is idle."""
 
-    def seconds(self, work: Callable[[], object]) -> float:
-        """What `work` takes, by the device's own clock."""
+    def seconds(
+        self, work: Callable[[], object], before: Callable[[], object] | None = None
+    ) -> float:
+        """What `work` takes, by the device's own clock, launched while it is at work `before`."""
 
     def peak(self) -> tuple[int, float]:
         """(multiprocessors, clocks a second at most)."""
@@ -197,9 +199,13 @@ class CudaDevice:
     def wait(self) -> None:
         self.device.synchronize()
 
-    def seconds(self, work: Callable[[], object]) -> float:
+    def seconds(
+        self, work: Callable[[], object], before: Callable[[], object] | None = None
+    ) -> float:
         start, end = self.cupy.cuda.Event(), self.cupy.cuda.Event()
         with self.device, self._stream() as stream:
+            if before is not None:
+                before()
             start.record(stream)
             work()
             end.record(stream)
