@@ -59,10 +59,11 @@ gpu: install  ## with an NVIDIA GPU: its tests, packed networks, products; ends 
 	tar -czf $(GPU).tar.gz -C $(GPU) results
 	@echo "records: $(GPU).tar.gz"
 
-lint: install  ## formatting, ruff, mypy
+lint: install  ## formatting, ruff, mypy; whether results/ is what its records give
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/bnnrun report --check
 
 check: lint test  ## what must pass before a commit
 
@@ -70,7 +71,7 @@ format: install  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-tables: install  ## rebuild the tables in results/ from the records
+tables: install  ## rebuild tables, figures and page in results/ from the records
 	$(BIN)/bnnrun report
 
 clean:  ## remove the environment and what the tools left

@@ -581,10 +581,10 @@ def test_a_thousand_records_take_less_than_five_seconds(tmp_path, of_conf):
     for i in range(250):
         for record in timed(created=i % 60, size=32 * (1 + i)):
             records.write(record, tmp_path)
-    began = time.perf_counter()
+    began = time.process_time()  # its own seconds: a busy machine is no slower report
     found = collect(tmp_path)
     texts = content(tables(found.records, of_conf, found.left_out), [], found)
-    taken = time.perf_counter() - began
+    taken = time.process_time() - began
     assert len(found.records) == 1000
     assert "index.html" in texts
     assert taken < 5, f"{taken:.1f} s"

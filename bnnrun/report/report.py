@@ -82,11 +82,10 @@ def readme_block(found: list[Table]) -> str:
     """Table 1 and the times of our kernels, as they stand between the README's markers."""
     by_name = {table.name: table for table in found}
     times = by_name["figure3"]
-    times = dataclasses.replace(
-        times,
-        rows=tuple(row for row in times.rows if any(cell.records for cell in row)),
-        notes=(f"Of {len(times.rows)} rows those that were measured; the others were not run.",),
-    )
+    measured = [row for row in times.rows if any(cell.records for cell in row)]
+    absent = [f"{row[0].text} ({row[2].text})" for row in times.rows if row not in measured]
+    notes = (f"Not run: {', '.join(absent)}.",) if absent else ()
+    times = dataclasses.replace(times, rows=tuple(measured), notes=notes)
     parts = [formats.markdown(by_name["table1"], heading="###")]
     parts += [formats.markdown(times, heading="###")] if times.rows else []
     return f"{BEGIN}\n" + "\n".join(parts) + END
