@@ -404,7 +404,7 @@ ODD = Table(
             Cell(r"a\b {c} ~ ^ # $ | *"),
             Cell("1.2 ± 0.1", paper="2×", verdict="worse", notes=("x",)),
         ),
-        (Cell("<b>"), Cell("")),
+        (Cell('<b> "q"'), Cell("")),
     ),
     notes=("a < b_c",),
 )
@@ -417,7 +417,7 @@ def test_latex_escapes_what_means_something_to_it():
         r"a\textbackslash{}b \{c\} \textasciitilde{} \textasciicircum{} \# \$ \textbar{} * "
         r"& 1.2 $\pm$ 0.1 & 2$\times$ & worse \\"
     ) in text
-    assert r"\textless{}b\textgreater{} &  &  &  \\" in text
+    assert r"\textless{}b\textgreater{} ''q'' &  &  &  \\" in text
     assert [rule for rule in ("toprule", "midrule", "bottomrule") if rule not in text] == []
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
 
@@ -430,7 +430,7 @@ def test_markdown_keeps_its_columns_and_numbers_notes():
         lines[4]
         == "| a\\\\b {c} \\~ ^ # $ \\| \\* | 1.2 ± 0.1<sup>1</sup><br>paper 2×<br>*worse* |"
     )
-    assert lines[5] == "| &lt;b&gt; |  |"
+    assert lines[5] == '| &lt;b&gt; "q" |  |'
     assert lines[-1] == "1. x"
 
 
