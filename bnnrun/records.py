@@ -128,10 +128,14 @@ def read(path: Path) -> Record:
         raise InputError(f"{path}: not a record ({error})") from None
 
 
-def read_all(results_dir: str | Path) -> tuple[list[Record], list[str]]:
-    """The whole records of `results_dir`/runs/, oldest first; what is wrong with the others."""
+def read_all(results_dir: str | Path, names: str = "*.json") -> tuple[list[Record], list[str]]:
+    """The whole records of `results_dir`/runs/, oldest first; what is wrong with the others.
+
+    Args:
+        names: pattern of the files that are looked at
+    """
     records, damaged = [], []
-    for path in sorted((Path(results_dir).expanduser() / "runs").glob("*.json")):
+    for path in sorted((Path(results_dir).expanduser() / "runs").glob(names)):
         try:
             records.append(read(path))
         except InputError as error:

@@ -26,8 +26,13 @@ class StopRequest:
 def stop_request() -> Iterator[StopRequest]:
     """Catch SIGINT and SIGTERM while the block runs.
 
-    An exception in the middle of an update would leave half a step in the weights.
+    An exception in the middle of an update would leave half a step in the weights. Within such a
+    block the request is the outer one's: what stops one job stops the sweep that it belongs to.
     """
+    outer = getattr(signal.getsignal(signal.SIGINT), "__self__", None)
+    if isinstance(outer, StopRequest):
+        yield outer
+        return
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request  # signals reach the main thread alone
