@@ -23,9 +23,10 @@ $(BIN)/.installed: pyproject.toml
 demo: install  ## the whole chain on the bundled digits: train, pack, eval, bench, report
 	rm -rf $(DEMO)
 	$(BIN)/bnnrun train -m experiment=digits_binary,digits_float trainer.epochs=20 \
-		results_dir=$(DEMO)/results hydra.sweep.dir=$(DEMO)/runs
-	$(BIN)/bnnrun pack run=$(DEMO)/runs/0
-	$(BIN)/bnnrun eval model=$(DEMO)/runs/0 dataset=digits --verify \
+		results_dir=$(DEMO)/results hydra.sweep.dir=$(DEMO)/runs \
+		'hydra.sweep.subdir=$${hydra:runtime.choices.experiment}'
+	$(BIN)/bnnrun pack run=$(DEMO)/runs/digits_binary
+	$(BIN)/bnnrun eval model=$(DEMO)/runs/digits_binary dataset=digits --verify \
 		results_dir=$(DEMO)/results hydra.run.dir=$(DEMO)/eval
 	$(BIN)/bnnrun bench kernel=xnor m=1024 seconds=2 \
 		results_dir=$(DEMO)/results hydra.run.dir=$(DEMO)/gemm

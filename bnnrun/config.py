@@ -373,6 +373,9 @@ class TrainConfig(NetworkConfig):
     """Train a network; the epoch is picked by validation error, then tested."""
 
     resume: str | None = setting(None, "run folder to go on with, in its own configuration")
+    again: bool = setting(
+        False, "with -m: train the jobs that have their record too, which else are skipped"
+    )
 
 
 @dataclass
@@ -491,7 +494,7 @@ class DoctorConfig(VerbConfig):
 
 # Settings that say where a run happens and what is shown of it, not what it computes.
 PLACES = {
-    "device", "threads", "results_dir", "resume", "debug", "dataset.root", "dataset.path",
+    "device", "threads", "results_dir", "resume", "again", "debug", "dataset.root", "dataset.path",
     "model", "trained", "run", "out",
 }  # fmt: skip
 

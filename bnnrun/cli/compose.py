@@ -5,6 +5,8 @@ given, what was expected, what to do.
 """
 
 import functools
+import hashlib
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,11 +32,14 @@ PACKAGE = Path(__file__).resolve().parent.parent
 CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_dir())
 VERSION_BASE = "1.3"
 SWEPT_AT_MOST = 64  # values of one sweep that are composed to be checked
+# What may differ between two calls of one job: the folder of a sweep's job does not tell it.
+NOT_IN_NAME = {"resume", "again", "debug"}
 
 
 @functools.cache
 def register_schemas() -> None:
-    """Tell Hydra the dataclasses that conf/ is checked against."""
+    """Tell Hydra the dataclasses that conf/ is checked against, and what names a job's folder."""
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     store = ConfigStore.instance()
     for verb in VERBS.values():
         store.store(group="schema", name=verb.name, node=verb.schema, package="_global_")
@@ -49,6 +54,25 @@ def register_schemas() -> None:
         ("optimizer", "shift_adamax", config.ShiftAdaMaxConfig),
     ):
         store.store(group=f"schema/{group}", name=name, node=node)
+
+
+def run_name(*, _root_: DictConfig) -> str:
+    """`${run_name:}`: 'digits_binary-s3-1f3a9c2e', the same for the same configuration alone.
+
+    A value that cannot be resolved stands as it is: it fails its own job and not the sweep.
+    """
+    composed = _root_.copy()
+    OmegaConf.set_struct(composed, False)
+    experiment = composed.pop("hydra").runtime.choices.get("experiment")
+    for key in NOT_IN_NAME:
+        composed.pop(key)
+    try:
+        content = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
+    except OmegaConfBaseException:
+        content = OmegaConf.to_container(composed, resolve=False, enum_to_str=True)
+    text = json.dumps([experiment, content], sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{experiment or composed.dataset.name}-s{composed.seed}-{digest}"
 
 
 @contextmanager

@@ -40,7 +40,8 @@ def tool_help() -> None:
     console.print(table)
     console.print(
         "\n`bnnrun VERB --help` lists its groups and keys. Every verb takes Hydra's --cfg job and\n"
-        "--info; train and bench take -m (one run for each value of `seed=0,1,2`).\n"
+        "--info; train and bench take -m (one run for each value of `seed=0,1,2`). With -m, train\n"
+        "skips what has its record and goes on with what was cut off.\n"
         'Completion in bash: eval "$(bnnrun -sc install=bash)"',
         markup=False,
     )

@@ -1,22 +1,15 @@
 """`bnnrun VERB ...`: takes the verb off, checks the rest, and lets Hydra run it."""
 
-import os
-import shlex
 import signal
 import sys
 import traceback
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from bnnrun import __version__
+from bnnrun.cli.job import described, run_hydra, tell, work
 from bnnrun.cli.verbs import VERBS, Verb
-from bnnrun.errors import InputError, RunError, Stopped, nearest
-
-WRONG_INPUT, FAILED, INTERRUPTED = 2, 1, 130
-# Words that say where a run finds and leaves its files: no part of the command in its record.
-OF_THIS_MACHINE = ("resume=", "results_dir=", "dataset.root=")
+from bnnrun.errors import InputError, Stopped, nearest
 
 
 def main() -> None:
@@ -36,27 +29,7 @@ def run(argv: list[str]) -> int:
     except (Exception, Stopped, KeyboardInterrupt) as error:
         if any(word.lower() == "debug=true" for word in argv):
             traceback.print_exc()
-        return _report(error)
-
-
-def _report(error: BaseException) -> int:
-    """Tell an error in one line; its exit status."""
-    if isinstance(error, InputError):
-        line, status = str(error), WRONG_INPUT
-    elif isinstance(error, OSError) and error.filename is not None:
-        line, status = f"{error.filename}: {error.strerror}; name another place", WRONG_INPUT
-    elif isinstance(error, RunError):
-        line, status = str(error), FAILED
-    elif isinstance(error, Stopped):
-        line, status = str(error), INTERRUPTED
-    elif isinstance(error, KeyboardInterrupt):
-        line, status = "interrupted", INTERRUPTED
-    else:
-        shown = " ".join(str(error).split())
-        line = f"failed: {type(error).__name__}: {shown} (debug=true shows where)"
-        status = FAILED
-    print(f"bnnrun: {line}", file=sys.stderr)
-    return status
+        return tell(error)
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -73,7 +46,7 @@ def _dispatch(argv: list[str]) -> int:
 
         if len(argv) < 2:
             raise InputError(f"{argv[0]}: expected install=bash, install=zsh or install=fish")
-        complete(argv[1], lambda name, words: _hydra(VERBS[name], words, task=_complete_only))
+        complete(argv[1], lambda name, words: run_hydra(VERBS[name], words, task=_complete_only))
         return 0
     verb = VERBS.get(argv[0])
     if verb is None:
@@ -101,14 +74,18 @@ def _run_verb(verb: Verb, argv: list[str]) -> int:
     if flags.multirun and not verb.is_run:
         raise InputError(f"-m: `bnnrun {verb.name}` is no run; train, bench and eval take -m")
     if verb.is_run:
-        words = _resumed(words)
+        words = _resumed(words, multirun=flags.multirun)
     words, typed = checked_config(verb, words, multirun=flags.multirun)
     shows = flags.cfg is not None or flags.info is not None or flags.hydra_help
     if not verb.is_run and not shows:
         verb.load()(typed)
         return 0
+    if flags.multirun and not shows:
+        from bnnrun.cli.sweep import Sweep
+
+        return Sweep(verb, argv).run(hydra_flags, words)
     statuses = [0]
-    _hydra(verb, [*hydra_flags, *words], task=lambda composed: _job(verb, composed, statuses))
+    run_hydra(verb, [*hydra_flags, *words], lambda composed: _single(verb, composed, statuses))
     return max(statuses)
 
 
@@ -172,7 +149,7 @@ def _is_bare(word: str, *, files: bool) -> bool:
     return not word.startswith("~")
 
 
-def _resumed(words: list[str]) -> list[str]:
+def _resumed(words: list[str], *, multirun: bool) -> list[str]:
     """With resume=FOLDER, the words that made that run, then those given now, in its folder."""
     from omegaconf import OmegaConf
 
@@ -181,6 +158,10 @@ def _resumed(words: list[str]) -> list[str]:
     value = next((o.value() for o in parse(words) if o.key_or_group == "resume"), None)
     if value is None:
         return words
+    if multirun:
+        raise InputError(
+            f"resume={value}: with -m each job finds its own folder and goes on; leave it out"
+        )
     folder = Path(str(value)).expanduser()
     saved = folder / ".hydra" / "overrides.yaml"
     if not saved.is_file():
@@ -195,50 +176,13 @@ def _resumed(words: list[str]) -> list[str]:
     return [*before, *words, f"hydra.run.dir='{quoted}'", "hydra.output_subdir=null"]
 
 
-def _job(verb: Verb, composed: Any, statuses: list[int]) -> None:
-    """One run of a verb, in the folder that Hydra made for it."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    from bnnrun import machine, records
+def _single(verb: Verb, composed: Any, statuses: list[int]) -> None:
+    """A run by itself; its error is told here, as Hydra would add lines of its own."""
     from bnnrun.cli.compose import to_config
 
-    hydra = HydraConfig.get()
-    search = [word for word in hydra.overrides.hydra if word.startswith("hydra.searchpath=")]
-    overrides = [w for w in hydra.overrides.task if not w.startswith(OF_THIS_MACHINE)] + search
-    folder = Path(hydra.runtime.output_dir)
-    here = Path.cwd()
-    job = records.Run(
-        folder=folder.relative_to(here) if folder.is_relative_to(here) else folder,
-        command=shlex.join(["bnnrun", verb.name, *overrides]),
-        experiment=hydra.runtime.choices.get("experiment") or "",
-    )
     try:
-        typed = to_config(composed)
-        records.prepare(typed.results_dir)
-        machine.source_state()
-        for record in verb.load()(typed, job):
-            path = records.write(record, typed.results_dir)
-            Console(highlight=False).print(f"record: {path}", markup=False, soft_wrap=True)
+        work(verb, to_config(composed), described(verb))
     except Exception as error:
-        # Told here: Hydra would add lines of its own. One failed job does not cost the others.
         if composed.debug:
             traceback.print_exc()
-        if hydra.mode is RunMode.MULTIRUN:
-            print(f"bnnrun: job {hydra.job.num} failed: {job.command}", file=sys.stderr)
-        statuses.append(_report(error))
-
-
-def _hydra(verb: Verb, words: list[str], task: Any) -> None:
-    """Hydra's own main over the verb's configuration."""
-    import hydra
-
-    from bnnrun.cli.compose import CONF, VERSION_BASE, register_schemas
-
-    register_schemas()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back here, to be told in one line
-    before, sys.argv = sys.argv, ["bnnrun", *words]
-    try:
-        hydra.main(version_base=VERSION_BASE, config_path=str(CONF), config_name=verb.name)(task)()
-    finally:
-        sys.argv = before
+        statuses.append(tell(error))

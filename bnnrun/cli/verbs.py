@@ -20,6 +20,8 @@ class Verb:
         action:   key that a bare first word sets (`bnnrun data status`), or ""
         words:    key that the bare words after it set (`bnnrun data verify mnist svhn`), or ""
         flags:    keys that a flag sets true (`--verify` is `verify=true`)
+        leaves:   quantity of the record of a finished run, where a sweep skips jobs that have
+                  theirs and goes on with those that were cut off, or ""
         examples: command lines for its help
     """
 
@@ -31,6 +33,7 @@ class Verb:
     action: str = ""
     words: str = ""
     flags: tuple[str, ...] = ()
+    leaves: str = ""
 
     @property
     def meaning(self) -> str:
@@ -54,9 +57,10 @@ VERBS = {
             examples=(
                 "bnnrun train dataset=digits",
                 "bnnrun train dataset=digits binarization=none seed=3",
-                "bnnrun train -m dataset=digits seed=0,1,2",
+                "bnnrun train -m experiment=digits_binary,digits_float 'seed=range(5)'",
                 "bnnrun train resume=outputs/train/RUN",
             ),
+            leaves="test_error",
         ),
         Verb(
             "pack",

@@ -1,0 +1,88 @@
+"""One run of a verb, in the folder that Hydra made for it, and how an error is told."""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnnrun.cli.verbs import Verb
+from bnnrun.errors import InputError, RunError, Stopped
+
+if TYPE_CHECKING:  # help, completion and errors wait for nothing
+    from bnnrun.records import Record, Run
+
+WRONG_INPUT, FAILED, INTERRUPTED = 2, 1, 130
+# Words that say where a run finds and leaves its files: no part of the command in its record.
+OF_THIS_MACHINE = ("resume=", "again=", "results_dir=", "dataset.root=")
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """(an error in one line, its exit status)."""
+    if isinstance(error, InputError):
+        return str(error), WRONG_INPUT
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; name another place", WRONG_INPUT
+    if isinstance(error, RunError):
+        return str(error), FAILED
+    if isinstance(error, Stopped):
+        return str(error), INTERRUPTED
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", INTERRUPTED
+    shown = " ".join(str(error).split())
+    return f"failed: {type(error).__name__}: {shown} (debug=true shows where)", FAILED
+
+
+def tell(error: BaseException) -> int:
+    """Print an error in one line; its exit status."""
+    line, status = explain(error)
+    print(f"bnnrun: {line}", file=sys.stderr)
+    return status
+
+
+def described(verb: Verb) -> "Run":
+    """What Hydra knows of the run that it began."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from bnnrun.records import Run
+
+    hydra = HydraConfig.get()
+    search = [word for word in hydra.overrides.hydra if word.startswith("hydra.searchpath=")]
+    overrides = [w for w in hydra.overrides.task if not w.startswith(OF_THIS_MACHINE)] + search
+    folder = Path(hydra.runtime.output_dir)
+    here = Path.cwd()
+    return Run(
+        folder=folder.relative_to(here) if folder.is_relative_to(here) else folder,
+        command=shlex.join(["bnnrun", verb.name, *overrides]),
+        experiment=hydra.runtime.choices.get("experiment") or "",
+    )
+
+
+def work(verb: Verb, typed: Any, run: "Run") -> "list[Record]":
+    """Do what the verb does and write its records."""
+    from rich.console import Console
+
+    from bnnrun import machine, records
+
+    records.prepare(typed.results_dir)
+    machine.source_state()
+    made: list[Record] = verb.load()(typed, run)
+    for record in made:
+        path = records.write(record, typed.results_dir)
+        Console(highlight=False).print(f"record: {path}", markup=False, soft_wrap=True)
+    return made
+
+
+def run_hydra(verb: Verb, words: list[str], task: Any) -> None:
+    """Hydra's own main over the verb's configuration."""
+    import hydra
+
+    from bnnrun.cli.compose import CONF, VERSION_BASE, register_schemas
+
+    register_schemas()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back here, to be told in one line
+    before, sys.argv = sys.argv, ["bnnrun", *words]
+    try:
+        hydra.main(version_base=VERSION_BASE, config_path=str(CONF), config_name=verb.name)(task)()
+    finally:
+        sys.argv = before
