@@ -27,6 +27,13 @@ class Binarizer(Enum):
     none = "none"
 
 
+class Precision(Enum):
+    """How training multiplies."""
+
+    fast = "fast"
+    float32 = "float32"
+
+
 class NormKind(Enum):
     """A batch normalization: vanilla, or shift-based (Alg. 3)."""
 
@@ -339,6 +346,11 @@ class TrainerConfig:
     )
     eval_batch_size: int = setting(
         250, "images a product in evaluation; changes no result", unit="images", valid="[1, inf)"
+    )
+    precision: Precision = setting(
+        Precision.fast,
+        "fast: sums of ±1 are counted, exactly, and gradients take fewer products, where processor "
+        "and shape allow it; float32: plain products throughout",
     )
 
 

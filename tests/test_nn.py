@@ -89,7 +89,8 @@ def test_the_gradient_of_weights_is_that_of_their_signs_even_at_one(arch):
     net = network(f"arch={arch}", "arch.dropout_hidden=0" if arch == "mlp" else "arch.fc=[40]")
     block = net.blocks[1]
     with torch.no_grad():
-        block.product.weight.view(-1)[:3] = torch.tensor([1.0, -1.0, 0.0])
+        first = (0,) * (block.product.weight.dim() - 1)
+        block.product.weight[first][:3] = torch.tensor([1.0, -1.0, 0.0])
     shape = (20, block.layer.inputs, 8, 8) if arch == "convnet" else (20, block.layer.inputs)
     a = sign(torch.randn(shape)).requires_grad_()
     s = block.product(a, whole=True)
@@ -102,7 +103,7 @@ def test_the_gradient_of_weights_is_that_of_their_signs_even_at_one(arch):
     assert torch.equal(s.detach(), by_hand.detach())
     torch.testing.assert_close(block.product.weight.grad, w.grad, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-3)
-    assert block.product.weight.grad.view(-1)[:3].abs().min() > 0
+    assert block.product.weight.grad[first][:3].abs().min() > 0
 
 
 def test_squared_hinge_is_the_mean_over_images_and_classes():

@@ -225,7 +225,8 @@ def test_c_as_a_power_of_two_and_the_scale_of_gamma():
 def test_gradients_as_factors_make_the_step_of_whole_gradients(monkeypatch, tmp_path, part):
     """Part by part, down to single rows, and the input's gradient through the same parts."""
     monkeypatch.setattr(layers, "PART", part)
-    config = configure("train", "dataset=digits", "arch.width=48", "device=cpu")
+    words = ("dataset=digits", "arch.width=48", "device=cpu", "trainer.precision=float32")
+    config = configure("train", *words)
     dataset = load(config.dataset)
     deferred, whole = (
         Trainer(config, dataset, torch.device("cpu"), tmp_path / name) for name in "ab"

@@ -74,7 +74,7 @@ def _four(ones, twos, a, i, w, j):
 
 
 @njit(forceinline=True)
-def _finish(total, ones, twos, fours, eights, quads):
+def add_up(total, ones, twos, fours, eights, quads):
     """What is left in the adders; `quads` counts, in bytes, the carries of weight 4 of the rest.
 
     Summed in bytes by Horner's rule, at most 8 · (1 + 2 + 4 + 8) + 4 · 24: a short chain.
@@ -121,12 +121,12 @@ def _differ2(a, i0, i1, w, j, kw):
         q0 = add_bytes(q0, popcount_bytes(p0))
         q1 = add_bytes(q1, popcount_bytes(p1))
         k += 4
-    return _finish(n0, o0, t0, f0, e0, q0), _finish(n1, o1, t1, f1, e1, q1)
+    return add_up(n0, o0, t0, f0, e0, q0), add_up(n1, o1, t1, f1, e1, q1)
 
 
 @njit
 def _count_adders(a, i, stride, rows, w, j, kw, more, counts):
-    """Differing bits by `_differ2`; arguments as of `_counts`."""
+    """Differing bits by `_differ2`; arguments as of `differences`."""
     for r in range(0, rows, 2):
         d0, d1 = _differ2(a, i, i + stride, w, j, kw)
         _put(counts, 16 * r, d0, more)
@@ -136,7 +136,7 @@ def _count_adders(a, i, stride, rows, w, j, kw, more, counts):
 
 @njit
 def _count_words(a, i, stride, rows, w, j, kw, more, counts):
-    """Differing bits, counted for each two words; arguments as of `_counts`."""
+    """Differing bits, counted for each two words; arguments as of `differences`."""
     for r in range(0, rows, 4):
         i1, i2, i3 = i + stride, i + 2 * stride, i + 3 * stride
         o0 = o1 = o2 = o3 = n0 = n1 = n2 = n3 = zero()
@@ -157,7 +157,7 @@ def _count_words(a, i, stride, rows, w, j, kw, more, counts):
 
 @njit
 def _multiply_bytes(a, i, stride, rows, w, j, kw, more, counts):
-    """Products of bytes; arguments as of `_counts`.
+    """Products of bytes; arguments as of `differences`.
 
     Two sums a row: one product waits five cycles for the one before it.
     """
@@ -197,7 +197,7 @@ def _put(counts, at, value, more):
 
 
 @njit(forceinline=True)
-def _counts(a, i, stride, rows, w, j, kw, way, planes, counts):
+def differences(a, i, stride, rows, w, j, kw, way, planes, counts):
     """Rows of A against one panel.
 
     Inlined, because a call counts a reference to each array, and threads that count the same
@@ -239,7 +239,7 @@ def _compare(counts, rows, limit, out, at, width):
 
 @njit(parallel=True, cache=True)
 def dense(a, stride, m, w, kw, way, planes, panels, base, out, width):
-    """out[m, n] = base[n] - 2 d[m, n], with d of `_counts`.
+    """out[m, n] = base[n] - 2 d[m, n], with d of `differences`.
 
     Shapes:
         a:    (rows, stride) uint32, flat; a multiple of TILE rows
@@ -258,7 +258,7 @@ def dense(a, stride, m, w, kw, way, planes, panels, base, out, width):
         rows, last = min(BAND, m - r), min(of_panels, first + panels)
         counts = np.empty(16 * BAND, np.int32)
         for p in range(first, last):
-            _counts(a, r * stride, stride, rows, w, 16 * kw * p, kw, way, planes, counts)
+            differences(a, r * stride, stride, rows, w, 16 * kw * p, kw, way, planes, counts)
             _subtract(counts, rows, load(base, 16 * p), out, r * width + 16 * p, width)
 
 
@@ -276,22 +276,12 @@ def dense_bits(a, stride, m, w, kw, way, planes, panels, limits, out, width):
         rows, last = min(BAND, m - r), min(of_panels, first + panels)
         counts = np.empty(16 * BAND, np.int32)
         for p in range(first, last):
-            _counts(a, r * stride, stride, rows, w, 16 * kw * p, kw, way, planes, counts)
+            differences(a, r * stride, stride, rows, w, 16 * kw * p, kw, way, planes, counts)
             _compare(counts, rows, load(limits, 16 * p), out, r * width + p, width)
 
 
 @njit
-def _gather(image, origin, line, run, block, at):
-    """One row of a convolution: three runs of an image, `line` apart, one behind the other."""
-    for _ in range(3):
-        for k in range(run):
-            block[at] = image[origin + k]
-            at += 1
-        origin += line
-
-
-@njit
-def _to_planes(source, at, k, bits, i, kw, planes):
+def to_planes(source, at, k, bits, i, kw, planes):
     """Bytes to bit planes, highest first, a row of `kw` words each."""
     for word in range(planes * kw):
         bits[i + word] = np.uint32(0)
@@ -306,103 +296,7 @@ def _to_planes(source, at, k, bits, i, kw, planes):
 def planes_of(source, m, k, bits, kw, planes):
     """(m, source.size / rows) bytes to (m, planes, kw) words of bits, highest plane first."""
     for r in prange(m):
-        _to_planes(source, r * (source.size // m), k, bits, r * planes * kw, kw, planes)
-
-
-@njit
-def _gather_rows(images, at, line, run, origins, low, high, kw, way, planes, block, scratch):
-    """Rows `low` to `high` of an image's table to `block`, as the kernel reads them."""
-    stride = kw * max(1, planes)
-    for r in range(low, high):
-        origin, to = at + origins[r], (r - low) * stride
-        if planes:
-            _gather(images, origin, line, run, scratch, 0)
-            _to_planes(scratch, 0, 3 * run, block, to, kw, planes)
-        elif way == BYTES:
-            _gather(images, origin, line, run, block.view(np.uint8), 4 * to)
-        else:
-            _gather(images, origin, line, run, block, to)
-
-
-@njit
-def _compare_at_border(counts, low, high, limits, borders, p, panels, out, to, targets):
-    for r in range(low, high):
-        limit = load(limits, 16 * (borders[r] * panels + p))
-        out[to + targets[r] + p] = at_most(load(counts, 16 * (r - low)), limit)
-
-
-@njit
-def _compare_windows(counts, low, high, limits, borders, p, panels, flip, out, to, targets):
-    """As above, each four rows a window of the pooling."""
-    for r in range(low, high, 4):
-        o = 16 * (r - low)
-        b0 = at_most(load(counts, o), load(limits, 16 * (borders[r] * panels + p)))
-        b1 = at_most(load(counts, o + 16), load(limits, 16 * (borders[r + 1] * panels + p)))
-        b2 = at_most(load(counts, o + 32), load(limits, 16 * (borders[r + 2] * panels + p)))
-        b3 = at_most(load(counts, o + 48), load(limits, 16 * (borders[r + 3] * panels + p)))
-        out[to + targets[r] + p] = (b0 | b1 | b2 | b3) & ~flip | (b0 & b1 & b2 & b3) & flip
-
-
-@njit(parallel=True, cache=True)
-def conv_bits(
-    images,
-    count,
-    size,
-    origins,
-    line,
-    run,
-    w,
-    kw,
-    way,
-    planes,
-    limits,
-    borders,
-    pool,
-    flips,
-    out,
-    out_size,
-    targets,
-    rows,
-):
-    """3x3 convolutions to bits; in each thread no more than `rows` patches ever lie in memory.
-
-    A table gives the rows of an image: where the patch begins, which limits hold for it (they
-    differ at the border, where taps lie on padding), where its bits go. With `pool` each four
-    rows are a window of the pooling, and one bit of theirs is enough; all four are needed in the
-    columns of `flips`, whose weights were negated: the largest sum is the smallest there.
-
-    Shapes:
-        images:  (count, size) uint32 words of bits, or uint8 of the first layer, padded, flat;
-                 pixel by pixel, channels innermost; `line` apart from one row of pixels to the
-                 next, `run` for three pixels
-        origins, borders, targets: (R,) int32, R a multiple of TILE
-        w:       (panels, kw, 16) uint32, flat
-        limits:  (borders, panels · 16) int32, flat
-        flips:   (panels,) uint16, bits of columns
-        out:     (count, out_size) uint16, flat
-        rows:    of a task, at most BAND
-    """
-    panels = w.size // (16 * kw)
-    bands = (origins.size + rows - 1) // rows
-    stride = kw * max(1, planes)
-    for task in prange(count * bands):
-        image, low = task // bands, (task % bands) * rows
-        high = min(origins.size, low + rows)
-        block = np.zeros(rows * stride, np.uint32)
-        counts = np.empty(16 * rows, np.int32)
-        scratch = np.empty(3 * run, np.uint8)
-        _gather_rows(
-            images, image * size, line, run, origins, low, high, kw, way, planes, block, scratch
-        )
-        to = image * out_size
-        for p in range(panels):
-            _counts(block, 0, stride, high - low, w, 16 * kw * p, kw, way, planes, counts)
-            if pool:
-                _compare_windows(
-                    counts, low, high, limits, borders, p, panels, flips[p], out, to, targets
-                )
-            else:
-                _compare_at_border(counts, low, high, limits, borders, p, panels, out, to, targets)
+        to_planes(source, r * (source.size // m), k, bits, r * planes * kw, kw, planes)
 
 
 @njit(parallel=True, cache=True)

@@ -99,6 +99,16 @@ def store(typingctx, array, index, value):
 
 
 @intrinsic
+def fill(typingctx, value):
+    """The int32 `value` in every lane."""
+
+    def codegen(context, builder, signature, args):
+        return _splat(builder, args[0])
+
+    return vector(types.int32), codegen
+
+
+@intrinsic
 def broadcast(typingctx, array, index):
     """array[index], a 32-bit element, in every lane."""
 
@@ -156,6 +166,42 @@ def carry_out(typingctx, s, a, b):
         return builder.or_(builder.and_(a, b), either)
 
     return vector(vector, vector, vector), codegen
+
+
+@intrinsic
+def differ(typingctx, a, b, kept):
+    """(a ^ b) & kept."""
+
+    def codegen(context, builder, signature, args):
+        a, b, kept = args
+        if HAS_TERNARY:
+            return _ternary(builder, a, b, kept, 0x28)
+        return builder.and_(builder.xor(a, b), kept)
+
+    return vector(vector, vector, vector), codegen
+
+
+@intrinsic
+def shift_by_four(typingctx, a):
+    """Each lane, unsigned, without its lowest four bits."""
+
+    def codegen(context, builder, signature, args):
+        return builder.lshr(args[0], _constant(4))
+
+    return vector(vector), codegen
+
+
+@intrinsic
+def set_bit(typingctx, a, lanes, position):
+    """`a` with bit `position` of each of `lanes` set; `lanes` a uint16, a lane a bit."""
+
+    def codegen(context, builder, signature, args):
+        a, lanes, position = args
+        which = builder.bitcast(lanes, ir.VectorType(ir.IntType(1), LANES))
+        one = builder.shl(ir.Constant(_I32, 1), builder.trunc(position, _I32))
+        return builder.select(which, builder.or_(a, _splat(builder, one)), a)
+
+    return vector(vector, types.uint16, types.intp), codegen
 
 
 @intrinsic

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from bnnrun.nn.passes import sign_pass
+from bnnrun.nn.kernels.passes import sign_pass
 
 
 def sign(r: torch.Tensor) -> torch.Tensor:

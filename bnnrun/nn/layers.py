@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bnnrun import machine
 from bnnrun.architecture import Layer
+from bnnrun.gemm.lookup import HAS_LOOKUP
+from bnnrun.nn import winograd
 from bnnrun.nn.binarize import sign, sign_into, stochastic_sign
-from bnnrun.nn.passes import dropout_pass, sign_pass_int8
+from bnnrun.nn.bits import PackedFilters, PackedWeights
+from bnnrun.nn.kernels.packing import BLOCK
+from bnnrun.nn.kernels.passes import dropout_pass
 
 
 class Product(nn.Module):
@@ -43,42 +46,92 @@ class BinaryProduct(Product):
     optimizer, which clips it. A product only ever sees its sign. `a` is ±1 (times 1/(1 - p), or 0,
     behind dropout), so hidden sums are whole numbers in [-K, K].
 
-    While `deferred`, a fully connected layer leaves g_W as its factors (`Factors`), not as `grad`.
-
     Backward, g_W = g_{W^b}, unchanged (Alg. 1). No gate on weights: the clip keeps |W| <= 1, where
     an inclusive gate is open; an exclusive one would freeze each weight that stands at ±1.
+
+    Attributes:
+        fast:     sums of ±1 are counted from bits, gradients take fewer products (nn/bits.py,
+                  nn/winograd.py), where the processor and the shape allow it; else float32
+                  products throughout
+        deferred: a fully connected layer leaves g_W as its factors (`Factors`), not as `grad`
     """
 
     binary = True
 
     def __init__(self, layer: Layer, stochastic: bool) -> None:
         super().__init__(layer)
-        self.stochastic = stochastic
+        self.layer, self.stochastic = layer, stochastic
         nn.init.uniform_(self.weight, -1, 1)
+        if self.is_conv:
+            self.weight.data = self.weight.data.contiguous(memory_format=torch.channels_last)
         # W^b and g_W of every step are written to the same memory: new memory of that size costs
         # as much as the pass that fills it.
         self.signs: torch.Tensor | None = None
         self.gradient: torch.Tensor | None = None
-        self.deferred = False
+        self.packed: PackedWeights | PackedFilters | None = None
+        self.packed_version = -1
+        self.fast = self.deferred = False
 
     def forward(self, a: torch.Tensor, whole: bool = False) -> torch.Tensor:
         """The sums; `whole` says that every element of `a` is one number's product with ±1 or 0."""
-        w = self.weight.detach()
-        in_bytes = whole and not self.is_conv and not self.stochastic and has_fast_bytes(w)
-        kind = torch.int8 if in_bytes else w.dtype
-        if self.signs is None or self.signs.dtype != kind or self.signs.device != w.device:
-            self.signs = torch.empty_like(w, dtype=kind)
-        if in_bytes:
-            sign_pass_int8(w.view(-1).numpy(), self.signs.view(-1).numpy())
-        elif self.stochastic:
-            self.signs.copy_(stochastic_sign(w))
-        else:
-            sign_into(w, self.signs)
+        if self.counts(a, whole):
+            kind = _CountedConv if self.is_conv else _CountedLinear
+            counted: torch.Tensor = kind.apply(a, self.weight, self, whole)
+            return counted
+        w = self.binarize()
         if self.is_conv:
-            s: torch.Tensor = _StraightThrough.apply(self.weight, self.signs)
+            s: torch.Tensor = _StraightThrough.apply(self.weight, w)
             return self.multiply(a, s)
         result: torch.Tensor = _BinaryLinear.apply(a.flatten(1), self.weight, self)
         return result
+
+    def counts(self, a: torch.Tensor, whole: bool) -> bool:
+        """Whether `a` goes through the layer's bits."""
+        if not self.fast or not a.is_cpu or a.dtype != torch.float32:
+            return False
+        layer = self.layer
+        if self.is_conv:
+            return whole and winograd.fits(layer.size, layer.inputs, layer.outputs)
+        return HAS_LOOKUP
+
+    def pack(self) -> PackedWeights | PackedFilters:
+        """The bits of this step's W^b, drawn anew where they are drawn."""
+        if self.packed is None:
+            shape = self.layer.outputs, self.layer.inputs
+            self.packed = PackedFilters(self.layer) if self.is_conv else PackedWeights(*shape)
+        # An update that packed the signs while it made them has marked the weights it left.
+        if self.stochastic or self.packed_version != self.weight._version:
+            self.packed.pack(self.binarize() if self.stochastic else self.weight)
+        self.packed_version = -1
+        return self.packed
+
+    def mark_packed(self) -> None:
+        """Say that `packed` holds the signs of the weights as they are now."""
+        self.packed_version = self.weight._version
+
+    @torch.no_grad()
+    def count(self, a: torch.Tensor) -> torch.Tensor:
+        """The sums of ±1 in evaluation, where `counts`; the weights' own signs, never drawn."""
+        packed = self.pack()
+        self.mark_packed()
+        if self.is_conv:
+            return packed.sums(a.contiguous(memory_format=torch.channels_last))
+        return packed.sums(a.flatten(1).contiguous())
+
+    def binarize(self) -> torch.Tensor:
+        """W^b in float32."""
+        w = self.weight.detach()
+        if self.signs is None or self.signs.device != w.device:
+            self.signs = torch.empty_like(w)
+        if self.stochastic:
+            return self.signs.copy_(stochastic_sign(w))
+        return sign_into(w, self.signs)
+
+    def room(self) -> torch.Tensor:
+        """The layer's own memory for g_W."""
+        if self.gradient is None or self.gradient.device != self.weight.device:
+            self.gradient = torch.empty_like(self.weight)
+        return self.gradient
 
     def evaluate(self, a: torch.Tensor, whole: bool) -> torch.Tensor:
         """The sums, without a graph; exact where `a` is of whole numbers and they stay below 2^24.
@@ -88,11 +141,6 @@ class BinaryProduct(Product):
         """
         s = self.multiply(a, sign(self.weight).to(a.dtype))
         return s.round() if whole and s.is_cuda else s
-
-
-def has_fast_bytes(w: torch.Tensor) -> bool:
-    """Whether the processor multiplies bytes faster than floats, by an instruction for it."""
-    return w.is_cpu and "avx512_vnni" in machine.cpu()["features"]
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -111,7 +159,7 @@ class _StraightThrough(torch.autograd.Function):
         return grad_outputs[0], None
 
 
-PART = 2**19  # weights that become floats, or gradients, at once: what stays in the cache
+PART = 2**19  # weights whose gradients are made at once: what stays in the cache
 
 
 @dataclass(frozen=True)
@@ -121,12 +169,17 @@ class Factors:
     A minibatch is small beside the weights, so that reading g_W from memory costs more than
     multiplying: what uses it can make it part by part.
 
-    Shapes:
-        g_s: (B, N) float; a: (B, K) float
+    Attributes:
+        g_s:    (B, N) float
+        a:      (B, K) float
+        layer:  whose gradient it is
+        signed: `a` is one number's product with ±1 and 0
     """
 
     g_s: torch.Tensor
     a: torch.Tensor
+    layer: "BinaryProduct"
+    signed: bool = False
 
     def rows(self, part: slice, out: torch.Tensor) -> torch.Tensor:
         """The rows of g_W that `part` selects, written to the first of `out`."""
@@ -135,8 +188,8 @@ class Factors:
 
 
 def parts(w: torch.Tensor) -> Iterator[slice]:
-    """Rows of a matrix in parts of PART elements or fewer, one row at least."""
-    step = max(1, PART // w.shape[1])
+    """Rows of a matrix in parts of some PART elements, whole blocks of packed rows."""
+    step = max(1, PART // w.shape[1] // BLOCK) * BLOCK
     return (slice(start, start + step) for start in range(0, len(w), step))
 
 
@@ -147,20 +200,23 @@ def take_factors(weight: torch.Tensor) -> Factors | None:
     return factors
 
 
-class _BinaryLinear(torch.autograd.Function):
-    """s = a · W^bᵀ; g_a = g_s · W^b; g_W = g_sᵀ · a (Alg. 1).
+def _leave_gradient(
+    layer: BinaryProduct, g_s: torch.Tensor, a: torch.Tensor, signed: bool = False
+) -> None:
+    """g_W = g_sᵀ · a straight to `weight.grad`, in the layer's own memory, or as its factors."""
+    if layer.deferred:
+        layer.weight.factors = Factors(g_s, a, layer, signed)  # type: ignore[attr-defined]
+        return
+    layer.weight.grad = torch.mm(g_s.t(), a, out=layer.room())
 
-    g_W goes straight to `weight.grad`, in the layer's own memory; it is written, not added.
-    """
+
+class _BinaryLinear(torch.autograd.Function):
+    """s = a · W^bᵀ; g_a = g_s · W^b; g_W = g_sᵀ · a (Alg. 1), written and not added."""
 
     @staticmethod
     def forward(a: torch.Tensor, weight: torch.Tensor, layer: BinaryProduct) -> torch.Tensor:
         assert layer.signs is not None
-        if layer.signs.dtype != torch.int8:
-            return a @ layer.signs.t()
-        # Bytes and 32-bit sums: the same whole numbers, at several times the speed.
-        s = torch._int_mm(a.sign().to(torch.int8), layer.signs.t())
-        return s.float().mul_(a.abs().amax())
+        return a @ layer.signs.t()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -171,27 +227,65 @@ class _BinaryLinear(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, None, None]:
         (a,) = ctx.saved_tensors
         layer, g_s = ctx.layer, grad_outputs[0]
-        if layer.deferred:
-            layer.weight.factors = Factors(g_s, a)
-        else:
-            if layer.gradient is None:
-                layer.gradient = torch.empty_like(layer.weight)
-            layer.weight.grad = torch.mm(g_s.t(), a, out=layer.gradient)
-        return (_through(g_s, layer.signs) if ctx.needs_input_grad[0] else None), None, None
+        _leave_gradient(layer, g_s, a)
+        return (g_s @ layer.signs if ctx.needs_input_grad[0] else None), None, None
 
 
-def _through(g_s: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
-    """g_a = g_s · W^b; signs in bytes become floats part by part, in the cache."""
-    if signs.dtype == g_s.dtype:
-        return g_s @ signs
-    g_a = g_s.new_zeros(len(g_s), signs.shape[1])
-    floats: torch.Tensor | None = None
-    for part in parts(signs):
-        some = signs[part]
-        if floats is None:
-            floats = torch.empty_like(some, dtype=g_s.dtype)
-        g_a.addmm_(g_s[:, part], floats[: len(some)].copy_(some))
-    return g_a
+class _CountedLinear(torch.autograd.Function):
+    """The same from bits: s exact where `a` is whole, g_a by tables."""
+
+    @staticmethod
+    def forward(
+        a: torch.Tensor, weight: torch.Tensor, layer: BinaryProduct, whole: bool
+    ) -> torch.Tensor:
+        packed = cast(PackedWeights, layer.pack())
+        flat = a.flatten(1).contiguous()
+        return packed.sums(flat) if whole else packed.real_sums(flat)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        a, _, ctx.layer, ctx.whole = inputs
+        ctx.save_for_backward(a)
+
+    @staticmethod
+    def backward(
+        ctx: Any, *grad_outputs: torch.Tensor
+    ) -> tuple[torch.Tensor | None, None, None, None]:
+        (a,) = ctx.saved_tensors
+        layer, g_s = ctx.layer, grad_outputs[0]
+        _leave_gradient(layer, g_s, a.flatten(1), ctx.whole)
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, None
+        return layer.packed.through(g_s).view(a.shape), None, None, None
+
+
+class _CountedConv(torch.autograd.Function):
+    """s = conv(a, W^b), counted; g_a and g_W by Winograd's filtering."""
+
+    @staticmethod
+    def forward(
+        a: torch.Tensor, weight: torch.Tensor, layer: BinaryProduct, whole: bool
+    ) -> torch.Tensor:
+        packed = cast(PackedFilters, layer.pack())
+        return packed.sums(a.contiguous(memory_format=torch.channels_last))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        a, _, ctx.layer, _ = inputs
+        ctx.save_for_backward(a)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (a,) = ctx.saved_tensors
+        layer = ctx.layer
+        g_s, a = (t.contiguous(memory_format=torch.channels_last) for t in (grad_outputs[0], a))
+        w = layer.signs if layer.stochastic else layer.binarize()  # drawn once a step
+        g_w = layer.weight.grad = layer.room()
+        of_input = ctx.needs_input_grad[0]
+        return winograd.gradients(g_s, a, w, g_w, WORKSPACE, of_input=of_input), None, None, None
+
+
+WORKSPACE = winograd.Workspace()
 
 
 class RealProduct(Product):

@@ -12,8 +12,9 @@ from bnnrun.config import ArchConfig, BinarizationConfig, Binarizer, NormConfig
 from bnnrun.data.dataset import Kind
 from bnnrun.data.preprocess import Input
 from bnnrun.nn.binarize import SignActivation, sign
+from bnnrun.nn.hidden import How, PoolNormSign, evaluate_sign
 from bnnrun.nn.layers import BinaryProduct, RealProduct, dropout
-from bnnrun.nn.norm import make_norm
+from bnnrun.nn.norm import BatchNorm, make_norm
 
 
 class InputScale(nn.Module):
@@ -86,6 +87,11 @@ class Block(nn.Module):
         if self.dropout > 0:
             a = dropout(a, self.dropout)
         s = self.product(a, whole=self.binary_input) if self.product.binary else self.product(a)
+        if self._fuses(s):
+            how = How(self.norm.eps, self.layer.pool, self.gated)
+            q, mean, inv_std = PoolNormSign.apply(s, self.norm.gamma, self.norm.beta, how)
+            self.norm.track(mean, inv_std)
+            return cast(torch.Tensor, q)
         y: torch.Tensor = self.norm(self._pool(s))
         if self.layer.last:
             return y
@@ -93,6 +99,25 @@ class Block(nn.Module):
             return F.relu(y)
         drawn = self.activations is Binarizer.stochastic
         return cast(torch.Tensor, SignActivation.apply(y, drawn, self.gated))
+
+    def _fuses(self, s: torch.Tensor) -> bool:
+        """Whether pooling, batch norm and Sign are done in passes of their own (nn/hidden.py)."""
+        return (
+            self._is_fast(s)
+            and type(self.norm) is BatchNorm
+            and self.activations is Binarizer.sign
+            and not self.layer.last
+        )
+
+    def _is_fast(self, s: torch.Tensor) -> bool:
+        return isinstance(self.product, BinaryProduct) and self.product.fast and s.is_cpu
+
+    def conclude(self, s: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """Evaluation of a hidden layer: (activations, share of closed gates, |y| > 1)."""
+        if self._is_fast(s) and self.activations is not Binarizer.none:
+            return evaluate_sign(s, self.norm.affine(), self.layer.pool)
+        y = self.normalize(s)
+        return self.activate(y), (y.abs() > 1).double().mean().item()
 
     def normalize(self, s: torch.Tensor) -> torch.Tensor:
         """Evaluation, from sums to what Sign or argmax sees: running statistics, float64."""
@@ -135,11 +160,12 @@ class Network(nn.Module):
         """The blocks, first to last."""
         return cast(tuple[Block, ...], tuple(self.stack))
 
-    def defer(self, deferred: bool) -> None:
-        """Whether binary layers leave the gradients of their weights as factors."""
+    def configure(self, *, fast: bool | None = None, deferred: bool | None = None) -> None:
+        """How binary layers work (BinaryProduct); None leaves it as it is."""
         for block in self.blocks:
             if isinstance(block.product, BinaryProduct):
-                block.product.deferred = deferred
+                block.product.fast = block.product.fast if fast is None else fast
+                block.product.deferred = block.product.deferred if deferred is None else deferred
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Scores in training, float32."""
@@ -156,19 +182,31 @@ class Network(nn.Module):
         and exact, so the scores are the same whatever the batch.
         """
         closed: list[float] = []
-        for y in self.trace(x):
-            closed.append((y.abs() > 1).double().mean().item())
-        return y, closed[:-1]
+        a = x
+        for block in self.blocks[:-1]:
+            a, share = block.conclude(self._sums(block, a))
+            closed.append(share)
+        return self.blocks[-1].normalize(self._sums(self.blocks[-1], a)), closed
 
     def trace(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
         """What Sign sees in evaluation, float64, layer by layer; last the scores."""
-        a = y = x
-        for i, block in enumerate(self.blocks):
-            if i == 0:
-                s = self.input.product(x, block.product)
-            else:
-                s = block.product.evaluate(a, whole=block.binary_input)
-            y = block.normalize(s)
+        a = x
+        for block in self.blocks:
+            y = block.normalize(self._sums(block, a))
             yield y
             if not block.layer.last:
                 a = block.activate(y)
+
+    def _sums(self, block: Block, a: torch.Tensor) -> torch.Tensor:
+        """A layer's sums in evaluation."""
+        if block is self.blocks[0]:
+            return self.input.product(a, block.product)
+        product = block.product
+        if (
+            isinstance(product, BinaryProduct)
+            and not product.stochastic
+            and block.binary_input
+            and product.counts(a, whole=True)
+        ):
+            return product.count(a)
+        return product.evaluate(a, whole=block.binary_input)

@@ -60,9 +60,13 @@ class BatchNorm(nn.Module):
     def forward(self, s: torch.Tensor) -> torch.Tensor:
         """Normalize by the batch's own statistics and take them into the running ones."""
         y, mean, inv_std = self.normalize(s)
-        self.mean.lerp_(mean.detach(), self.momentum)
-        self.inv_std.lerp_(inv_std.detach(), self.momentum)
+        self.track(mean.detach(), inv_std.detach())
         return y
+
+    def track(self, mean: torch.Tensor, inv_std: torch.Tensor) -> None:
+        """Take a batch's statistics into the running ones."""
+        self.mean.lerp_(mean, self.momentum)
+        self.inv_std.lerp_(inv_std, self.momentum)
 
     def normalize(self, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(y, the batch's mean, its inverse deviation)."""

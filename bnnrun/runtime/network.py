@@ -19,6 +19,7 @@ from bnnrun.architecture import Layer
 from bnnrun.config import FirstLayer
 from bnnrun.gemm import cpu
 from bnnrun.gemm.bits import LANES, Words, aligned, pack, to_panels, unpack_bits, words
+from bnnrun.gemm.conv import conv_bits
 from bnnrun.gemm.vector import HAS_BYTE_PRODUCT
 from bnnrun.gemm.xnor import padded_rows, row_words, tasks
 from bnnrun.runtime.counts import count_limits, signed_weights
@@ -259,7 +260,7 @@ class _Conv(_Step):
         out = following.input.reshape(len(following.input), -1).view(np.uint16)
         bands = max(1, -(-4 * numba.get_num_threads() // count))
         rows = min(cpu.BAND, -(-len(self.origins) // bands // cpu.TILE) * cpu.TILE)
-        cpu.conv_bits(
+        conv_bits(
             self.input.ravel(), count, self.input[0].size, self.origins, self.line,
             self.run_length, w.panels.ravel(), w.kw, w.way, w.planes, w.limits.ravel(),
             self.borders, self.shape.pool, w.flips, out.ravel(), out.shape[1], targets, rows,

@@ -18,10 +18,12 @@ from bnnrun.config import (
     ShiftAdaMaxConfig,
 )
 from bnnrun.errors import InputError
-from bnnrun.nn.layers import parts, take_factors
+from bnnrun.nn.bits import PackedWeights
+from bnnrun.nn.kernels.passes import Floats, adam_pass
+from bnnrun.nn.layers import Factors, parts, take_factors
 from bnnrun.nn.models import Network
 from bnnrun.nn.norm import ap2
-from bnnrun.nn.passes import adam_pass
+from bnnrun.nn.update import HAS_FUSED_UPDATE, ByteFactors
 
 # Torch7's constant, added to v so that parameters without gradient divide by something.
 TORCH7_EPS = 2.0**-27
@@ -75,9 +77,21 @@ def _slot(state: dict[str, Any], name: str, like: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def _is_stream(t: torch.Tensor) -> bool:
-    """Whether a pass of nn/passes.py can take the tensor's memory as it lies."""
-    return t.is_cpu and t.dtype == torch.float32 and t.is_contiguous()
+def _are_streams(of: tuple[torch.Tensor, ...]) -> bool:
+    """Whether a pass of nn/kernels/passes.py can take the tensors' memory as it lies."""
+    strides = of[0].stride()
+    return all(
+        t.is_cpu
+        and t.dtype == torch.float32
+        and t.stride() == strides
+        and (t.is_contiguous() or t.is_contiguous(memory_format=torch.channels_last))
+        for t in of
+    )
+
+
+def _stream(t: torch.Tensor) -> Floats:
+    found: Floats = t.as_strided((t.numel(),), (1,)).numpy()
+    return found
 
 
 class Adam(Rule):
@@ -110,16 +124,39 @@ class Adam(Rule):
         m, v = _slot(state, "m", w), _slot(state, "v", w)
         if factors is None:
             assert w.grad is not None
-            if all(map(_is_stream, (w.detach(), w.grad, m, v))):
+            if _are_streams((w.detach(), w.grad, m, v)):
                 self._pass(w.grad, (w.detach(), m, v), state, group)
             else:
                 super().update(w, state, group)
             return
+        layer, whole = factors.layer, (w.detach(), m, v)
+        packed = layer.packed if isinstance(layer.packed, PackedWeights) else None
+        if factors.signed and packed is not None and HAS_FUSED_UPDATE:
+            constants = self._constants(state, group)
+            of = ByteFactors.of(factors.g_s, factors.a)
+            streams = (whole[0].numpy(), m.numpy(), v.numpy())
+            of.update(streams, constants, packed, clip=group["clip"])
+        else:
+            self._by_parts(factors, whole, packed, state, group)
+        if packed is not None:
+            layer.mark_packed()
+
+    def _by_parts(
+        self,
+        factors: Factors,
+        of: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        packed: PackedWeights | None,
+        state: dict[str, Any],
+        group: dict[str, Any],
+    ) -> None:
+        """Gradient, step and signs of some rows at a time, so that they are still in the cache."""
         rows: torch.Tensor | None = None
-        for part in parts(w):
-            some = (w.detach()[part], m[part], v[part])
+        for part in parts(of[0]):
+            some = (of[0][part], of[1][part], of[2][part])
             rows = torch.empty_like(some[0]) if rows is None else rows
             self._pass(factors.rows(part, rows), some, state, group)
+            if packed is not None:
+                packed.pack(some[0], part.start)
 
     def _pass(
         self,
@@ -128,11 +165,14 @@ class Adam(Rule):
         state: dict[str, Any],
         group: dict[str, Any],
     ) -> None:
+        w, m, v = map(_stream, of)
+        adam_pass(w, _stream(g), m, v, self._constants(state, group), group["clip"])
+
+    def _constants(self, state: dict[str, Any], group: dict[str, Any]) -> Floats:
+        """What `adam_pass` takes."""
         step = group["scale"] * self._rate(state["t"], group["lr"])
         b1, b2 = self.beta1, self.beta2
-        constants = np.array([b1, 1 - b1, b2, 1 - b2, step, self.eps], np.float32)
-        w, m, v = (t.view(-1).numpy() for t in of)
-        adam_pass(w, g.view(-1).numpy(), m, v, constants, group["clip"])
+        return np.array([b1, 1 - b1, b2, 1 - b2, step, self.eps], np.float32)
 
     def _rate(self, t: int, lr: float) -> float:
         return lr * math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t)

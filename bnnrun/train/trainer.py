@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bnnrun.config import NetworkConfig, computed
+from bnnrun.config import NetworkConfig, Precision, computed
 from bnnrun.data.dataset import Dataset, Images
 from bnnrun.data.preprocess import fit
 from bnnrun.errors import InputError, RunError, Stopped
@@ -66,6 +66,7 @@ class Trainer:
                 f"training images of {dataset.name}"
             )
         self.network = make_network(config, dataset).to(device)
+        self.network.configure(fast=config.trainer.precision is Precision.fast)
         self.optimizer = make_optimizer(self.network, config.optimizer)
         # The whole set lives on the device as bytes: no worker processes for images of 3 KB.
         self.pixels = torch.from_numpy(dataset.train.pixels.copy()).to(device)
@@ -122,7 +123,7 @@ class Trainer:
         self, pixels: torch.Tensor, labels: torch.Tensor, *, deferred: bool = False
     ) -> torch.Tensor:
         """Forward and backward; the gradients are left in the parameters, or as their factors."""
-        self.network.defer(deferred and self.device.type == "cpu")
+        self.network.configure(deferred=deferred and self.device.type == "cpu")
         self.optimizer.zero_grad(set_to_none=True)
         loss = squared_hinge(self.network(pixels), labels)
         loss.backward()

@@ -23,17 +23,25 @@ def sign_pass(r: Floats, out: Floats) -> None:
         out[i] = np.float32(1) if r[i] >= 0 else np.float32(-1)
 
 
-@numba.njit(parallel=True, cache=True)
-def sign_pass_int8(r: Floats, out: NDArray[np.int8]) -> None:
-    """`sign_pass` to bytes. Shapes: (n,) both."""
-    for i in numba.prange(r.size):
-        out[i] = np.int8(1) if r[i] >= 0 else np.int8(-1)
+@numba.njit(inline="always", error_model="numpy")
+def adam_element(w, g, m, v, b1, b1_rest, b2, b2_rest, step, eps, limit):  # type: ignore[no-untyped-def]
+    """(w, m, v) after Adam's step from gradient `g`; see `adam_pass`."""
+    zero = np.float32(0)
+    if abs(g) < TINY_ROOT:
+        g = zero
+    m = b1 * m + b1_rest * g
+    if abs(m) < TINY:
+        m = zero
+    v = b2 * v + b2_rest * (g * g)
+    if v < TINY:
+        v = zero
+    w = min(limit, max(-limit, w - step * (m / (np.sqrt(v) + eps))))
+    return w, m, v
 
 
+# Unpacked from one tuple, Numba 0.68 loses what is written to w: hence so many arguments.
 @numba.njit(parallel=True, cache=True, error_model="numpy")
-def adam_pass(  # noqa: PLR0917 -- unpacked from one tuple, Numba 0.68 loses what is written to w
-    w: Floats, g: Floats, m: Floats, v: Floats, constants: Floats, clip: bool
-) -> None:
+def adam_pass(w: Floats, g: Floats, m: Floats, v: Floats, constants: Floats, clip: bool) -> None:
     """Adam's whole update: m, v, then w <- clip(w - step · m / (sqrt(v) + eps)); optim.Adam.
 
     Shapes:
@@ -41,22 +49,12 @@ def adam_pass(  # noqa: PLR0917 -- unpacked from one tuple, Numba 0.68 loses wha
         constants:  (6,) float32: b1, 1 - b1, b2, 1 - b2, step (scale and rate included), eps
     """
     b1, b1_rest, b2, b2_rest, step, eps = constants
-    zero = np.float32(0)
     limit = np.float32(1) if clip else np.float32(np.inf)
     # One flat loop without branches: so the compiler makes vector code of it.
     for i in numba.prange(w.size):
-        gi = g[i]
-        if abs(gi) < TINY_ROOT:
-            gi = zero
-        mi = b1 * m[i] + b1_rest * gi
-        if abs(mi) < TINY:
-            mi = zero
-        vi = b2 * v[i] + b2_rest * (gi * gi)
-        if vi < TINY:
-            vi = zero
-        m[i] = mi
-        v[i] = vi
-        w[i] = min(limit, max(-limit, w[i] - step * (mi / (np.sqrt(vi) + eps))))
+        w[i], m[i], v[i] = adam_element(
+            w[i], g[i], m[i], v[i], b1, b1_rest, b2, b2_rest, step, eps, limit
+        )
 
 
 @numba.njit(parallel=True, cache=True)

@@ -1,0 +1,130 @@
+"""The sixteen lanes of vector.py as float32: the same value, other operations."""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from bnnrun.gemm.vector import vector
+
+LANES = 16
+
+_I16, _I32 = ir.IntType(16), ir.IntType(32)
+_WORDS = ir.VectorType(_I32, LANES)
+_FLOATS = ir.VectorType(ir.FloatType(), LANES)
+
+
+def _floats(builder: Any, args: Any) -> list[Any]:
+    return [builder.bitcast(value, _FLOATS) for value in args]
+
+
+def _splat(builder: Any, scalar: Any) -> Any:
+    one = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), scalar, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(
+        one, ir.Constant(_FLOATS, ir.Undefined), ir.Constant(_WORDS, [0] * LANES)
+    )
+
+
+@intrinsic
+def splat(typingctx, x):
+    """The float32 `x` in every lane."""
+
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(_splat(builder, args[0]), _WORDS)
+
+    return vector(types.float32), codegen
+
+
+@intrinsic
+def add_floats(typingctx, a, b):
+    """a + b."""
+
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(builder.fadd(*_floats(builder, args)), _WORDS)
+
+    return vector(vector, vector), codegen
+
+
+@intrinsic
+def subtract_floats(typingctx, a, b):
+    """a - b."""
+
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(builder.fsub(*_floats(builder, args)), _WORDS)
+
+    return vector(vector, vector), codegen
+
+
+@intrinsic
+def scale(typingctx, a, x):
+    """a · x, x a float32 number."""
+
+    def codegen(context, builder, signature, args):
+        (a,) = _floats(builder, args[:1])
+        return builder.bitcast(builder.fmul(a, _splat(builder, args[1])), _WORDS)
+
+    return vector(vector, types.float32), codegen
+
+
+@intrinsic
+def multiply_add(typingctx, a, x, b):
+    """a · x + b, rounded once; x a float32 number."""
+
+    def codegen(context, builder, signature, args):
+        a, b = _floats(builder, (args[0], args[2]))
+        kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
+        fma = cgutils.get_or_insert_function(builder.module, kind, "llvm.fma.v16f32")
+        return builder.bitcast(builder.call(fma, [a, _splat(builder, args[1]), b]), _WORDS)
+
+    return vector(vector, types.float32, vector), codegen
+
+
+@intrinsic
+def to_floats(typingctx, a):
+    """The whole numbers of the lanes as float32."""
+
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(builder.sitofp(args[0], _FLOATS), _WORDS)
+
+    return vector(vector), codegen
+
+
+@intrinsic
+def not_negative(typingctx, a):
+    """Bit i: lane i of a >= 0, so that Sign(-0) = +1 too; a uint16."""
+
+    def codegen(context, builder, signature, args):
+        (a,) = _floats(builder, args)
+        zero = ir.Constant(_FLOATS, [0.0] * LANES)
+        return builder.bitcast(builder.fcmp_ordered(">=", a, zero), _I16)
+
+    return types.uint16(vector), codegen
+
+
+@intrinsic
+def not_zero(typingctx, a):
+    """Bit i: lane i of a != 0; a uint16."""
+
+    def codegen(context, builder, signature, args):
+        (a,) = _floats(builder, args)
+        zero = ir.Constant(_FLOATS, [0.0] * LANES)
+        return builder.bitcast(builder.fcmp_unordered("!=", a, zero), _I16)
+
+    return types.uint16(vector), codegen
+
+
+@intrinsic
+def choose(typingctx, table, index):
+    """In each lane the lane of `table` that the lowest four bits of `index` number."""
+
+    def codegen(context, builder, signature, args):
+        (table,) = _floats(builder, args[:1])
+        kind = ir.FunctionType(_FLOATS, [_FLOATS, _WORDS])
+        permute = cgutils.get_or_insert_function(
+            builder.module, kind, "llvm.x86.avx512.permvar.sf.512"
+        )
+        return builder.bitcast(builder.call(permute, [table, args[1]]), _WORDS)
+
+    return vector(vector, vector), codegen

@@ -1,0 +1,111 @@
+"""Products of real numbers with ±1 held as bits, by tables: no multiplication, float32 sums.
+
+Four numbers of a row have sixteen sums ±x0 ±x1 ±x2 ±x3: one register. Four bits of a column choose
+one, and an instruction chooses for sixteen columns at once. A table is made once and serves all
+columns; the sums are those of float32, rounded in another order.
+
+    out[m, n] = sum over l of x[m, l] · w[n, l]
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from bnnrun.gemm.floats import add_floats, choose, multiply_add, scale
+from bnnrun.gemm.vector import HAS_TERNARY, load, shift_by_four, store, zero
+
+# One instruction chooses among sixteen: without it a plain product is faster.
+HAS_LOOKUP = HAS_TERNARY
+
+ROWS, PANELS = 4, 4  # of a tile, whose sums stay in registers
+CHUNK = 256  # numbers of a row whose tables lie in the first cache: 16 KiB for the rows of a tile
+# Signs of the four numbers in each of the sixteen sums.
+SIGNS = np.array([1 if i >> j & 1 else -1 for j in range(4) for i in range(16)], np.float32)
+
+
+@njit(forceinline=True)
+def _tables(x, at, count, tables, to):
+    """Tables of `count` numbers of a row, for those of ROWS rows side by side."""
+    s0, s1 = load(SIGNS, 0), load(SIGNS, 16)
+    s2, s3 = load(SIGNS, 32), load(SIGNS, 48)
+    for i in range(at, at + count, 4):
+        t = multiply_add(s1, x[i + 1], scale(s0, x[i]))
+        t = multiply_add(s3, x[i + 3], multiply_add(s2, x[i + 2], t))
+        store(tables, to, t)
+        to += 16 * ROWS
+
+
+@njit(forceinline=True)
+def _row(s, table, i):
+    """A row's sums with PANELS panels, and what the panels choose of its table."""
+    return (
+        add_floats(s[0], choose(table, i[0])),
+        add_floats(s[1], choose(table, i[1])),
+        add_floats(s[2], choose(table, i[2])),
+        add_floats(s[3], choose(table, i[3])),
+    )
+
+
+@njit(forceinline=True)
+def _load4(x, at, step):
+    return load(x, at), load(x, at + step), load(x, at + 2 * step), load(x, at + 3 * step)
+
+
+@njit(forceinline=True)
+def _store4(x, at, v):
+    store(x, at, v[0])
+    store(x, at + 16, v[1])
+    store(x, at + 32, v[2])
+    store(x, at + 48, v[3])
+
+
+@njit(forceinline=True)
+def _multiply(tables, start, words, w, j, step, out, at, width):
+    """Add a chunk's part to a tile of sums."""
+    a, b = _load4(out, at, 16), _load4(out, at + width, 16)
+    c, d = _load4(out, at + 2 * width, 16), _load4(out, at + 3 * width, 16)
+    t = start
+    for word in range(words):
+        i = _load4(w, j + 16 * word, step)
+        for _ in range(8):
+            a = _row(a, load(tables, t), i)
+            b = _row(b, load(tables, t + 16), i)
+            c = _row(c, load(tables, t + 32), i)
+            d = _row(d, load(tables, t + 48), i)
+            i = shift_by_four(i[0]), shift_by_four(i[1]), shift_by_four(i[2]), shift_by_four(i[3])
+            t += 16 * ROWS
+    _store4(out, at, a)
+    _store4(out, at + width, b)
+    _store4(out, at + 2 * width, c)
+    _store4(out, at + 3 * width, d)
+
+
+@njit(parallel=True, cache=True)
+def signed_sums(x, m, w, kw, across, out):
+    """out = x · wᵀ.
+
+    Shapes:
+        x:      (m, 32 kw) float32, flat; m a multiple of ROWS; 0 where a row of w is padding
+        w:      (panels, kw, 16) uint32, flat; a multiple of PANELS panels
+        out:    (m, panels · 16) float32, flat
+        across: tasks that share the panels of a tile of rows
+    """
+    panels = w.size // (16 * kw)
+    width, stride = 16 * panels, 32 * kw
+    each = (panels // PANELS + across - 1) // across * PANELS
+    for task in prange(m // ROWS * across):
+        row, first = task // across * ROWS, task % across * each
+        last = min(panels, first + each)
+        for i in range(row * width, (row + ROWS) * width, width):
+            for n in range(16 * first, 16 * last, 16):
+                store(out, i + n, zero())
+        tables = np.empty(16 * ROWS * CHUNK // 4 + 16, np.float32)
+        start = (64 - tables.ctypes.data % 64) % 64 // 4  # a table on one line of the cache
+        for low in range(0, stride, CHUNK):
+            count = min(CHUNK, stride - low)
+            for r in range(ROWS):
+                _tables(x, (row + r) * stride + low, count, tables, start + 16 * r)
+            for p in range(first, last, PANELS):
+                j = 16 * (p * kw + low // 32)
+                _multiply(
+                    tables, start, count // 32, w, j, 16 * kw, out, row * width + 16 * p, width
+                )

@@ -1,0 +1,93 @@
+"""Pooling, batch norm and Sign over rows of pixels, channels innermost."""
+
+import numpy as np
+from numba import njit, prange
+
+ROWS = 512  # whose sums are one summand: the same for any number of threads
+
+
+@njit(parallel=True, cache=True)
+def pool_pass(s, width, p, places):
+    """Shapes: s (4 R, N), its images `width` pixels wide; p, places (R, N)."""
+    half = width // 2
+    for line in prange(len(p) // half):
+        for x in range(half):
+            r, i = line * half + x, 2 * line * width + 2 * x
+            s0, s1, s2, s3 = s[i], s[i + 1], s[i + width], s[i + width + 1]
+            for c in range(p.shape[1]):
+                # Without branches: so the compiler makes vector code of it.
+                largest = max(s0[c], s1[c], s2[c], s3[c])
+                later = np.uint8(3) - np.uint8(s2[c] == largest)
+                later = np.uint8(1) if s1[c] == largest else later
+                p[r, c] = largest
+                places[r, c] = np.uint8(0) if s0[c] == largest else later
+
+
+@njit(parallel=True, cache=True)
+def unpool_pass(g, places, width, out):
+    """The way back of `pool_pass`: 0 but at the place."""
+    half, none = width // 2, np.float32(0)
+    for line in prange(len(g) // half):
+        for x in range(half):
+            r, i = line * half + x, 2 * line * width + 2 * x
+            for c in range(g.shape[1]):
+                value, place = g[r, c], places[r, c]
+                out[i, c] = value if place == 0 else none
+                out[i + 1, c] = value if place == 1 else none
+                out[i + width, c] = value if place == 2 else none
+                out[i + width + 1, c] = value if place == 3 else none
+
+
+@njit(parallel=True, cache=True)
+def moment_pass(p, parts):
+    """Sums and sums of squares. Shapes: p (R, N) float32; parts (., 2, N) float64, zeros."""
+    for part in prange(len(parts)):
+        for r in range(part * ROWS, min(len(p), (part + 1) * ROWS)):
+            for c in range(p.shape[1]):
+                x = np.float64(p[r, c])
+                parts[part, 0, c] += x
+                parts[part, 1, c] += x * x
+
+
+@njit(parallel=True, cache=True)
+def sign_pass(p, line, a):
+    """a = Sign(p · scale + shift). Shapes: p, a (R, N); line (2, N): scale, shift."""
+    for r in prange(len(p)):
+        for c in range(p.shape[1]):
+            y = p[r, c] * line[0, c] + line[1, c]
+            a[r, c] = np.float32(1) if y >= 0 else np.float32(-1)
+
+
+@njit(parallel=True, cache=True)
+def evaluation_pass(p, affine, a, closed):
+    """As `evaluate_sign`. Shapes: p, a (R, N); affine (3, N) float64; closed (parts,) int64."""
+    for part in prange(len(closed)):
+        count = 0
+        for r in range(part * ROWS, min(len(p), (part + 1) * ROWS)):
+            for c in range(p.shape[1]):
+                y = (np.float64(p[r, c]) - affine[0, c]) * affine[1, c] + affine[2, c]
+                a[r, c] = np.float32(1) if y >= 0 else np.float32(-1)
+                count += abs(y) > 1
+        closed[part] = count
+
+
+@njit(parallel=True, cache=True)
+def gradient_sum_pass(g, p, line, mean, limit, parts):
+    """Sums of g_y and of g_y · (p - mean). Shapes as above."""
+    for part in prange(len(parts)):
+        for r in range(part * ROWS, min(len(p), (part + 1) * ROWS)):
+            for c in range(p.shape[1]):
+                y = p[r, c] * line[0, c] + line[1, c]
+                g_y = g[r, c] if abs(y) <= limit else np.float32(0)
+                parts[part, 0, c] += np.float64(g_y)
+                parts[part, 1, c] += np.float64(g_y * (p[r, c] - mean[c]))
+
+
+@njit(parallel=True, cache=True)
+def gradient_pass(g, p, line, numbers, limit, out):
+    """out = k0 · g_y + k1 + k2 · p. Shapes as above; numbers (3, N): k0, k1, k2."""
+    for r in prange(len(p)):
+        for c in range(p.shape[1]):
+            y = p[r, c] * line[0, c] + line[1, c]
+            g_y = g[r, c] if abs(y) <= limit else np.float32(0)
+            out[r, c] = numbers[0, c] * g_y + (numbers[1, c] + numbers[2, c] * p[r, c])

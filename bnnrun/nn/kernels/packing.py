@@ -1,0 +1,104 @@
+"""Signs of floats to bits, as the products of gemm read them."""
+
+import numpy as np
+from numba import njit, prange
+
+from bnnrun.gemm.floats import not_negative, not_zero
+from bnnrun.gemm.vector import load, set_bit, store, zero
+
+BLOCK = 32  # rows of W that make a word of every column
+STRETCH = 1024  # columns whose words are made together: what the first cache holds
+
+
+@njit(parallel=True, cache=True)
+def pack_weights(w, first, last, k, rows, row_kw, columns, column_kw):
+    """Signs of rows `first` to `last` of W to both kinds of panels; first a multiple of BLOCK.
+
+    Shapes, flat:
+        w:       (last - first, k) float32
+        rows:    (panels, row_kw, 16, 2) uint16, halves of words
+        columns: (panels, column_kw, 16) uint32
+    """
+    for block in prange((last - first + BLOCK - 1) // BLOCK):
+        low = first + BLOCK * block
+        high = min(last, low + BLOCK)
+        tail = k - k % 16
+        column = np.empty(STRETCH, np.uint32)
+        # A stretch of a row at a time: memory is read in order.
+        for left in range(0, tail, STRETCH):
+            count = min(STRETCH, tail - left)
+            for i in range(0, count, 16):
+                store(column, i, zero())
+            for n in range(low, high):
+                to = 2 * (16 * (n // 16 * row_kw + left // 32) + n % 16)
+                for i in range(0, count, 16):
+                    bits = not_negative(load(w, (n - first) * k + left + i))
+                    store(column, i, set_bit(load(column, i), bits, n - low))
+                    rows[to + 32 * (i // 32) + i // 16 % 2] = bits
+            for i in range(0, count, 16):
+                store(columns, 16 * ((left + i) // 16 * column_kw + low // 32), load(column, i))
+        for i in range(tail, k):
+            word = np.uint32(0)
+            for n in range(low, high):
+                at = 2 * (16 * (n // 16 * row_kw + i // 32) + n % 16) + i // 16 % 2
+                bits = rows[at] if i > tail else np.uint16(0)
+                if w[(n - first) * k + i] >= 0:
+                    bits = np.uint16(bits | np.uint16(1 << i % 16))
+                    word |= np.uint32(1) << np.uint32(n - low)
+                rows[at] = bits
+            columns[16 * (i // 16 * column_kw + low // 32) + i % 16] = word
+
+
+@njit(parallel=True, cache=True)
+def pack_rows(a, k, bits, kept, whole):
+    """Which elements of each row are +1, which are not 0, and how many those are.
+
+    Shapes: a (m · k,) float32; bits, kept (m, 2 kw) uint16, zeros; whole (m,) int32
+    """
+    for m in prange(whole.size):
+        count = 0
+        for i in range(k // 16):
+            x = load(a, m * k + 16 * i)
+            bits[m, i], kept[m, i] = not_negative(x), not_zero(x)
+        for i in range(k - k % 16, k):
+            x = a[m * k + i]
+            bits[m, i // 16] |= np.uint16((x >= 0) << i % 16)
+            kept[m, i // 16] |= np.uint16((x != 0) << i % 16)
+        for i in range(k):
+            count += a[m * k + i] != 0
+        whole[m] = count
+
+
+@njit(parallel=True, cache=True)
+def pack_images(a, images, height, width, channels, cells, out):
+    """Signs of images to padded images of bits; channels a multiple of 16.
+
+    Shapes, flat: a (images, height, width, channels) float32;
+    out (images, height + 2, width + 2, 2 cells) uint16
+    """
+    for line in prange(images * height):
+        image, y = line // height, line % height
+        for x in range(width):
+            at = (line * width + x) * channels
+            to = 2 * cells * ((image * (height + 2) + y + 1) * (width + 2) + x + 1)
+            for c in range(channels // 16):
+                out[to + c] = not_negative(load(a, at + 16 * c))
+
+
+@njit(parallel=True, cache=True)
+def pack_filters(w, outputs, channels, cells, out, kw, ones):
+    """Signs of filters to panels, and the +1 of each tap; channels a multiple of 16.
+
+    Shapes, flat: w (outputs, 9, channels) float32; out (panels, kw, 16, 2) uint16;
+    ones (outputs, 9) int32
+    """
+    for n in prange(outputs):
+        for tap in range(9):
+            at = (9 * n + tap) * channels
+            count = 0
+            for c in range(channels // 16):
+                word = n // 16 * kw + tap * cells + c // 2
+                out[2 * (16 * word + n % 16) + c % 2] = not_negative(load(w, at + 16 * c))
+            for c in range(channels):
+                count += w[at + c] >= 0
+            ones[9 * n + tap] = count

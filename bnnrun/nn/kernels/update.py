@@ -1,0 +1,154 @@
+"""Products of bytes, Adam's step and new signs, some rows of weights at a time."""
+
+import numpy as np
+from numba import njit, prange
+
+from bnnrun.gemm.floats import not_negative
+from bnnrun.gemm.vector import add, add_byte_products, broadcast, load, set_bit, store, zero
+from bnnrun.nn.kernels.packing import BLOCK
+from bnnrun.nn.kernels.passes import adam_element
+
+LARGEST = 127 * 256  # of 16-bit numbers whose bytes are both signed
+ROWS = 4  # of g_W that are made together
+STRETCH = 1024  # columns of g_W that lie in the first cache
+
+
+@njit(parallel=True, cache=True)
+def quantize(g, q, factor, scales, sums):
+    """q = round(g / scale), scale = (largest |g| of an output) / LARGEST, as two signed bytes.
+
+    Shapes: g (B, N) float32; q (rows, 2, 4 kw) int8; scales, sums (rows,); `factor` multiplies
+    the scales.
+    """
+    batch, n = g.shape
+    for block in prange((n + 15) // 16):
+        for j in range(16 * block, min(n, 16 * block + 16)):
+            largest = np.float32(0)
+            for b in range(batch):
+                largest = max(largest, abs(g[b, j]))
+            scale = largest / np.float32(LARGEST)
+            if scale == 0:
+                continue
+            total = 0
+            for b in range(batch):
+                x = np.int32(np.rint(g[b, j] / scale))
+                high = (x + 128) >> 8
+                q[j, 0, b], q[j, 1, b] = high, x - (high << 8)
+                total += x
+            scales[j], sums[j] = factor * scale, total
+
+
+@njit(parallel=True, cache=True)
+def panels_of(a, panels):
+    """Bytes 1 + Sign, or 1 of a 0. Shapes: a (B, K) float32; panels (P, kw, 16, 4) uint8."""
+    batch, k = a.shape
+    for p in prange((k + 15) // 16):
+        for b in range(batch):
+            for i in range(16 * p, min(k, 16 * p + 16)):
+                x = a[b, i]
+                panels[p, b // 4, i % 16, b % 4] = 1 + (x > 0) - (x < 0)
+
+
+@njit(forceinline=True)
+def _sixteen_bits(high, low):
+    """256 · high + low."""
+    for _ in range(8):
+        high = add(high, high)
+    return add(high, low)
+
+
+@njit(forceinline=True)
+def _multiply(q, i, kw, panels, j, counts, at):
+    """ROWS rows of q with two panels, to counts[at + row · STRETCH]."""
+    i1, i2, i3 = i + 2 * kw, i + 4 * kw, i + 6 * kw
+    a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = zero()
+    c0 = c1 = c2 = c3 = d0 = d1 = d2 = d3 = zero()
+    for k in range(kw):
+        x, y = load(panels, j + 16 * k), load(panels, j + 16 * (kw + k))
+        z = broadcast(q, i + k)
+        a0, c0 = add_byte_products(a0, x, z), add_byte_products(c0, y, z)
+        z = broadcast(q, i + kw + k)
+        b0, d0 = add_byte_products(b0, x, z), add_byte_products(d0, y, z)
+        z = broadcast(q, i1 + k)
+        a1, c1 = add_byte_products(a1, x, z), add_byte_products(c1, y, z)
+        z = broadcast(q, i1 + kw + k)
+        b1, d1 = add_byte_products(b1, x, z), add_byte_products(d1, y, z)
+        z = broadcast(q, i2 + k)
+        a2, c2 = add_byte_products(a2, x, z), add_byte_products(c2, y, z)
+        z = broadcast(q, i2 + kw + k)
+        b2, d2 = add_byte_products(b2, x, z), add_byte_products(d2, y, z)
+        z = broadcast(q, i3 + k)
+        a3, c3 = add_byte_products(a3, x, z), add_byte_products(c3, y, z)
+        z = broadcast(q, i3 + kw + k)
+        b3, d3 = add_byte_products(b3, x, z), add_byte_products(d3, y, z)
+    _put(counts, at, _sixteen_bits(a0, b0), _sixteen_bits(c0, d0))
+    _put(counts, at + STRETCH, _sixteen_bits(a1, b1), _sixteen_bits(c1, d1))
+    _put(counts, at + 2 * STRETCH, _sixteen_bits(a2, b2), _sixteen_bits(c2, d2))
+    _put(counts, at + 3 * STRETCH, _sixteen_bits(a3, b3), _sixteen_bits(c3, d3))
+
+
+@njit(forceinline=True)
+def _put(counts, at, x, y):
+    store(counts, at, x)
+    store(counts, at + 16, y)
+
+
+@njit(inline="always")
+def _step(w, m, v, counts, scale, total, constants, limit):
+    """Adam's update of a stretch of a row, from the products of bytes."""
+    b1, b1_rest, b2, b2_rest, step, eps = constants
+    for i in range(w.size):
+        g = scale * np.float32(counts[i] - total)
+        w[i], m[i], v[i] = adam_element(
+            w[i], g, m[i], v[i], b1, b1_rest, b2, b2_rest, step, eps, limit
+        )
+
+
+@njit(forceinline=True)
+def _pack(w, at, count, bit, rows, to, column):
+    """Signs of a stretch of a row to its panel, and as bit `bit` of each of its columns."""
+    for i in range(0, count - 15, 16):
+        bits = not_negative(load(w, at + i))
+        store(column, i, set_bit(load(column, i), bits, bit))
+        rows[to + 32 * (i // 32) + i // 16 % 2] = bits
+    tail = count - count % 16
+    bits = np.uint16(0)
+    for i in range(tail, count):
+        if w[at + i] >= 0:
+            bits = np.uint16(bits | np.uint16(1 << i % 16))
+            column[i] |= np.uint32(1) << np.uint32(bit)
+    if tail < count:
+        rows[to + 32 * (tail // 32) + tail // 16 % 2] = bits
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def fused_adam(
+    w, m, v, q, scales, sums, panels, kw, constants, clip, rows, row_kw, columns, column_kw
+):
+    """Shapes: w, m, v (N, K) float32; q to panels as in `ByteFactors`, flat; constants as in
+    `adam_pass`; rows (., row_kw, 16, 2) uint16 and columns (., column_kw, 16) uint32, flat.
+    """
+    n, k = w.shape
+    flat = w.reshape(-1)
+    limit = np.float32(1) if clip else np.float32(np.inf)
+    for block in prange((n + BLOCK - 1) // BLOCK):
+        counts, column = np.empty(ROWS * STRETCH + 16, np.int32), np.empty(STRETCH, np.uint32)
+        start = (64 - counts.ctypes.data % 64) % 64 // 4  # whole lines of the cache
+        for left in range(0, k, STRETCH):
+            count = min(STRETCH, k - left)
+            column[:] = 0
+            for low in range(BLOCK * block, min(n, BLOCK * (block + 1)), ROWS):
+                for i in range(0, count, 32):
+                    _multiply(q, 2 * kw * low, kw, panels, kw * (left + i), counts, start + i)
+                for r in range(low, min(n, low + ROWS)):
+                    at = start + STRETCH * (r - low)
+                    part = slice(left, left + count)
+                    _step(
+                        w[r, part], m[r, part], v[r, part], counts[at : at + count],
+                        scales[r], sums[r], constants, limit,
+                    )  # fmt: skip
+                    to = 2 * (16 * (r // 16 * row_kw + left // 32) + r % 16)
+                    _pack(flat, r * k + left, count, r % BLOCK, rows, to, column)
+            for i in range(0, count, 16):
+                at = 16 * ((left + i) // 16 * column_kw + block)
+                store(columns, at, load(column, i))

@@ -1,0 +1,68 @@
+"""One pass over the weights of a fully connected layer: g_W, Adam, c, clip, Sign, pack.
+
+A minibatch is small beside the weights: their gradient is made where it is used and never written
+to memory. g_W = g_sᵀ · a is a product of bytes: `a` is ±1 or 0, and g_s is taken as 16-bit numbers,
+two bytes each, with a scale for each output. That rounds g_s to 1 / 65,024 of the largest gradient
+of its output in the minibatch; sums are whole numbers and exact.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bnnrun.gemm.bits import LANES, Words, aligned
+from bnnrun.gemm.vector import HAS_BYTE_PRODUCT
+from bnnrun.nn.bits import PackedWeights
+from bnnrun.nn.kernels.update import ROWS, fused_adam, panels_of, quantize
+
+Floats = NDArray[np.float32]
+
+HAS_FUSED_UPDATE = HAS_BYTE_PRODUCT
+
+
+@dataclass(frozen=True)
+class ByteFactors:
+    """The gradient of a fully connected layer as a product of bytes: g_W = scale · (q · (a + 1)ᵀ
+    - sum of q).
+
+    Attributes:
+        q:      (N in whole ROWS, 2, words of B) uint32: high bytes, low bytes, both signed
+        scales: (N in whole ROWS,) float32
+        sums:   (N in whole ROWS,) int32, of each row of q
+        panels: (panels of 16 inputs, words of B, 16) uint32: bytes 0, 1, 2 for -1, 0, +1
+    """
+
+    q: Words
+    scales: Floats
+    sums: NDArray[np.int32]
+    panels: Words
+
+    @classmethod
+    def of(cls, g_s: torch.Tensor, a: torch.Tensor) -> "ByteFactors":
+        """Of g_s (B, N) and `a` (B, K), one number's product with ±1 and 0; float32."""
+        (batch, n), k = g_s.shape, a.shape[1]
+        rows, kw = -(-n // ROWS) * ROWS, -(-batch // 4)
+        q = aligned((rows, 2, kw), np.uint32)
+        scales, sums = np.zeros(rows, np.float32), np.zeros(rows, np.int32)
+        factor = np.float32(a.abs().amax())
+        quantize(g_s.contiguous().numpy(), q.view(np.int8), factor, scales, sums)
+        panels = aligned((-(-k // (2 * LANES)) * 2, kw, LANES), np.uint32)
+        panels_of(a.contiguous().numpy(), panels.view(np.uint8).reshape(len(panels), kw, LANES, 4))
+        return cls(q, scales, sums, panels)
+
+    def update(
+        self,
+        of: tuple[Floats, Floats, Floats],
+        constants: Floats,
+        packed: PackedWeights,
+        *,
+        clip: bool,
+    ) -> None:
+        """Adam's update of w, m, v, (N, K) each, by `adam_pass`; the new signs go to `packed`."""
+        fused_adam(
+            *of, self.q.ravel(), self.scales, self.sums, self.panels.ravel(), self.q.shape[2],
+            constants, clip, packed.rows.ravel().view(np.uint16), packed.rows.shape[1],
+            packed.columns.ravel(), packed.columns.shape[1],
+        )  # fmt: skip
