@@ -37,28 +37,39 @@ demo: install  ## the whole chain on the bundled digits: train, pack, eval, benc
 test: install  ## all tests; those that need a GPU or real data say why they are skipped
 	$(BIN)/python -m pytest
 
-gpu: install  ## with an NVIDIA GPU: its tests, packed networks, products; ends in one archive of records
-	rm -rf $(GPU)
-	$(BIN)/bnnrun doctor
-	$(BIN)/python -m pytest -m gpu
-	$(BIN)/bnnrun train experiment=digits_binary trainer.epochs=5 device=cuda \
-		results_dir=$(GPU)/results hydra.run.dir=$(GPU)/run
+# Rehearsed on any machine: make gpu DEVICE=cpu SIZES="64 128" SECONDS=1 MLP=batch=100 CONVNET=batch=10
+DEVICE := cuda
+SIZES := 1024 2048 4096 8192 16384
+SECONDS := 15
+WIDTH := 4096
+MLP := batch=10000
+CONVNET := batch=4000
+in = results_dir=$(GPU)/results hydra.run.dir=$(GPU)/$(1)
+
+# One line of the recipe for each size: the empty line is what parts them.
+define product
+$(BIN)/bnnrun bench device=$(DEVICE) m=$(1) seconds=$(SECONDS) $(call in,gemm_$(1))
+
+endef
+
+gpu: install  ## with an NVIDIA GPU, ten minutes: its tests, all benches, tables; ends in one archive of records
+	rm -rf $(GPU) $(GPU).tar.gz
+	$(BIN)/bnnrun doctor results_dir=$(GPU)/results
+	$(BIN)/python -m pytest -m gpu --junitxml=$(GPU)/tests.xml
+	$(BIN)/bnnrun train experiment=digits_binary arch.width=$(WIDTH) trainer.epochs=5 device=$(DEVICE) $(call in,run)
 	$(BIN)/bnnrun pack run=$(GPU)/run
-	$(BIN)/bnnrun eval model=$(GPU)/run dataset=digits device=cuda --verify \
-		results_dir=$(GPU)/results hydra.run.dir=$(GPU)/eval
-	for m in 1024 2048 4096 8192 16384; do \
-		$(BIN)/bnnrun bench device=cuda m=$$m seconds=20 \
-			results_dir=$(GPU)/results hydra.run.dir=$(GPU)/gemm || exit; \
-	done
-	$(BIN)/bnnrun bench workload=mlp dataset=mnist device=cuda batch=10000 seconds=20 \
-		results_dir=$(GPU)/results hydra.run.dir=$(GPU)/mlp
-	$(BIN)/bnnrun bench workload=convnet dataset=cifar10 device=cuda batch=4000 seconds=30 \
-		results_dir=$(GPU)/results hydra.run.dir=$(GPU)/convnet
-	$(BIN)/bnnrun bench workload=train_step dataset=digits device=cuda seconds=5 \
-		results_dir=$(GPU)/results hydra.run.dir=$(GPU)/step
+	$(BIN)/bnnrun eval model=$(GPU)/run dataset=digits device=$(DEVICE) --verify $(call in,eval)
+	$(foreach size,$(SIZES),$(call product,$(size)))
+	$(BIN)/bnnrun bench workload=mlp dataset=mnist device=$(DEVICE) seconds=$(SECONDS) $(MLP) $(call in,mlp)
+	$(BIN)/bnnrun bench workload=convnet dataset=cifar10 device=$(DEVICE) seconds=$(SECONDS) $(CONVNET) \
+		$(call in,convnet)
+	$(BIN)/bnnrun bench workload=train_step dataset=digits arch.width=$(WIDTH) device=$(DEVICE) seconds=$(SECONDS) \
+		$(call in,step)
 	$(BIN)/bnnrun report results_dir=$(GPU)/results
-	tar -czf $(GPU).tar.gz -C $(GPU) results
+	$(BIN)/python tests/sanitize.py $(GPU)/sanitizer || touch $(GPU)/unclean
+	tar -czf $(GPU).tar.gz -C $(GPU) .
 	@echo "records: $(GPU).tar.gz"
+	@test ! -e $(GPU)/unclean
 
 lint: install  ## formatting, ruff, mypy; whether results/ is what its records give
 	$(BIN)/ruff format --check .

@@ -97,6 +97,34 @@ def test_networks_are_the_definition(device, name, kernel, first):
         assert_same(network, pixels_for(model, n, seed=n))
 
 
+@pytest.fixture
+def exact_memory():
+    """Each array is an allocation of its own, so that compute-sanitizer sees where it ends."""
+    import cupy
+
+    cupy.cuda.set_allocator(None)
+    yield
+    cupy.cuda.set_allocator(cupy.get_default_memory_pool().malloc)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (130, 257, 1100)], ids=str)
+def test_watched_products(xnor, device, shape, exact_memory):
+    test_products_of_any_shape(xnor, device, shape)
+
+
+def test_watched_packing(device, exact_memory):
+    for dtype in (np.float32, np.int32, np.uint8):
+        for transposed in (False, True):
+            test_packing(device, dtype, transposed, (9, 33))
+
+
+def test_watched_networks(device, exact_memory):
+    test_the_baseline_is_the_float_product(device)
+    for first in FIRSTS:
+        for name in ("five inputs", "odd, pooled to one"):
+            test_networks_are_the_definition(device, name, "auto", first)
+
+
 def test_kernels_wait_for_torch_s_stream(device):
     """A tensor that a long computation on a stream of its own makes is packed when it is made."""
     import cupy
