@@ -1,7 +1,8 @@
 """The kernels on a GPU under NVIDIA's compute-sanitizer: `python tests/sanitize.py FOLDER`.
 
 Runs the tests whose names begin with test_watched once for each tool, a log of each in FOLDER. The
-status is 1 where a tool found something. Without the program a line says so, and nothing is run.
+status is 1 where a tool found something. Without a GPU or the program a line says so, and nothing
+is run.
 """
 
 import importlib.util
@@ -9,6 +10,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from bnnrun.gemm import cuda_device
 
 # Of accesses out of bounds or misaligned; of threads that meet in shared memory unordered.
 TOOLS = ("memcheck", "racecheck")
@@ -44,6 +47,9 @@ def run(tool: str, command: Path, folder: Path) -> str:
 
 
 def main(folder: Path) -> int:
+    if (why := cuda_device.missing()) is not None:
+        print(f"compute-sanitizer: not run, {why}")
+        return 0
     if (command := program()) is None:
         print("compute-sanitizer: not run, not on PATH; pip install nvidia-cuda-sanitizer-api")
         return 0

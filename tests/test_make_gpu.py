@@ -13,6 +13,7 @@ from emulated_device import EmulatedDevice
 from test_bench import emulate
 
 from bnnrun.config import FirstLayer
+from bnnrun.gemm import cuda_device
 from bnnrun.gemm.cuda import VARIANTS, Xnor
 from bnnrun.train import loop
 
@@ -100,6 +101,7 @@ def fake(folder, text):
     ],
 )
 def test_what_a_sanitizer_finds_is_told(tmp_path, monkeypatch, capsys, *, text, status, outcome):
+    monkeypatch.setattr(cuda_device, "missing", lambda: None)
     monkeypatch.setattr(sanitize, "LONGEST_S", 0.2 if text.startswith("sleep") else 60)
     program = fake(tmp_path, text)
     monkeypatch.setattr(sanitize, "program", lambda: program)
@@ -114,11 +116,14 @@ def test_what_a_sanitizer_finds_is_told(tmp_path, monkeypatch, capsys, *, text, 
         assert words[-3:] == ["-k", "test_watched", str(ROOT / "tests/test_gpu.py")]
 
 
-def test_without_the_program_one_line_says_so(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("why", [None, "no GPU: no driver"])
+def test_without_a_gpu_or_the_program_one_line_says_so(tmp_path, monkeypatch, capsys, why):
+    monkeypatch.setattr(cuda_device, "missing", lambda: why)
     monkeypatch.setattr(sanitize, "program", lambda: None)
     assert sanitize.main(tmp_path / "logs") == 0
     out = capsys.readouterr().out
-    assert out.startswith("compute-sanitizer: not run") and out.count("\n") == 1
+    assert out.startswith(f"compute-sanitizer: not run, {why or 'not on PATH'}")
+    assert out.count("\n") == 1
     assert not (tmp_path / "logs").exists()
 
 
