@@ -14,6 +14,7 @@ from bnnrun.bench.eager import EagerStep
 from bnnrun.bench.measure import Competitor, Timing, measure
 from bnnrun.errors import RunError
 from bnnrun.gemm import cuda, cuda_device, xnor
+from bnnrun.nn import update
 from bnnrun.runtime.network import PackedNetwork
 
 
@@ -73,13 +74,21 @@ def test_the_training_step_is_checked_timed_and_recorded(bnnrun, tmp_path, binar
     outcome = bnnrun(*WORDS, f"binarization={binarization}")
     assert outcome.status == 0, outcome.err
     found = [json.loads(p.read_text()) for p in (tmp_path / "results" / "runs").glob("*.json")]
-    assert {r["details"]["competitor"] for r in found} == {"bnnrun", "eager float32"}
+    steps = {"bnnrun, fast", "bnnrun, float32", "eager float32"}
+    found = [r for r in found if not r["details"]["competitor"].startswith("limit")]
+    assert {r["details"]["competitor"] for r in found} == steps
     for r in found:
         assert r["quantity"] == "train_step_time"
         assert r["unit"] == "ms"
         assert 0 < r["details"]["minimum"] <= r["value"]
         assert r["details"]["count"] == 3
-        assert r["details"]["in_the_same_run"].keys() == {"bnnrun", "eager float32"}
+        assert steps < r["details"]["in_the_same_run"].keys()
+    parts = {r["details"]["competitor"]: r["details"].get("parts_ms") for r in found}
+    assert parts["eager float32"] is None
+    for name in steps - {"eager float32"}:
+        assert parts[name]["update"] > 0
+    floor = next(r["details"]["floor_ms"] for r in found if "floor_ms" in r["details"])
+    assert 0 < sum(floor.values()) < sum(parts["bnnrun, fast"].values())
 
 
 @pytest.mark.parametrize(
@@ -92,12 +101,12 @@ def test_what_the_competitor_does_not_have_is_refused(bnnrun, word):
 
 
 def test_a_step_that_computes_something_else_is_not_timed(bnnrun, tmp_path, monkeypatch):
-    gradients = EagerStep.gradients
+    forward = EagerStep.forward
 
-    def other(self, pixels, labels):
-        return gradients(self, pixels.flip(3), labels)
+    def other(self, block, a):
+        return forward(self, block, a.roll(1, 0))
 
-    monkeypatch.setattr(EagerStep, "gradients", other)
+    monkeypatch.setattr(EagerStep, "forward", other)
     outcome = bnnrun(*WORDS)
     assert outcome.status == 1
     assert "wrong answer, not timed" in outcome.err
@@ -105,15 +114,29 @@ def test_a_step_that_computes_something_else_is_not_timed(bnnrun, tmp_path, monk
 
 
 def test_an_update_that_is_another_rule_is_not_timed(bnnrun, monkeypatch):
-    def update(self):
+    def plain(self):
         with torch.no_grad():
             for p in self.network.parameters():
                 p.sub_(p.grad, alpha=0.01)
 
-    monkeypatch.setattr(EagerStep, "update", update)
+    monkeypatch.setattr(EagerStep, "update", plain)
     outcome = bnnrun(*WORDS)
     assert outcome.status == 1
     assert "after an update" in outcome.err
+
+
+@pytest.mark.skipif(not update.HAS_FUSED_UPDATE, reason="no products of bytes here")
+def test_a_step_whose_own_update_is_wrong_is_not_timed(bnnrun, monkeypatch):
+    """The step that is timed never has these gradients in memory."""
+    fused = update.fused_adam
+
+    def other(w, m, v, q, scales, *more):
+        fused(w, m, v, q, 1.1 * scales, *more)
+
+    monkeypatch.setattr(update, "fused_adam", other)
+    outcome = bnnrun(*WORDS)
+    assert outcome.status == 1
+    assert "the gradient that moved" in outcome.err
 
 
 SMALL = ("bench", "seconds=0.1", "rounds=3")

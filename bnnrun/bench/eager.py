@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from bnnrun.config import AdamConfig, Binarizer
 from bnnrun.nn.losses import squared_hinge
-from bnnrun.nn.models import Network
+from bnnrun.nn.models import Block, Network
 
 
 class _Sign(torch.autograd.Function):
@@ -53,23 +53,29 @@ class EagerStep:
         self.adam.zero_grad(set_to_none=True)
         a = self.network.input(pixels)
         for block in self.network.blocks:
-            if block.dropout > 0:
-                a = F.dropout(a, block.dropout)
-            weight = block.product.weight
-            w = _Sign.apply(weight, False) if block.product.binary else weight
-            if block.layer.is_conv:
-                s = F.conv2d(a, w, padding=1)
-                s = F.max_pool2d(s, 2) if block.layer.pool else s
-            else:
-                s = F.linear(a.flatten(1), w)
-            y = F.batch_norm(s, None, None, block.norm.gamma, block.norm.beta, True, 0.0, self.eps)
-            if block.layer.last:
-                a = y
-            else:
-                a = F.relu(y) if block.activations is Binarizer.none else _Sign.apply(y, True)
+            a = self.forward(block, a)
         loss = squared_hinge(a, labels)
         loss.backward()
         return loss.detach()
+
+    def forward(self, block: Block, a: torch.Tensor) -> torch.Tensor:
+        """One of the network's blocks."""
+        if block.dropout > 0:
+            a = F.dropout(a, block.dropout)
+        weight = block.product.weight
+        w = _Sign.apply(weight, False) if block.product.binary else weight
+        if block.layer.is_conv:
+            s = F.conv2d(a, w, padding=1)
+            s = F.max_pool2d(s, 2) if block.layer.pool else s
+        else:
+            s = F.linear(a.flatten(1), w)
+        y = F.batch_norm(s, None, None, block.norm.gamma, block.norm.beta, True, 0.0, self.eps)
+        if block.layer.last:
+            return y
+        if block.activations is Binarizer.none:
+            return F.relu(y)
+        q: torch.Tensor = _Sign.apply(y, True)
+        return q
 
     def update(self) -> None:
         """Adam's step, then the clip."""

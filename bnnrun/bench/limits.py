@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from bnnrun.bench.measure import Competitor
 from bnnrun.gemm.bits import Words
 from bnnrun.gemm.cpu import full_adder
+from bnnrun.gemm.floats import add_floats, choose
 from bnnrun.gemm.vector import (
     HAS_POPCOUNT,
     LANES,
     add,
+    add_byte_products,
     add_bytes,
     carry,
     load,
@@ -136,6 +138,63 @@ def _adders(threads, rounds, words, starts, out):
             for value in chain:
                 store(out, to, value)
                 to += LANES
+
+
+@njit(parallel=True, cache=True)
+def sum_choices(threads, rounds, words, starts, out):
+    """12 chains in each thread: x += table[index], from `starts` (12, 16) to `out`.
+
+    `words` holds the table, then indices (4, 12, 16): loads take no place of other operations.
+    """
+    for thread in prange(threads):
+        t, to = load(words, 0), thread * starts.size
+        a, b, c, d = load(starts, 0), load(starts, 16), load(starts, 32), load(starts, 48)
+        e, f, g, h = load(starts, 64), load(starts, 80), load(starts, 96), load(starts, 112)
+        k, m, n, p = load(starts, 128), load(starts, 144), load(starts, 160), load(starts, 176)
+        for r in range(rounds):
+            i = 16 + 192 * (r % 4)
+            a = add_floats(a, choose(t, load(words, i)))
+            b = add_floats(b, choose(t, load(words, i + 16)))
+            c = add_floats(c, choose(t, load(words, i + 32)))
+            d = add_floats(d, choose(t, load(words, i + 48)))
+            e = add_floats(e, choose(t, load(words, i + 64)))
+            f = add_floats(f, choose(t, load(words, i + 80)))
+            g = add_floats(g, choose(t, load(words, i + 96)))
+            h = add_floats(h, choose(t, load(words, i + 112)))
+            k = add_floats(k, choose(t, load(words, i + 128)))
+            m = add_floats(m, choose(t, load(words, i + 144)))
+            n = add_floats(n, choose(t, load(words, i + 160)))
+            p = add_floats(p, choose(t, load(words, i + 176)))
+        for x in (a, b, c, d, e, f, g, h, k, m, n, p):
+            store(out, to, x)
+            to += 16
+
+
+@njit(parallel=True, cache=True)
+def sum_byte_products(threads, rounds, words, starts, out):
+    """The same with x += the four products of each lane: bytes unsigned, then signed."""
+    for thread in prange(threads):
+        t, to = load(words, 0), thread * starts.size
+        a, b, c, d = load(starts, 0), load(starts, 16), load(starts, 32), load(starts, 48)
+        e, f, g, h = load(starts, 64), load(starts, 80), load(starts, 96), load(starts, 112)
+        k, m, n, p = load(starts, 128), load(starts, 144), load(starts, 160), load(starts, 176)
+        for r in range(rounds):
+            i = 16 + 192 * (r % 4)
+            a = add_byte_products(a, t, load(words, i))
+            b = add_byte_products(b, t, load(words, i + 16))
+            c = add_byte_products(c, t, load(words, i + 32))
+            d = add_byte_products(d, t, load(words, i + 48))
+            e = add_byte_products(e, t, load(words, i + 64))
+            f = add_byte_products(f, t, load(words, i + 80))
+            g = add_byte_products(g, t, load(words, i + 96))
+            h = add_byte_products(h, t, load(words, i + 112))
+            k = add_byte_products(k, t, load(words, i + 128))
+            m = add_byte_products(m, t, load(words, i + 144))
+            n = add_byte_products(n, t, load(words, i + 160))
+            p = add_byte_products(p, t, load(words, i + 176))
+        for x in (a, b, c, d, e, f, g, h, k, m, n, p):
+            store(out, to, x)
+            to += 16
 
 
 @njit(parallel=True, cache=True)

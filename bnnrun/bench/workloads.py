@@ -32,7 +32,7 @@ def bench(config: BenchConfig, run: Run) -> list[Record]:
     chosen = config.workload is Workload.train_step or config.device is Device.cuda
     on = config.device if chosen else Device.cpu
     device = select_device(on, config.threads)
-    with _competitors(config, run, device) as competitors:
+    with _competitors(config, run, device) as (competitors, explain):
         share = _Stolen()
         timings = measure(competitors, config.rounds, config.seconds)
         stolen = share.pct()
@@ -40,7 +40,8 @@ def bench(config: BenchConfig, run: Run) -> list[Record]:
         own = {competitor.name: competitor.limit for competitor in competitors if competitor.limit}
     timed = _Timed(timings, macs, own, device, time.perf_counter() - began, stolen)
     _print(config, timed)
-    return [_record(name, config, run, timed) for name in timings]
+    explained = explain(timings)
+    return [_record(name, config, run, timed, explained.get(name, {})) for name in timings]
 
 
 @dataclass(frozen=True)
@@ -94,17 +95,24 @@ class _Stolen:
 
 
 @contextmanager
-def _competitors(config: BenchConfig, run: Run, device: torch.device) -> Iterator[list[Competitor]]:
+def _competitors(
+    config: BenchConfig, run: Run, device: torch.device
+) -> Iterator[tuple[list[Competitor], step.Explain]]:
     if config.workload is Workload.train_step:
         yield step.train_step(config, run, device)
     elif config.workload is Workload.gemm and config.device is Device.cuda:
-        yield gemm_cuda.competitors(config)
+        yield gemm_cuda.competitors(config), _nothing
     elif config.workload is Workload.gemm:
         with gemm.competitors(config) as found:
-            yield found
+            yield found, _nothing
     else:
         with network.competitors(config) as found:
-            yield found
+            yield found, _nothing
+
+
+def _nothing(timings: dict[str, Timing]) -> dict[str, dict[str, Any]]:
+    """No more to say than the timings."""
+    return {}
 
 
 def _print(config: BenchConfig, of: _Timed) -> None:
@@ -155,7 +163,9 @@ def _config(config: BenchConfig) -> dict[str, Any]:
     return {key: whole[key] for key in ("workload", "kernel", "m", "n", "k", "seed")}
 
 
-def _record(name: str, config: BenchConfig, run: Run, of: "_Timed") -> Record:
+def _record(
+    name: str, config: BenchConfig, run: Run, of: "_Timed", explained: dict[str, Any]
+) -> Record:
     timing, rate = of.timings[name], of.rates
     return Record(
         experiment=run.experiment,
@@ -176,6 +186,7 @@ def _record(name: str, config: BenchConfig, run: Run, of: "_Timed") -> Record:
             "in_the_same_run": {other: 1e3 * t.median_s for other, t in of.timings.items()},
             "threads": torch.get_num_threads(),
             "stolen_pct": of.stolen_pct,
+            **explained,
         },
         config=_config(config),
         command=run.command,

@@ -1,0 +1,176 @@
+"""A training step's floor: its operations and its bytes, each at the most this machine does.
+
+Loops in registers as in limits.py, checked by definition, measured in turns with the steps. What a
+layer's products are counted at is what the fast step does them by (nn/layers.py).
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.profiler import ProfilerActivity
+
+from bnnrun.bench.limits import COPIED, COPY, limits, sum_byte_products, sum_choices
+from bnnrun.bench.measure import Competitor, Timing
+from bnnrun.gemm.bits import LANES
+from bnnrun.gemm.lookup import HAS_LOOKUP
+from bnnrun.gemm.vector import HAS_BYTE_PRODUCT
+from bnnrun.nn import winograd
+from bnnrun.nn.layers import BinaryProduct
+from bnnrun.nn.models import Block, Network
+
+TABLES, BYTES, FLOATS = (
+    "limit: tables of sums",
+    "limit: products of bytes",
+    "limit: float32 product",
+)
+CHAINS, ROUNDS = 12, 1_000_000
+SIZE = 1536  # of the float32 product
+OF_AN_INSTRUCTION = 4 * LANES  # multiply-accumulates that a choice, or one on bytes, stands for
+UPDATE_BYTES = 24  # of a weight: w, m and v read and written
+
+# Parts of a step, by what torch's profiler calls them.
+PARTS = {
+    "sums": ("_CountedLinear", "_CountedConv", "_BinaryLinear", "aten::conv2d", "aten::linear"),
+    "gradients of products": (
+        "_CountedLinearBackward", "_CountedConvBackward", "_BinaryLinearBackward",
+        "ConvolutionBackward0", "AddmmBackward0", "MmBackward0",
+    ),
+    "pooling, batch norm, Sign": (
+        "PoolNormSign", "PoolNormSignBackward", "aten::native_batch_norm",
+        "NativeBatchNormBackward0", "SignActivation", "SignActivationBackward",
+        "aten::max_pool2d", "MaxPool2DWithIndicesBackward0",
+    ),
+    "update": ("Optimizer.step#Adam.step",),
+}  # fmt: skip
+REST = "the rest"
+
+
+def _in_registers(
+    name: str,
+    loop: Callable[..., None],
+    words: tuple[NDArray[Any], NDArray[Any]],
+    starts: NDArray[Any],
+    added: NDArray[Any],
+) -> Competitor:
+    """A loop, checked by what each of its four kinds of rounds adds: `added` (4, 12, 16)."""
+    threads = numba.get_num_threads()
+    out = np.empty((threads, *starts.shape), starts.dtype)
+    together = np.concatenate([array.ravel().view(np.int32) for array in words])
+    flat = [array.ravel() for array in (together, starts, out)]
+
+    def check() -> str | None:
+        for rounds in (0, 1, 7):
+            loop(threads, rounds, *flat)
+            expected = starts + sum(added[r % 4] for r in range(rounds))
+            if (out != expected).any():
+                return f"after {rounds} rounds the registers do not hold what was added"
+        return None
+
+    macs = float(CHAINS * OF_AN_INSTRUCTION * threads) * ROUNDS
+    return Competitor(name, lambda: loop(threads, ROUNDS, *flat), check, macs=macs)
+
+
+def rates() -> list[Competitor]:
+    """What a step's parts are made of, at most: as competitors, rates in multiply-accumulates."""
+    rng = np.random.default_rng(0)
+    found = limits()
+    indices = rng.integers(0, 16, (4, CHAINS, LANES), dtype=np.int32)
+    if HAS_LOOKUP:
+        table = rng.integers(-9, 9, LANES).astype(np.float32)
+        starts = rng.integers(-9, 9, (CHAINS, LANES)).astype(np.float32)
+        chosen = table[indices]
+        found.append(_in_registers(TABLES, sum_choices, (table, indices), starts, chosen))
+    if HAS_BYTE_PRODUCT:
+        a = rng.integers(0, 256, (LANES, 4), dtype=np.uint8)
+        w = rng.integers(-128, 128, (4, CHAINS, LANES, 4), dtype=np.int8)
+        added = (a.astype(np.int32) * w).sum(-1, dtype=np.int32)
+        first = rng.integers(-9, 9, (CHAINS, LANES), dtype=np.int32)
+        found.append(_in_registers(BYTES, sum_byte_products, (a, w), first, added))
+    x, y = torch.randn(2, SIZE, SIZE)
+    out = torch.empty(SIZE, SIZE)
+    product = partial(torch.mm, x, y, out=out)
+
+    def check() -> str | None:
+        product()
+        exact = x.double() @ y.double()
+        return None if (out - exact).norm() < 1e-5 * exact.norm() else "the product is off"
+
+    return [*found, Competitor(FLOATS, product, check, macs=float(SIZE) ** 3)]
+
+
+def floor(
+    network: Network, batch: int, timings: dict[str, Timing], macs: dict[str, float]
+) -> dict[str, float]:
+    """Seconds of a fast step's parts at the rates measured, by the names of `PARTS`.
+
+    What lies between them (batch norm, Sign, dropout, transforms) counts as nothing. g_W of a fully
+    connected layer is made in the update.
+    """
+    rate = {name: macs[name] / t.median_s for name, t in timings.items() if macs[name]}
+    counting = max(of for name, of in rate.items() if name not in {TABLES, BYTES, FLOATS})
+    copied = 2 * COPIED / timings[COPY].median_s
+    sums = gradients = update = 0.0
+    for i, block in enumerate(network.blocks):
+        work = batch * block.layer.macs
+        by_sums, by_g_a, by_g_w = _rates_of(block, rate, counting, first=i == 0)
+        sums += work / by_sums
+        gradients += work / by_g_a if i else 0.0
+        update += UPDATE_BYTES * block.layer.weights / copied
+        if block.layer.is_conv:
+            gradients += work / by_g_w
+        else:
+            update += work / by_g_w
+    return dict(zip(PARTS, (sums, gradients, 0.0, update), strict=True))
+
+
+def _rates_of(
+    block: Block, rate: dict[str, float], counting: float, *, first: bool
+) -> tuple[float, float, float]:
+    """Multiply-accumulates a second at most of a layer's sums, g_a, g_W."""
+    layer, floats = block.layer, rate[FLOATS]
+    if not isinstance(block.product, BinaryProduct):
+        return floats, floats, floats
+    if layer.is_conv:
+        if first or not winograd.fits(layer.size, layer.inputs, layer.outputs):
+            return floats, floats, floats
+        return counting, 4 * floats, 4 * floats  # 36 products for 144
+    tables = rate.get(TABLES, floats)
+    # Two bytes make a 16-bit number; the first layer's inputs are real.
+    of_bytes = rate[BYTES] / 2 if BYTES in rate and not first else floats
+    return (tables if first else counting), tables, of_bytes
+
+
+def spent(step: Callable[[], object]) -> dict[str, float]:
+    """Seconds of one step's parts, by the names of `PARTS`, and "the rest"; by torch's profiler."""
+    with _silent(), torch.profiler.profile(activities=[ProfilerActivity.CPU]) as profile:
+        began = time.perf_counter()
+        step()
+        whole = time.perf_counter() - began
+    of = dict.fromkeys(PARTS, 0.0)
+    for event in profile.key_averages():
+        for part, names in PARTS.items():
+            if event.key in names:
+                of[part] += event.cpu_time_total / 1e6
+    return {**of, REST: whole - sum(of.values())}
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing to the terminal from the profiler's library, which logs that there is no GPU."""
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
