@@ -19,6 +19,7 @@ from bnnrun.data import load
 from bnnrun.data.preprocess import Input
 from bnnrun.nn import layers
 from bnnrun.nn.models import Network
+from bnnrun.train import optim
 from bnnrun.train.optim import Adam, Sgd, ShiftAdaMax, make_optimizer
 from bnnrun.train.schedule import learning_rate
 from bnnrun.train.trainer import Trainer
@@ -163,6 +164,28 @@ def test_shift_adamax_by_both_rules(rule):
         expected = adamax_paper(w, gradients, config.lr, 4.0)
     np.testing.assert_allclose(p.detach().numpy(), expected, rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(p.detach().numpy()[0], w[0])
+
+
+@pytest.mark.parametrize("rule", AdaMaxRule)
+def test_shift_adamax_in_one_pass_is_the_same_step(monkeypatch, rule):
+    """Float32 on the processor against the tensor form, whose AP2 is tested above."""
+    generator = torch.Generator().manual_seed(0)
+    start = torch.rand(33, 35, generator=generator) * 2 - 1
+    config = dataclasses.replace(ADAMAX, rule=rule)
+    moved = []
+    for streams in (True, False):
+        monkeypatch.setattr(optim, "_are_streams", lambda of, streams=streams: streams)
+        p = torch.nn.Parameter(start.clone())
+        optimizer = ShiftAdaMax([{"params": [p], "scale": 4.0, "clip": True}], config)
+        draw = torch.Generator().manual_seed(1)
+        for size in (1.0, 1e-3, 0.0, 10.0, 1e-12):
+            p.grad = size * torch.randn(start.shape, generator=draw)
+            p.grad[0] = 0
+            optimizer.step()
+        moved.append((p.detach(), optimizer.state[p]["m"], optimizer.state[p]["v"]))
+    for fast, plain in zip(*moved, strict=True):
+        torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-7)
+    assert torch.equal(moved[0][0][0], start[0])
 
 
 def test_the_papers_adamax_stays_finite_where_v_has_decayed_away():

@@ -207,6 +207,7 @@ def _leave_gradient(
     if layer.deferred:
         layer.weight.factors = Factors(g_s, a, layer, signed)  # type: ignore[attr-defined]
         return
+    layer.weight.factors = None  # type: ignore[attr-defined]
     layer.weight.grad = torch.mm(g_s.t(), a, out=layer.room())
 
 

@@ -102,8 +102,10 @@ class Block(nn.Module):
 
     def _fuses(self, s: torch.Tensor) -> bool:
         """Whether pooling, batch norm and Sign are done in passes of their own (nn/hidden.py)."""
+        odd = any(side % 2 for side in self.layer.size)  # has pixels outside every 2x2
         return (
             self._is_fast(s)
+            and not (self.layer.pool and odd)
             and type(self.norm) is BatchNorm
             and self.activations is Binarizer.sign
             and not self.layer.last

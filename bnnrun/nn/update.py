@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from bnnrun.gemm.bits import LANES, Words, aligned
 from bnnrun.gemm.vector import HAS_BYTE_PRODUCT
 from bnnrun.nn.bits import PackedWeights
-from bnnrun.nn.kernels.update import ROWS, fused_adam, panels_of, quantize
+from bnnrun.nn.kernels.update import LARGEST, ROWS, fused_adam, panels_of, quantize
 
 Floats = NDArray[np.float32]
 
 HAS_FUSED_UPDATE = HAS_BYTE_PRODUCT
+MOST = 2**31 // LARGEST  # images of a minibatch whose sums 32 bits hold, whatever they are
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class ByteFactors:
 
     @classmethod
     def of(cls, g_s: torch.Tensor, a: torch.Tensor) -> "ByteFactors":
-        """Of g_s (B, N) and `a` (B, K), one number's product with ±1 and 0; float32."""
+        """Of g_s (B, N) and `a` (B, K), one number's product with ±1 and 0; float32; B <= MOST."""
         (batch, n), k = g_s.shape, a.shape[1]
         rows, kw = -(-n // ROWS) * ROWS, -(-batch // 4)
         q = aligned((rows, 2, kw), np.uint32)

@@ -7,6 +7,7 @@ from typing import Any, overload
 
 import numpy as np
 import torch
+from torch.autograd.graph import increment_version
 
 from bnnrun.config import (
     AdaMaxRule,
@@ -19,11 +20,11 @@ from bnnrun.config import (
 )
 from bnnrun.errors import InputError
 from bnnrun.nn.bits import PackedWeights
-from bnnrun.nn.kernels.passes import Floats, adam_pass
+from bnnrun.nn.kernels.passes import Floats, adam_pass, adamax_pass
 from bnnrun.nn.layers import Factors, parts, take_factors
 from bnnrun.nn.models import Network
 from bnnrun.nn.norm import ap2
-from bnnrun.nn.update import HAS_FUSED_UPDATE, ByteFactors
+from bnnrun.nn.update import HAS_FUSED_UPDATE, MOST, ByteFactors
 
 # Torch7's constant, added to v so that parameters without gradient divide by something.
 TORCH7_EPS = 2.0**-27
@@ -131,7 +132,8 @@ class Adam(Rule):
             return
         layer, whole = factors.layer, (w.detach(), m, v)
         packed = layer.packed if isinstance(layer.packed, PackedWeights) else None
-        if factors.signed and packed is not None and HAS_FUSED_UPDATE:
+        by_bytes = HAS_FUSED_UPDATE and factors.signed and len(factors.a) <= MOST
+        if by_bytes and packed is not None:
             constants = self._constants(state, group)
             of = ByteFactors.of(factors.g_s, factors.a)
             streams = (whole[0].numpy(), m.numpy(), v.numpy())
@@ -167,6 +169,7 @@ class Adam(Rule):
     ) -> None:
         w, m, v = map(_stream, of)
         adam_pass(w, _stream(g), m, v, self._constants(state, group), group["clip"])
+        increment_version(of[0])  # which NumPy does not: packed signs are old now
 
     def _constants(self, state: dict[str, Any], group: dict[str, Any]) -> Floats:
         """What `adam_pass` takes."""
@@ -193,11 +196,28 @@ class ShiftAdaMax(Rule):
         super().__init__(groups, config.lr)
         self.beta1, self.beta2, self.rule = config.beta1, config.beta2, config.rule
 
+    def update(self, w: torch.Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        """The same step; on the processor in one pass over memory."""
+        assert w.grad is not None
+        of = w.detach(), w.grad, _slot(state, "m", w), _slot(state, "v", w)
+        if not _are_streams(of):
+            super().update(w, state, group)
+            return
+        at, g, m, v = map(_stream, of)
+        b1, b2, step = self.beta1, self.beta2, group["scale"] * self._rate(state["t"], group["lr"])
+        constants = np.array([1 - b1, b2, step, TORCH7_EPS, NO_GRADIENT], np.float32)
+        by_code = self.rule is AdaMaxRule.code
+        adamax_pass(at, g, m, v, constants, group["clip"], by_code)
+        increment_version(w)
+
+    def _rate(self, t: int, lr: float) -> float:
+        return ap2(torch.tensor(lr / (1 - self.beta1**t), dtype=torch.float64)).item()
+
     def propose(self, state: dict[str, Any], g: torch.Tensor, lr: float) -> torch.Tensor:
         m, v = _slot(state, "m", g), _slot(state, "v", g)
         m.lerp_(g, 1 - self.beta1)
         torch.maximum(v.mul_(self.beta2), g.abs(), out=v)
-        rate = ap2(torch.tensor(lr / (1 - self.beta1 ** state["t"]), dtype=torch.float64)).item()
+        rate = self._rate(state["t"], lr)
         if self.rule is AdaMaxRule.code:
             v.copy_(ap2(v)).add_(TORCH7_EPS)
             return m.div(v).mul_(rate)

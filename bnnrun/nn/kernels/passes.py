@@ -57,6 +57,39 @@ def adam_pass(w: Floats, g: Floats, m: Floats, v: Floats, constants: Floats, cli
         )
 
 
+@numba.njit(inline="always")
+def _ap2(x):  # type: ignore[no-untyped-def]
+    """norm.ap2 of one float32: its bits rounded to a power of two."""
+    carried = np.float32(x).view(np.int32) + np.int32(0x80_0000 - 0x35_04F4)
+    return np.int32(carried & np.int32(~0x7F_FFFF)).view(np.float32)
+
+
+@numba.njit(parallel=True, cache=True, error_model="numpy")
+def adamax_pass(
+    w: Floats, g: Floats, m: Floats, u: Floats, constants: Floats, clip: bool, by_code: bool
+) -> None:
+    """Shift-based AdaMax's whole update, by either rule; optim.ShiftAdaMax.
+
+    Shapes:
+        w, g, m, u: (n,) float32; w, m and u are changed
+        constants:  (5,) float32: 1 - b1, b2, step (scale and rate included), what `code` adds to
+                    u, what `paper` takes for no gradient
+    """
+    b1_rest, b2, step, added, least = constants
+    zero, one = np.float32(0), np.float32(1)
+    limit = one if clip else np.float32(np.inf)
+    for i in numba.prange(w.size):
+        m[i] = m[i] + b1_rest * (g[i] - m[i])
+        largest = max(b2 * u[i], abs(g[i]))
+        if by_code:
+            u[i] = _ap2(largest) + added
+            moved = m[i] / u[i]
+        else:
+            u[i] = largest
+            moved = m[i] * _ap2(one / largest) if largest >= least else zero
+        w[i] = min(limit, max(-limit, w[i] - step * moved))
+
+
 @numba.njit(parallel=True, cache=True)
 def dropout_pass(a: Floats, out: Floats, mask: NDArray[np.bool_], share: float, seed: int) -> None:
     """mask <- kept with probability 1 - share; out <- a / (1 - share) where kept, else 0.

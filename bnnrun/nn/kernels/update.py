@@ -98,7 +98,8 @@ def _step(w, m, v, counts, scale, total, constants, limit):
     """Adam's update of a stretch of a row, from the products of bytes."""
     b1, b1_rest, b2, b2_rest, step, eps = constants
     for i in range(w.size):
-        g = scale * np.float32(counts[i] - total)
+        # Counts wrap around before what is left of them does.
+        g = scale * np.float32(np.int32(counts[i] - total))
         w[i], m[i], v[i] = adam_element(
             w[i], g, m[i], v[i], b1, b1_rest, b2, b2_rest, step, eps, limit
         )
