@@ -15,6 +15,7 @@ from bnnrun.nn.layers import dropout
 from bnnrun.nn.losses import squared_hinge
 from bnnrun.nn.models import Network
 from bnnrun.nn.norm import BatchNorm
+from bnnrun.nn.tensor_cores import TensorCoreProduct
 
 KIND = Kind(image_shape=(1, 8, 8), classes=tuple("0123456789"), levels=16)
 
@@ -358,3 +359,26 @@ def test_dropout_follows_torchs_seed():
         masks.append(dropout(a, 0.5))
     assert torch.equal(masks[0], masks[1])
     assert not torch.equal(masks[0], masks[2])
+
+
+@pytest.mark.parametrize("shape", [(7, 40), (5, 16, 8, 8)])
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_product_of_tensor_cores_is_the_product(shape, whole):
+    """On the processor, where TF32 is float32: its sums and both gradients."""
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(shape, generator=generator)
+    a = (2 * torch.randint(0, 3, shape, generator=generator) - 2.0 if whole else a).requires_grad_()
+    conv = len(shape) == 4
+    w = torch.randn(24, shape[1], *(3, 3) * conv, generator=generator).requires_grad_()
+    b, v = (t.detach().clone().requires_grad_() for t in (a, sign(w.detach())))
+    s = TensorCoreProduct.apply(a, w, sign(w.detach()), whole)
+    expected = torch.nn.functional.conv2d(b, v, padding=1) if conv else b @ v.t()
+    g = torch.randn(expected.shape, generator=generator)
+    s.backward(g)
+    expected.backward(g)
+    if whole:
+        assert torch.equal(s, expected)
+    torch.testing.assert_close(s, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(w.grad, v.grad, rtol=1e-5, atol=1e-4)
+    assert not torch.backends.cuda.matmul.allow_tf32

@@ -50,6 +50,7 @@ def test_three_seeds_learn_the_digits(bnnrun, tmp_path, experiment, at_most):
     for r in records:
         assert r["experiment"] == experiment
         assert r["details"]["best_on_test_error_pct"] <= r["value"]
+        assert set(r["details"]["arithmetic"]) == {"fc1", "fc2", "fc3", "fc4"}
         assert r["data"]["test"] == 400
 
 

@@ -15,6 +15,7 @@ from bnnrun.nn.binarize import sign, sign_into, stochastic_sign
 from bnnrun.nn.bits import PackedFilters, PackedWeights
 from bnnrun.nn.kernels.packing import BLOCK
 from bnnrun.nn.kernels.passes import dropout_pass
+from bnnrun.nn.tensor_cores import TensorCoreProduct
 
 
 class Product(nn.Module):
@@ -79,6 +80,11 @@ class BinaryProduct(Product):
             counted: torch.Tensor = kind.apply(a, self.weight, self, whole)
             return counted
         w = self.binarize()
+        if self.fast and a.is_cuda:
+            fast: torch.Tensor = TensorCoreProduct.apply(
+                a if self.is_conv else a.flatten(1), self.weight, w, whole
+            )
+            return fast
         if self.is_conv:
             s: torch.Tensor = _StraightThrough.apply(self.weight, w)
             return self.multiply(a, s)

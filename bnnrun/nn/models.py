@@ -15,6 +15,7 @@ from bnnrun.nn.binarize import SignActivation, sign
 from bnnrun.nn.hidden import How, PoolNormSign, evaluate_sign
 from bnnrun.nn.layers import BinaryProduct, RealProduct, dropout
 from bnnrun.nn.norm import BatchNorm, make_norm
+from bnnrun.nn.update import HAS_FUSED_UPDATE
 
 
 class InputScale(nn.Module):
@@ -113,6 +114,22 @@ class Block(nn.Module):
 
     def _is_fast(self, s: torch.Tensor) -> bool:
         return isinstance(self.product, BinaryProduct) and self.product.fast and s.is_cpu
+
+    def arithmetic(self) -> str:
+        """By what training multiplies here, for the record."""
+        product = self.product
+        if not isinstance(product, BinaryProduct) or not product.fast:
+            return "float32"
+        if product.weight.is_cuda:
+            return "TF32" if self.binary_input else "sums float32, gradients TF32"
+        if not product.counts(product.weight, self.binary_input):
+            return "float32"
+        if self.layer.is_conv:
+            return "sums counted, gradients by Winograd's filtering"
+        if not self.binary_input:
+            return "sums by tables, g_W float32"
+        g_w = "16-bit numbers" if HAS_FUSED_UPDATE else "float32"
+        return f"sums counted, g_a by tables, g_W {g_w}"
 
     def conclude(self, s: torch.Tensor) -> tuple[torch.Tensor, float]:
         """Evaluation of a hidden layer: (activations, share of closed gates, |y| > 1)."""

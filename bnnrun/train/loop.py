@@ -92,6 +92,7 @@ def _record(trainer: Trainer, config: TrainConfig, run: Run, display: Display) -
             "curve": {key: [row[key] for row in trainer.history] for key in CURVE},
             "images_per_s": float(np.median([row["images_per_s"] for row in trainer.history])),
             "threads": torch.get_num_threads(),
+            "arithmetic": {b.layer.name: b.arithmetic() for b in trainer.network.blocks},
             "run_folder": str(trainer.folder),
         },
         config=computed(config),

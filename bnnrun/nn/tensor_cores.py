@@ -1,0 +1,57 @@
+"""Products of binary layers in training on a GPU, where trainer.precision=fast: TF32 operands.
+
+TF32 keeps ten bits of an operand and sums in float32: ±1, and 0, go through it unchanged, so the
+sums of hidden layers stay exact; gradients are rounded, less than bf16 would round them.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+
+class TensorCoreProduct(torch.autograd.Function):
+    """s = a · W^bᵀ, or the convolution, from W^b (N, K) or (N, C, 3, 3); g_W = g_{W^b}."""
+
+    @staticmethod
+    def forward(
+        a: torch.Tensor, weight: torch.Tensor, signs: torch.Tensor, whole: bool
+    ) -> torch.Tensor:
+        conv = signs.dim() == 4
+        if not whole:  # the image: real numbers, which TF32 would round
+            return F.conv2d(a, signs, padding=1) if conv else F.linear(a, signs)
+        with _tf32():
+            s = F.conv2d(a, signs, padding=1) if conv else F.linear(a, signs)
+        # cuDNN may transform its operands, which leaves sums off by rounding.
+        factor = a.abs().amax()
+        return s.div_(factor).round_().mul_(factor)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        a, _, signs, _ = inputs
+        ctx.save_for_backward(a, signs)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (a, signs), g = ctx.saved_tensors, grad_outputs[0]
+        of_a = ctx.needs_input_grad[0]
+        with _tf32():
+            if signs.dim() == 2:
+                return g @ signs if of_a else None, g.t() @ a, None, None
+            g_a, g_w, _ = torch.ops.aten.convolution_backward(
+                g, a, signs, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [of_a, True, False]
+            )
+        return g_a, g_w, None, None
+
+
+@contextmanager
+def _tf32() -> Iterator[None]:
+    """Float32 products by TF32, here alone."""
+    kept = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = kept
