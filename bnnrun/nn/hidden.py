@@ -1,8 +1,9 @@
 """Pooling, batch norm and Sign of a hidden layer in training, in few passes over memory.
 
-Forward, channels last: p = the largest of each 2x2 sums; y = p · scale + shift by the batch's own
-statistics; a = Sign(y). Backward, the gate of Sign and the explicit gradient of batch norm: y is
-made again from p, which costs less than reading it.
+Forward, channels last: p = the largest of each 2x2 sums; y = (p - mean) · scale + beta by the
+batch's own statistics; a = Sign(y). In this order, Lasagne's, a sum that is the mean gives y = beta
+and not what rounding makes of it. Backward, the gate of Sign and the explicit gradient of batch
+norm: y is made again from p, which costs less than reading it.
 
     g_y = g_a · 1[|y| <= 1]
     g_p = gamma · inv · (g_y - mean(g_y) - x · mean(g_y · x)),  x = (p - mean) · inv
@@ -59,8 +60,7 @@ class PoolNormSign(torch.autograd.Function):
         p, places = _pool(s) if how.pool else (s, None)
         mean, inv = moments(_rows(p), how.eps)
         scale = gamma.detach().double().numpy() * inv
-        shift = beta.detach().double().numpy() - mean * scale
-        line = np.stack([scale, shift]).astype(np.float32)
+        line = np.stack([mean, scale, beta.detach().double().numpy()]).astype(np.float32)
         a = torch.empty_like(p)
         sign_pass(_rows(p), line, _rows(a))
         ctx.limit = np.float32(1 if how.gated else np.inf)
@@ -78,7 +78,7 @@ class PoolNormSign(torch.autograd.Function):
         mean, inv, line = ctx.numbers
         rows = _rows(g), _rows(p), line
         parts = np.zeros((-(-len(rows[1]) // ROWS), 2, p.shape[1]))
-        gradient_sum_pass(*rows, mean.astype(np.float32), ctx.limit, parts)
+        gradient_sum_pass(*rows, ctx.limit, parts)
         total, along = parts.sum(0)
         along = along * inv
         count = p.numel() // p.shape[1]

@@ -51,10 +51,10 @@ def moment_pass(p, parts):
 
 @njit(parallel=True, cache=True)
 def sign_pass(p, line, a):
-    """a = Sign(p · scale + shift). Shapes: p, a (R, N); line (2, N): scale, shift."""
+    """a = Sign((p - mean) · scale + beta). Shapes: p, a (R, N); line (3, N): mean, scale, beta."""
     for r in prange(len(p)):
         for c in range(p.shape[1]):
-            y = p[r, c] * line[0, c] + line[1, c]
+            y = (p[r, c] - line[0, c]) * line[1, c] + line[2, c]
             a[r, c] = np.float32(1) if y >= 0 else np.float32(-1)
 
 
@@ -72,15 +72,15 @@ def evaluation_pass(p, affine, a, closed):
 
 
 @njit(parallel=True, cache=True)
-def gradient_sum_pass(g, p, line, mean, limit, parts):
+def gradient_sum_pass(g, p, line, limit, parts):
     """Sums of g_y and of g_y · (p - mean). Shapes as above."""
     for part in prange(len(parts)):
         for r in range(part * ROWS, min(len(p), (part + 1) * ROWS)):
             for c in range(p.shape[1]):
-                y = p[r, c] * line[0, c] + line[1, c]
+                y = (p[r, c] - line[0, c]) * line[1, c] + line[2, c]
                 g_y = g[r, c] if abs(y) <= limit else np.float32(0)
                 parts[part, 0, c] += np.float64(g_y)
-                parts[part, 1, c] += np.float64(g_y * (p[r, c] - mean[c]))
+                parts[part, 1, c] += np.float64(g_y * (p[r, c] - line[0, c]))
 
 
 @njit(parallel=True, cache=True)
@@ -88,6 +88,6 @@ def gradient_pass(g, p, line, numbers, limit, out):
     """out = k0 · g_y + k1 + k2 · p. Shapes as above; numbers (3, N): k0, k1, k2."""
     for r in prange(len(p)):
         for c in range(p.shape[1]):
-            y = p[r, c] * line[0, c] + line[1, c]
+            y = (p[r, c] - line[0, c]) * line[1, c] + line[2, c]
             g_y = g[r, c] if abs(y) <= limit else np.float32(0)
             out[r, c] = numbers[0, c] * g_y + (numbers[1, c] + numbers[2, c] * p[r, c])
