@@ -298,7 +298,8 @@ def random_network(
     net = Network(arch, typed.binarization, typed.norm, kind, scaling)
     a = torch.from_numpy(x)
     for i, block in enumerate(net.blocks):
-        n, w = block.layer.outputs, block.product.weight.view(-1)
+        n, w = block.layer.outputs, block.product.weight
+        w = w.as_strided((w.numel(),), (1,))  # as it lies: channels last
         w[i % len(w)], w[(i + 3) % len(w)] = 0.0, -0.0
         s = block.product.evaluate(a, whole=True) if i else net.input.product(a, block.product)
         columns = block._pool(s).double().transpose(0, 1).reshape(n, -1).numpy()

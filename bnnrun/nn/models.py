@@ -46,6 +46,7 @@ class InputScale(nn.Module):
         whitened = (a.flatten(1) - self.zca_mean.to(dtype)) @ self.zca_matrix.to(dtype)
         return whitened.view_as(a)
 
+    @torch.no_grad()
     def product(self, x: torch.Tensor, layer: BinaryProduct | RealProduct) -> torch.Tensor:
         """The first layer's sums in evaluation, float64.
 
@@ -59,7 +60,7 @@ class InputScale(nn.Module):
         kind = torch.float32 if largest < 2**24 else torch.float64
         sums = layer.evaluate(x.to(kind), whole=True).double()
         ones = layer.evaluate(torch.ones_like(x[:1], dtype=kind), whole=True).double()
-        return (self.p * sums + self.q * ones) / self.d
+        return sums.mul_(self.p).add_(self.q * ones).div_(self.d)
 
 
 class Block(nn.Module):
