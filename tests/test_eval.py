@@ -309,7 +309,8 @@ def flip_a_weight(path, layer: int) -> tuple[int, ...]:
     before = hidden_bits(path)[layer]
     original = saved["network"][key].clone()
     for i in range(original.numel()):
-        w = saved["network"][key].copy_(original).view(-1)
+        w = saved["network"][key].copy_(original)
+        w = w.as_strided((w.numel(),), (1,))  # as it lies: channels last
         w[i] = -0.5 if w[i] >= 0 else 0.5
         state = {k: v for k, v in saved.items() if k not in ("format", "kind")}
         checkpoint.save(path, "network", state)
