@@ -120,7 +120,7 @@ def _rows(t: torch.Tensor) -> NDArray[Any]:
 def _pool(s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(the largest of each 2x2, which of the four it is, the first of equals)."""
     b, n, h, w = s.shape
-    p = s.new_empty(b, n, h // 2, w // 2).contiguous(memory_format=torch.channels_last)
+    p = torch.empty(b, n, h // 2, w // 2, memory_format=torch.channels_last)
     places = torch.empty_like(p, dtype=torch.uint8)
     pool_pass(_rows(s), w, _rows(p), _rows(places))
     return p, places
@@ -128,7 +128,7 @@ def _pool(s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _unpool(g: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     b, n, h, w = g.shape
-    out = g.new_empty(b, n, 2 * h, 2 * w).contiguous(memory_format=torch.channels_last)
+    out = torch.empty(b, n, 2 * h, 2 * w, memory_format=torch.channels_last)
     unpool_pass(_rows(g), _rows(places), 2 * w, _rows(out))
     return out
 

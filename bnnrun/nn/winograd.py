@@ -31,7 +31,7 @@ from bnnrun.nn.kernels.tiles import (
 Floats = NDArray[np.float32]
 
 TILE = 4
-BYTES = 2**25  # of transformed tiles at once: what a third-level cache holds
+BYTES = 2**24  # of an array's transformed tiles at once: what a third-level cache holds
 
 
 def fits(size: tuple[int, ...], channels: int, outputs: int) -> bool:
@@ -71,7 +71,8 @@ def gradients(
     channels = a.shape[1]
     tiles = (height // TILE) * (width // TILE)
     step = max(1, min(batch, BYTES // (4 * PLACES * tiles * max(outputs, channels))))
-    total = room.take("total", PLACES, outputs, channels)
+    # Where one part is the whole batch, the weights are done with before the taps are summed.
+    total = room.take("weights" if step == batch else "taps", PLACES, outputs, channels)
     g_a = torch.empty_like(a, memory_format=torch.channels_last) if of_input else None
     if g_a is not None:
         u = room.take("weights", PLACES, outputs, channels)
