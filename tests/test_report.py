@@ -244,6 +244,11 @@ def test_a_run_with_a_setting_changed_fills_no_cell_and_is_an_ablation(of_conf):
     assert row["verdict"].text == "worse"
 
 
+def test_a_run_with_a_setting_changed_is_not_drawn_as_the_cell(of_conf):
+    right, other = trained(), trained(seed=1, changed={"arch__width": 64})
+    assert drawable([right, other], of_conf) == [right]
+
+
 def test_another_group_is_one_change_and_older_records_lack_keys(of_conf):
     config = settings("table1_mnist_theano", norm={"name": "shift", "eps": 1e-5})
     del config["binarization"]["gate"]
@@ -390,7 +395,7 @@ def test_records_of_every_kind_with_all_they_need_only(of_conf):
     times = [replace(r, details={"competitor": r.details["competitor"]}, cpu={}) for r in timed()]
     found = [bare, packed(), *times]
     assert tables(found, of_conf, [])
-    assert figures(drawable(found)) is not None
+    assert figures(drawable(found, of_conf)) is not None
 
 
 # ---- formats ---------------------------------------------------------------------------------

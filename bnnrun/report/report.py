@@ -15,6 +15,7 @@ from bnnrun.report.content import Figure, Table
 from bnnrun.report.experiments import Experiment
 from bnnrun.report.figures import draw, figure_csv, figures
 from bnnrun.report.page import page, without_drawings
+from bnnrun.report.table1 import Cells
 from bnnrun.table import print_table
 
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
@@ -37,7 +38,7 @@ def report(config: ReportConfig, experiments: list[Experiment]) -> None:
         print(chain(config.cell, found, collected.records), end="")
         return
     folder = Path(config.results_dir).expanduser()
-    drawn = figures(drawable(collected.records))
+    drawn = figures(drawable(collected.records, experiments))
     texts = content(found, drawn, collected)
     if config.check:
         check(folder, texts, drawn, found, collected)
@@ -59,9 +60,11 @@ def content(found: list[Table], drawn: list[Figure], collected: Collected) -> di
     return texts
 
 
-def drawable(records: list[Record]) -> list[Record]:
-    """Those whose data are named: a curve of nobody knows what is no figure."""
-    return [r for r in records if r.quantity != "test_error" or r.data.get("name")]
+def drawable(records: list[Record], experiments: list[Experiment]) -> list[Record]:
+    """All but runs that name a cell and changed its settings, whose curves are not the cell's."""
+    altered = Cells(records, experiments).altered
+    others = {id(record) for each in altered for record in (*each.records, *each.repeats)}
+    return [record for record in records if id(record) not in others]
 
 
 def _tables_md(found: list[Table], drawn: list[Figure]) -> str:
