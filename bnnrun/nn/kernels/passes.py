@@ -90,19 +90,35 @@ def adamax_pass(
         w[i] = min(limit, max(-limit, w[i] - step * moved))
 
 
+@numba.njit(inline="always")
+def _draw(seed, i):  # type: ignore[no-untyped-def]
+    """32 random bits of element i: a hash of (seed, i), the finalizer of SplitMix64.
+
+    No state to save, no order of drawing, the same for any number of threads.
+    """
+    z = np.uint64(seed) + np.uint64(i + 1) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (z ^ (z >> np.uint64(31))) >> np.uint64(32)
+
+
+@numba.njit(parallel=True, cache=True)
+def stochastic_pass(r: Floats, out: Floats, seed: int) -> None:
+    """out <- +1 with probability clip((r + 1) / 2, 0, 1), else -1. Shapes: (n,) both."""
+    for i in numba.prange(r.size):
+        share = (np.float64(r[i]) + 1.0) * 2.0**31  # of 2^32
+        out[i] = np.float32(1) if np.float64(_draw(seed, i)) < share else np.float32(-1)
+
+
 @numba.njit(parallel=True, cache=True)
 def dropout_pass(a: Floats, out: Floats, mask: NDArray[np.bool_], share: float, seed: int) -> None:
     """mask <- kept with probability 1 - share; out <- a / (1 - share) where kept, else 0.
 
-    Element i is decided by a hash of (seed, i), the finalizer of SplitMix64: no state to save,
-    no order of drawing, the same for any number of threads. Shapes: (n,) all.
+    Shapes: (n,) all.
     """
     limit = np.uint64(share * 2.0**32)
     scale = np.float32(1.0 / (1.0 - share))
     for i in numba.prange(a.size):
-        z = np.uint64(seed) + np.uint64(i + 1) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        kept = ((z ^ (z >> np.uint64(31))) >> np.uint64(32)) >= limit
+        kept = _draw(seed, i) >= limit
         mask[i] = kept
         out[i] = a[i] * scale if kept else np.float32(0)
