@@ -172,7 +172,7 @@ def test_data_that_is_not_there_costs_its_own_jobs_alone(bnnrun):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=str)
 def test_a_sweep_cut_off_goes_on_to_the_same_weights(bnnrun, number):
-    words = (*SWEEP, "trainer.epochs=30", "seed=0,1,2")
+    words = (*SWEEP, "trainer.epochs=15", "seed=0,1,2")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     process = subprocess.Popen(
         [sys.executable, "-m", "bnnrun", *words],
@@ -200,7 +200,7 @@ def test_a_sweep_cut_off_goes_on_to_the_same_weights(bnnrun, number):
     assert f"resumed {folder(1)} after epoch" in outcome.out
     assert [json.loads(path.read_text())["seed"] for path in record_paths()] == [0, 1, 2]
     assert (
-        bnnrun("train", *TINY, "trainer.epochs=30", "seed=1", "hydra.run.dir=through").status == 0
+        bnnrun("train", *TINY, "trainer.epochs=15", "seed=1", "hydra.run.dir=through").status == 0
     )
     assert_same_networks(folder(1), Path("through"))
 
