@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-from bnnrun.nn.kernels.passes import Floats, sign_pass, stochastic_pass
+from bnnrun.nn.kernels.passes import sign_pass, stochastic_pass
+from bnnrun.nn.memory import flat, is_dense
 
 
 def sign(r: torch.Tensor) -> torch.Tensor:
@@ -17,30 +18,19 @@ def sign(r: torch.Tensor) -> torch.Tensor:
 
 def sign_into(r: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """Sign(r) written to `out`, which is of the same shape, strides and type."""
-    if _is_dense(r) and r.stride() == out.stride():
-        sign_pass(_memory(r), _memory(out))
+    if is_dense(r) and r.stride() == out.stride():
+        sign_pass(flat(r), flat(out))
         return out
     return torch.ge(r, 0, out=out).mul_(2).sub_(1)
 
 
-def _is_dense(r: torch.Tensor) -> bool:
-    """Whether the passes of nn/kernels can take the tensor's memory as it lies."""
-    dense = r.is_contiguous() or r.is_contiguous(memory_format=torch.channels_last)
-    return r.is_cpu and r.dtype == torch.float32 and dense
-
-
-def _memory(r: torch.Tensor) -> Floats:
-    found: Floats = r.detach().as_strided((r.numel(),), (1,)).numpy()
-    return found
-
-
 def stochastic_sign(r: torch.Tensor) -> torch.Tensor:
     """+1 with probability clip((r + 1) / 2, 0, 1), the hard sigmoid of r, else -1 (Eq. 2-3)."""
-    if not _is_dense(r):
+    if not is_dense(r):
         return sign((r + 1) / 2 - torch.rand_like(r))
     # Seeded by torch's own generator, which a checkpoint holds.
     out, seed = torch.empty_like(r), int(torch.randint(2**62, ()).item())
-    stochastic_pass(_memory(r), _memory(out), seed)
+    stochastic_pass(flat(r), flat(out), seed)
     return out
 
 

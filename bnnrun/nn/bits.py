@@ -7,7 +7,6 @@ the processor has what that takes (gemm/lookup.py). Nothing here knows of gradie
 import numba
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from bnnrun.architecture import Layer
 from bnnrun.gemm import lookup
@@ -17,9 +16,8 @@ from bnnrun.gemm.cpu import BAND, TILE
 from bnnrun.gemm.masked import masked_sums
 from bnnrun.gemm.xnor import row_words
 from bnnrun.nn.kernels.packing import pack_filters, pack_images, pack_rows, pack_weights
+from bnnrun.nn.memory import flat
 from bnnrun.runtime.model import borders
-
-Floats = NDArray[np.float32]
 
 
 class PackedWeights:
@@ -38,7 +36,7 @@ class PackedWeights:
     def pack(self, w: torch.Tensor, first: int = 0) -> None:
         """Take up the signs of rows `first` to first + len(w), float32; first a multiple of 32."""
         pack_weights(
-            _flat(w), first, first + len(w), self.k,
+            flat(w), first, first + len(w), self.k,
             self.rows.ravel().view(np.uint16), self.rows.shape[1],
             self.columns.ravel(), self.columns.shape[1],
         )  # fmt: skip
@@ -51,12 +49,12 @@ class PackedWeights:
         m, kw = len(a), self.rows.shape[1]
         bits, kept = np.zeros((2, m, kw), np.uint32)
         whole = np.empty(m, np.int32)
-        pack_rows(_flat(a), self.k, bits.view(np.uint16), kept.view(np.uint16), whole)
+        pack_rows(flat(a), self.k, bits.view(np.uint16), kept.view(np.uint16), whole)
         out = torch.empty(m, LANES * len(self.rows))
         factor = np.float32(a.detach().abs().amax())
         masked_sums(
             bits.ravel(), kept.ravel(), whole, m, self.rows.ravel(), kw, factor,
-            _across(-(-m // BAND)), _flat(out),
+            _across(-(-m // BAND)), flat(out),
         )  # fmt: skip
         return out[:, : self.n]
 
@@ -89,7 +87,7 @@ class PackedFilters:
         n, c = w.shape[:2]
         ones = np.empty((n, 9), np.int32)
         lanes = self.panels.ravel().view(np.uint16)
-        pack_filters(_flat(w), n, c, self.cells, lanes, self.panels.shape[1], ones.ravel())
+        pack_filters(flat(w), n, c, self.cells, lanes, self.panels.shape[1], ones.ravel())
         # Taps on the padding, whose bits are 0, differ where the weight is +1: taken back here.
         valid = self.taps.sum(1)
         self.base = (valid[:, None] * c + 2 * (~self.taps @ ones.T)).astype(np.int32)
@@ -100,7 +98,7 @@ class PackedFilters:
         if len(self.images) < batch:
             self.images = aligned((batch, *self.images.shape[1:]), np.uint32)
         line = (self.width + 2) * self.cells
-        pack_images(_flat(a), batch, self.height, self.width, a.shape[1], self.cells,
+        pack_images(flat(a), batch, self.height, self.width, a.shape[1], self.cells,
                     self.images.ravel().view(np.uint16))  # fmt: skip
         out = torch.empty(batch, self.height, self.width, n)
         bands = max(1, -(-4 * numba.get_num_threads() // batch))
@@ -108,7 +106,7 @@ class PackedFilters:
         conv_sums(
             self.images.ravel(), batch, self.images[0].size, self.origins, line, 3 * self.cells,
             self.panels.ravel(), self.panels.shape[1], self.base.ravel(), self.classes,
-            _flat(out), rows,
+            flat(out), rows,
         )  # fmt: skip
         return out.permute(0, 3, 1, 2)
 
@@ -124,12 +122,6 @@ def _across(bands: int) -> int:
     return max(1, -(-4 * numba.get_num_threads() // bands))
 
 
-def _flat(t: torch.Tensor) -> Floats:
-    """The memory of a dense tensor, in whatever order it lies."""
-    found: Floats = t.detach().as_strided((t.numel(),), (1,)).numpy()
-    return found
-
-
 def _lookup(x: torch.Tensor, panels: Words, n: int) -> torch.Tensor:
     m, k = x.shape
     rows, stride = -(-m // lookup.ROWS) * lookup.ROWS, 32 * panels.shape[1]
@@ -139,5 +131,5 @@ def _lookup(x: torch.Tensor, panels: Words, n: int) -> torch.Tensor:
         x = whole
     out = torch.empty(rows, LANES * len(panels))
     across = _across(rows // lookup.ROWS)
-    lookup.signed_sums(_flat(x), rows, panels.ravel(), panels.shape[1], across, _flat(out))
+    lookup.signed_sums(flat(x), rows, panels.ravel(), panels.shape[1], across, flat(out))
     return out[:m, :n]

@@ -22,6 +22,7 @@ from bnnrun.errors import InputError
 from bnnrun.nn.bits import PackedWeights
 from bnnrun.nn.kernels.passes import Floats, adam_pass, adamax_pass
 from bnnrun.nn.layers import Factors, parts, take_factors
+from bnnrun.nn.memory import flat, is_dense
 from bnnrun.nn.models import Network
 from bnnrun.nn.norm import ap2
 from bnnrun.nn.update import HAS_FUSED_UPDATE, MOST, ByteFactors
@@ -79,20 +80,8 @@ def _slot(state: dict[str, Any], name: str, like: torch.Tensor) -> torch.Tensor:
 
 
 def _are_streams(of: tuple[torch.Tensor, ...]) -> bool:
-    """Whether a pass of nn/kernels/passes.py can take the tensors' memory as it lies."""
-    strides = of[0].stride()
-    return all(
-        t.is_cpu
-        and t.dtype == torch.float32
-        and t.stride() == strides
-        and (t.is_contiguous() or t.is_contiguous(memory_format=torch.channels_last))
-        for t in of
-    )
-
-
-def _stream(t: torch.Tensor) -> Floats:
-    found: Floats = t.as_strided((t.numel(),), (1,)).numpy()
-    return found
+    """Whether one pass can take all of the tensors' memory, element by element."""
+    return all(is_dense(t) and t.stride() == of[0].stride() for t in of)
 
 
 class Adam(Rule):
@@ -167,8 +156,8 @@ class Adam(Rule):
         state: dict[str, Any],
         group: dict[str, Any],
     ) -> None:
-        w, m, v = map(_stream, of)
-        adam_pass(w, _stream(g), m, v, self._constants(state, group), group["clip"])
+        w, m, v = map(flat, of)
+        adam_pass(w, flat(g), m, v, self._constants(state, group), group["clip"])
         increment_version(of[0])  # which NumPy does not: packed signs are old now
 
     def _constants(self, state: dict[str, Any], group: dict[str, Any]) -> Floats:
@@ -203,7 +192,7 @@ class ShiftAdaMax(Rule):
         if not _are_streams(of):
             super().update(w, state, group)
             return
-        at, g, m, v = map(_stream, of)
+        at, g, m, v = map(flat, of)
         b1, b2, step = self.beta1, self.beta2, group["scale"] * self._rate(state["t"], group["lr"])
         constants = np.array([1 - b1, b2, step, TORCH7_EPS, NO_GRADIENT], np.float32)
         by_code = self.rule is AdaMaxRule.code
