@@ -127,7 +127,7 @@ def test_masked_sums_are_those_of_whole_numbers(k, factor):
     w = weights(n, k)
     a = rng.integers(-1, 2, (m, k))
     a[0], a[1], a[2], a[3] = 0, signs(rng.normal(size=k)), signs(w[0]), -signs(w[0])
-    found = packed_weights(w).sums(torch.from_numpy((factor * a).astype(np.float32)))
+    found = packed_weights(w).sums(torch.from_numpy((factor * a).astype(np.float32)), factor)
     expected = a @ signs(w).astype(np.int64).T
     np.testing.assert_array_equal(found.numpy(), factor * expected)
     assert expected[2, 0] == -expected[3, 0] == k and not expected[0].any()
@@ -136,7 +136,7 @@ def test_masked_sums_are_those_of_whole_numbers(k, factor):
 def test_the_mask_of_dropout_with_any_factor_rounds_once():
     rng, w = np.random.default_rng(0), weights(40, 300)
     a, factor = rng.integers(-1, 2, (9, 300)), np.float32(1 / (1 - 0.3))
-    found = packed_weights(w).sums(torch.from_numpy(a.astype(np.float32) * factor))
+    found = packed_weights(w).sums(torch.from_numpy(a.astype(np.float32) * factor), factor)
     expected = (a @ signs(w).T).astype(np.float32) * factor
     np.testing.assert_array_equal(found.numpy(), expected)
 
@@ -248,10 +248,11 @@ def factors(batch, n, k, factor=1.0, seed=0):
 
 
 def gradient_of(g_s, a):
-    """The gradient that `ByteFactors` stand for, (N, K) float32."""
+    """The gradient that `ByteFactors` stand for, (N, K) float32; of an `a` not all 0."""
     shape = g_s.shape[1], a.shape[1]
     w, m, v = np.zeros((3, *shape), np.float32)
-    ByteFactors.of(g_s, a).update((w, m, v), GRADIENT, PackedWeights(*shape), clip=False)
+    unit = a.abs().max().item()
+    ByteFactors.of(g_s, a, unit).update((w, m, v), GRADIENT, PackedWeights(*shape), clip=False)
     return m
 
 
@@ -303,7 +304,8 @@ def test_the_fused_update_is_adams_with_its_own_gradient(batch, n, k, clip):
     adam_pass(expected[0].ravel(), gradient_of(g_s, a).ravel(), expected[1].ravel(),
               expected[2].ravel(), constants, clip)  # fmt: skip
     packed = packed_weights(-w)
-    ByteFactors.of(g_s, a).update((w, m, v), constants, packed, clip=clip)
+    unit = a.abs().max().item()
+    ByteFactors.of(g_s, a, unit).update((w, m, v), constants, packed, clip=clip)
     for ours, theirs in zip((w, m, v), expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_array_equal(packed.rows, as_panels(w))

@@ -58,6 +58,13 @@ CLAIMS = {
             for way in ((), ("PLANES",))
         )
     ),
+    "adam": Claim(variants=((), ("CLIP",), ("SIGNS",), ("CLIP", "SIGNS"))),
+    "norm_sign": Claim(
+        variants=tuple(
+            (f"PASS={name}",)
+            for name in ("MOMENTS", "LINE", "SIGN", "GRADIENT_SUMS", "FACTORS", "GRADIENT")
+        )
+    ),
 }
 
 

@@ -206,6 +206,64 @@ def check_first_layer(launch, defines, shape):
                 pool="POOL" in defines, classes=4 if "CHANNELS" in defines else 1)  # fmt: skip
 
 
+def check_adam(launch, defines, shape):
+    (n,) = shape
+    rng = np.random.default_rng(n)
+    w, g, m = rng.normal(size=(3, n)).astype(np.float32)
+    v, signs = rng.random(n, np.float32), np.full(n, 7, np.float32)
+    rate, c, eps = np.array([0.25], np.float32), np.float32(1.5), np.float32(1e-3)
+    b1, b2 = np.float32(0.75), np.float32(0.875)
+    right_m = b1 * m + (1 - b1) * g
+    right_v = b2 * v + (1 - b2) * g * g
+    right = w - rate * c * right_m / (np.sqrt(right_v) + eps)
+    right = right.clip(-1, 1) if "CLIP" in defines else right
+    numbers = b1, 1 - b1, b2, 1 - b2, c, eps
+    launch(blocks((n, 1024)), (256,), [w, g, m, v, signs, rate, *numbers, np.int64(n)])
+    for found, expected in ((w, right), (m, right_m), (v, right_v)):
+        np.testing.assert_allclose(found, expected, 1e-5, 1e-6)
+    asked = np.where(w >= 0, 1, -1) if "SIGNS" in defines else np.full(n, 7)
+    np.testing.assert_array_equal(signs, asked)
+
+
+def check_norm_sign(launch, defines, shape):
+    """Each pass from what the ones before it should have left."""
+    r, n = shape
+    rng = np.random.default_rng(r + n)
+    p = rng.integers(-9, 9, shape).astype(np.float32)
+    g, gamma, beta = (rng.normal(size=k).astype(np.float32) for k in (shape, n, n))
+    limit, eps, sizes = np.float32(1), np.float32(0.125), (np.int64(r), np.int32(n))
+    groups = [slice(i, i + 512) for i in range(0, r, 512)]
+
+    def sums(*of):
+        return np.array([[x[group].sum(0, np.float64) for x in of] for group in groups])
+
+    mean, inv = p.mean(0, np.float64), 1 / np.sqrt(p.var(0, dtype=np.float64) + eps)
+    line = np.array([mean, gamma * inv, beta, inv], np.float32)
+    y = (p - line[0]) * line[1] + line[2]
+    g_y = np.where(np.abs(y) <= limit, g, 0)
+    x = (p - mean) * inv
+    right = gamma * inv * (g_y - g_y.mean(0) - x * (g_y * x).mean(0))
+    along, whole = (g_y * x).sum(0), g_y.sum(0)
+    k2 = -gamma * inv * inv * along / r
+    factors = np.array([gamma * inv, -gamma * inv * whole / r - k2 * mean, k2, along, whole])
+    of_p, of_g = sums(p, p.astype(np.float64) ** 2), sums(g_y, g_y * (p - line[0]))
+    out = {"MOMENTS": of_p, "GRADIENT_SUMS": of_g, "LINE": line, "FACTORS": factors.astype("f4"),
+           "SIGN": p, "GRADIENT": p}[defines["PASS"]]  # fmt: skip
+    out = np.full_like(out, np.nan)
+    by_parts, by_columns = blocks((n, 32), (r, 512)), blocks((n, 256))
+    by_rows = blocks((n, 32), (min(r, 256), 128))  # two at most: then each takes more than one
+    grid, arguments, expected = {
+        "MOMENTS": (by_parts, [p, out], of_p),
+        "LINE": (by_columns, [of_p, gamma, beta, eps, out], line),
+        "SIGN": (by_rows, [p, line, out], np.where(y >= 0, 1, -1)),
+        "GRADIENT_SUMS": (by_parts, [p, g, line, limit, out], of_g),
+        "FACTORS": (by_columns, [of_g, gamma, line, out], factors),
+        "GRADIENT": (by_rows, [p, g, factors.astype("f4"), limit, line, out], right),
+    }[defines["PASS"]]
+    launch(grid, (256,), [*arguments, *sizes])
+    np.testing.assert_allclose(out, expected, 2e-5, 2e-5)
+
+
 # --------------------------------------------------------------------------------- tests
 
 # M, N and K each take each of 1, 2, 31, 32, 33, 63, 65, 127, 255, 257, 511, 513, 784, 1152, 4097.
@@ -222,6 +280,10 @@ PRODUCTS = (
 # Few enough for sanitizers, and for both orders: a lone bit; whole tiles; somewhat more and less.
 ODD_PRODUCTS = ((1, 1, 1), (128, 128, 1024), (129, 65, 1025), (131, 129, 33), (3, 127, 3073))
 SMALL_PRODUCTS = ((17, 15, 33), (16, 32, 16), (31, 33, 70))
+# Less than a thread's four, whole ones, more than a block's 1024.
+VECTORS = ((1,), (3,), (4,), (1024,), (1027,), (2055,))
+# Rows and columns: one; less than a warp's 32 and a block's 512; whole ones; more.
+ACTIVATIONS = ((1, 1), (5, 33), (512, 32), (513, 31), (1100, 70), (7, 300))
 MATRICES = ((1, 1), (7, 31), (8, 128), (9, 129), (127, 32), (130, 257), (3, 784))
 # Images and columns: one pixel; a row and a column of pixels, which no window fits; odd sizes;
 # more pixels than a tile of rows, more columns than a tile of columns.
@@ -277,6 +339,10 @@ def emulations():
         ({"CHANNELS": 3, "POOL": None, "PLANES": None}, POOLED, False),
     ):
         yield Emulation("first_layer", check_first_layer, shapes, defines, (), sanitize)
+    for defines in ({}, {"CLIP": None}, {"SIGNS": None}, {"CLIP": None, "SIGNS": None}):
+        yield Emulation("adam", check_adam, VECTORS, defines, (), len(defines) == 2)
+    for name in ("MOMENTS", "LINE", "SIGN", "GRADIENT_SUMS", "FACTORS", "GRADIENT"):
+        yield Emulation("norm_sign", check_norm_sign, ACTIVATIONS, {"PASS": name})
 
 
 EMULATIONS = tuple(emulations())

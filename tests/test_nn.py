@@ -94,7 +94,7 @@ def test_the_gradient_of_weights_is_that_of_their_signs_even_at_one(arch):
         block.product.weight[first][:3] = torch.tensor([1.0, -1.0, 0.0])
     shape = (20, block.layer.inputs, 8, 8) if arch == "convnet" else (20, block.layer.inputs)
     a = sign(torch.randn(shape)).requires_grad_()
-    s = block.product(a, whole=True)
+    s = block.product(a, 1.0)
     g = torch.randn_like(s)
     s.backward(g)
     w = sign(block.product.weight.detach()).requires_grad_()
@@ -362,22 +362,24 @@ def test_dropout_follows_torchs_seed():
 
 
 @pytest.mark.parametrize("shape", [(7, 40), (5, 16, 8, 8)])
-@pytest.mark.parametrize("whole", [True, False])
-def test_the_product_of_tensor_cores_is_the_product(shape, whole):
+@pytest.mark.parametrize("unit", [0.0, 1.0, 2.0, 1 / 0.7])
+def test_the_product_of_tensor_cores_is_the_product(shape, unit):
     """On the processor, where TF32 is float32: its sums and both gradients."""
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(shape, generator=generator)
-    a = (2 * torch.randint(0, 3, shape, generator=generator) - 2.0 if whole else a).requires_grad_()
+    signs = torch.randint(0, 3, shape, generator=generator) - 1.0
+    a = (unit * signs if unit else a).requires_grad_()
     conv = len(shape) == 4
     w = torch.randn(24, shape[1], *(3, 3) * conv, generator=generator).requires_grad_()
     b, v = (t.detach().clone().requires_grad_() for t in (a, sign(w.detach())))
-    s = TensorCoreProduct.apply(a, w, sign(w.detach()), whole)
+    s = TensorCoreProduct.apply(a, w, sign(w.detach()), unit)
     expected = torch.nn.functional.conv2d(b, v, padding=1) if conv else b @ v.t()
     g = torch.randn(expected.shape, generator=generator)
     s.backward(g)
     expected.backward(g)
-    if whole:
-        assert torch.equal(s, expected)
+    if unit:
+        whole = s.detach().double() / unit
+        assert (whole - whole.round()).abs().max() < 1e-5
     torch.testing.assert_close(s, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(w.grad, v.grad, rtol=1e-5, atol=1e-4)

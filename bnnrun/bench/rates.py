@@ -26,6 +26,7 @@ from bnnrun.gemm.vector import HAS_BYTE_PRODUCT
 from bnnrun.nn import winograd
 from bnnrun.nn.layers import BinaryProduct
 from bnnrun.nn.models import Block, Network
+from bnnrun.train.optim import UPDATE
 
 TABLES, BYTES, FLOATS = (
     "limit: tables of sums",
@@ -49,7 +50,7 @@ PARTS = {
         "NativeBatchNormBackward0", "SignActivation", "SignActivationBackward",
         "aten::max_pool2d", "MaxPool2DWithIndicesBackward0",
     ),
-    "update": ("Optimizer.step#Adam.step",),
+    "update": (UPDATE,),
 }  # fmt: skip
 REST = "the rest"
 

@@ -62,10 +62,19 @@ def train_step(
     ]  # fmt: skip
     found.append(Competitor(YARDSTICK, lambda: eager(*given), lambda: None, wait))
     if device.type != "cpu":
-        return found, lambda timings: {}
+        return found, lambda timings: _how(trainers)
     found += rates.rates()
     macs = {competitor.name: competitor.macs for competitor in found}
     return found, partial(_parts, trainers, given, macs)
+
+
+def _how(trainers: dict[Precision, Trainer]) -> dict[str, dict[str, Any]]:
+    """For records: whether our steps were one CUDA graph."""
+    return {
+        OURS.format(precision.value): {"step": ours.recorded.how}
+        for precision, ours in trainers.items()
+        if ours.recorded is not None
+    }
 
 
 def _parts(

@@ -27,7 +27,8 @@ class Launch:
     Attributes:
         kernel:    of kernels/KERNEL.cu, and its entry point
         defines:   -D options: {name: value}, None for a name alone
-        arguments: device arrays, NumPy scalars of the kernel's own types, or None
+        arguments: device arrays, PyTorch's tensors there, NumPy scalars of the kernel's own types,
+                   or None
     """
 
     kernel: str
@@ -121,7 +122,7 @@ class CudaDevice:
     """A CUDA device by CuPy.
 
     Work runs on the current stream of PyTorch where it is loaded and uses CUDA, else of CuPy: so
-    tensors (by `cupy.from_dlpack`, without a copy) and kernels wait for each other.
+    tensors and kernels wait for each other.
     """
 
     def __init__(self, index: int = 0) -> None:
@@ -162,8 +163,7 @@ class CudaDevice:
             array.fill(0)
 
     def launch(self, launch: Launch) -> None:
-        null = np.uintp(0)
-        arguments = tuple(null if x is None else x for x in launch.arguments)
+        arguments = tuple(map(_argument, launch.arguments))
         block = launch.block if isinstance(launch.block, tuple) else (launch.block,)
         with self.device, self._stream():
             kernel = self._kernel(launch)
@@ -238,6 +238,13 @@ class CudaDevice:
                 kernel.max_dynamic_shared_size_bytes = launch.shared_bytes
             self._kernels[key] = kernel
         return self._kernels[key]
+
+
+def _argument(given: Any) -> Any:
+    """As CuPy takes it: a tensor by its address."""
+    if given is None:
+        return np.uintp(0)
+    return np.uintp(given.data_ptr()) if hasattr(given, "data_ptr") else given
 
 
 def _cache_folder() -> Path:

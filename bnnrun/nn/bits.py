@@ -41,8 +41,8 @@ class PackedWeights:
             self.columns.ravel(), self.columns.shape[1],
         )  # fmt: skip
 
-    def sums(self, a: torch.Tensor) -> torch.Tensor:
-        """a · Sign(W)ᵀ, exact, where `a` is one number's product with ±1 and 0.
+    def sums(self, a: torch.Tensor, unit: float = 1.0) -> torch.Tensor:
+        """a · Sign(W)ᵀ where `a` is ±1 and 0 times `unit`: exact but for the product with it.
 
         (B, K) -> (B, N) float32.
         """
@@ -51,9 +51,8 @@ class PackedWeights:
         whole = np.empty(m, np.int32)
         pack_rows(flat(a), self.k, bits.view(np.uint16), kept.view(np.uint16), whole)
         out = torch.empty(m, LANES * len(self.rows))
-        factor = np.float32(a.detach().abs().amax())
         masked_sums(
-            bits.ravel(), kept.ravel(), whole, m, self.rows.ravel(), kw, factor,
+            bits.ravel(), kept.ravel(), whole, m, self.rows.ravel(), kw, np.float32(unit),
             _across(-(-m // BAND)), flat(out),
         )  # fmt: skip
         return out[:, : self.n]

@@ -13,6 +13,7 @@ from bnnrun.gemm.lookup import HAS_LOOKUP
 from bnnrun.nn import winograd
 from bnnrun.nn.binarize import sign, sign_into, stochastic_sign
 from bnnrun.nn.bits import PackedFilters, PackedWeights
+from bnnrun.nn.cuda import Passes
 from bnnrun.nn.kernels.packing import BLOCK
 from bnnrun.nn.kernels.passes import dropout_pass
 from bnnrun.nn.tensor_cores import TensorCoreProduct
@@ -54,6 +55,8 @@ class BinaryProduct(Product):
         fast:     sums of ±1 are counted from bits, gradients take fewer products (nn/bits.py,
                   nn/winograd.py), where the processor and the shape allow it; else float32
                   products throughout
+        passes:   those of a GPU where its training is fast: products by TF32, and the update
+                  leaves the signs
         deferred: a fully connected layer leaves g_W as its factors (`Factors`), not as `grad`
     """
 
@@ -70,19 +73,20 @@ class BinaryProduct(Product):
         self.signs: torch.Tensor | None = None
         self.gradient: torch.Tensor | None = None
         self.packed: PackedWeights | PackedFilters | None = None
-        self.packed_version = -1
+        self.packed_version = self.signs_version = -1
         self.fast = self.deferred = False
+        self.passes: Passes | None = None
 
-    def forward(self, a: torch.Tensor, whole: bool = False) -> torch.Tensor:
-        """The sums; `whole` says that every element of `a` is one number's product with ±1 or 0."""
-        if self.counts(a, whole):
+    def forward(self, a: torch.Tensor, unit: float = 0.0) -> torch.Tensor:
+        """The sums; `unit` says that `a` is ±1 and 0 times it; 0 that `a` is real numbers."""
+        if self.counts(a, whole=unit != 0):
             kind = _CountedConv if self.is_conv else _CountedLinear
-            counted: torch.Tensor = kind.apply(a, self.weight, self, whole)
+            counted: torch.Tensor = kind.apply(a, self.weight, self, unit)
             return counted
         w = self.binarize()
-        if self.fast and a.is_cuda:
+        if self.passes is not None:
             fast: torch.Tensor = TensorCoreProduct.apply(
-                a if self.is_conv else a.flatten(1), self.weight, w, whole
+                a if self.is_conv else a.flatten(1), self.weight, w, unit
             )
             return fast
         if self.is_conv:
@@ -93,7 +97,7 @@ class BinaryProduct(Product):
 
     def counts(self, a: torch.Tensor, whole: bool) -> bool:
         """Whether `a` goes through the layer's bits."""
-        if not self.fast or not a.is_cpu or a.dtype != torch.float32:
+        if not self.fast or self.passes or not a.is_cpu or a.dtype != torch.float32:
             return False
         layer = self.layer
         if self.is_conv:
@@ -124,9 +128,19 @@ class BinaryProduct(Product):
             return packed.sums(a.contiguous(memory_format=torch.channels_last))
         return packed.sums(a.flatten(1).contiguous())
 
+    def taken_signs(self) -> torch.Tensor | None:
+        """Memory that an update may leave the new signs in, and then say so by `mark_signs`."""
+        return None if self.stochastic else self.signs
+
+    def mark_signs(self) -> None:
+        """Say that `signs` are those of the weights as they are now."""
+        self.signs_version = self.weight._version
+
     def binarize(self) -> torch.Tensor:
         """W^b in float32."""
         w = self.weight.detach()
+        if self.signs is not None and self.signs_version == self.weight._version:
+            return self.signs
         if self.signs is None or self.signs.device != w.device:
             self.signs = torch.empty_like(w)
         if self.stochastic:
@@ -176,16 +190,16 @@ class Factors:
     multiplying: what uses it can make it part by part.
 
     Attributes:
-        g_s:    (B, N) float
-        a:      (B, K) float
-        layer:  whose gradient it is
-        signed: `a` is one number's product with ±1 and 0
+        g_s:   (B, N) float
+        a:     (B, K) float
+        layer: whose gradient it is
+        unit:  `a` is ±1 and 0 times it; 0: real numbers
     """
 
     g_s: torch.Tensor
     a: torch.Tensor
     layer: "BinaryProduct"
-    signed: bool = False
+    unit: float = 0.0
 
     def rows(self, part: slice, out: torch.Tensor) -> torch.Tensor:
         """The rows of g_W that `part` selects, written to the first of `out`."""
@@ -207,11 +221,11 @@ def take_factors(weight: torch.Tensor) -> Factors | None:
 
 
 def _leave_gradient(
-    layer: BinaryProduct, g_s: torch.Tensor, a: torch.Tensor, signed: bool = False
+    layer: BinaryProduct, g_s: torch.Tensor, a: torch.Tensor, unit: float = 0.0
 ) -> None:
     """g_W = g_sᵀ · a straight to `weight.grad`, in the layer's own memory, or as its factors."""
     if layer.deferred:
-        layer.weight.factors = Factors(g_s, a, layer, signed)  # type: ignore[attr-defined]
+        layer.weight.factors = Factors(g_s, a, layer, unit)  # type: ignore[attr-defined]
         return
     layer.weight.factors = None  # type: ignore[attr-defined]
     layer.weight.grad = torch.mm(g_s.t(), a, out=layer.room())
@@ -239,19 +253,19 @@ class _BinaryLinear(torch.autograd.Function):
 
 
 class _CountedLinear(torch.autograd.Function):
-    """The same from bits: s exact where `a` is whole, g_a by tables."""
+    """The same from bits: s exact where `a` has a unit, g_a by tables."""
 
     @staticmethod
     def forward(
-        a: torch.Tensor, weight: torch.Tensor, layer: BinaryProduct, whole: bool
+        a: torch.Tensor, weight: torch.Tensor, layer: BinaryProduct, unit: float
     ) -> torch.Tensor:
         packed = cast(PackedWeights, layer.pack())
         flat = a.flatten(1).contiguous()
-        return packed.sums(flat) if whole else packed.real_sums(flat)
+        return packed.sums(flat, unit) if unit else packed.real_sums(flat)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        a, _, ctx.layer, ctx.whole = inputs
+        a, _, ctx.layer, ctx.unit = inputs
         ctx.save_for_backward(a)
 
     @staticmethod
@@ -260,7 +274,7 @@ class _CountedLinear(torch.autograd.Function):
     ) -> tuple[torch.Tensor | None, None, None, None]:
         (a,) = ctx.saved_tensors
         layer, g_s = ctx.layer, grad_outputs[0]
-        _leave_gradient(layer, g_s, a.flatten(1), ctx.whole)
+        _leave_gradient(layer, g_s, a.flatten(1), ctx.unit)
         if not ctx.needs_input_grad[0]:
             return None, None, None, None
         return layer.packed.through(g_s).view(a.shape), None, None, None
@@ -271,7 +285,7 @@ class _CountedConv(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        a: torch.Tensor, weight: torch.Tensor, layer: BinaryProduct, whole: bool
+        a: torch.Tensor, weight: torch.Tensor, layer: BinaryProduct, unit: float
     ) -> torch.Tensor:
         packed = cast(PackedFilters, layer.pack())
         return packed.sums(a.contiguous(memory_format=torch.channels_last))

@@ -12,6 +12,7 @@ from bnnrun.config import ArchConfig, BinarizationConfig, Binarizer, NormConfig
 from bnnrun.data.dataset import Kind
 from bnnrun.data.preprocess import Input
 from bnnrun.nn.binarize import SignActivation, sign
+from bnnrun.nn.cuda import NormSign, Passes, rows
 from bnnrun.nn.hidden import How, PoolNormSign, evaluate_sign
 from bnnrun.nn.layers import BinaryProduct, RealProduct, dropout
 from bnnrun.nn.norm import BatchNorm, make_norm
@@ -88,10 +89,14 @@ class Block(nn.Module):
         """Training: statistics of the batch, a graph for the gradient."""
         if self.dropout > 0:
             a = dropout(a, self.dropout)
-        s = self.product(a, whole=self.binary_input) if self.product.binary else self.product(a)
+        if isinstance(self.product, BinaryProduct):
+            s = self.product(a, 1 / (1 - self.dropout) if self.binary_input else 0.0)
+            if self.product.passes is not None and self._is_plain():
+                return self._norm_sign(s, self.product.passes)
+        else:
+            s = self.product(a)
         if self._fuses(s):
-            how = How(self.norm.eps, self.layer.pool, self.gated)
-            q, mean, inv_std = PoolNormSign.apply(s, self.norm.gamma, self.norm.beta, how)
+            q, mean, inv_std = PoolNormSign.apply(s, self.norm.gamma, self.norm.beta, self._how())
             self.norm.track(mean, inv_std)
             return cast(torch.Tensor, q)
         y: torch.Tensor = self.norm(self._pool(s))
@@ -102,26 +107,41 @@ class Block(nn.Module):
         drawn = self.activations is Binarizer.stochastic
         return cast(torch.Tensor, SignActivation.apply(y, drawn, self.gated))
 
+    def _norm_sign(self, s: torch.Tensor, passes: Passes) -> torch.Tensor:
+        p = rows(self._pool(s))
+        norm = self.norm
+        q, line = NormSign.apply(p, norm.gamma, norm.beta, self._how(), passes)
+        norm.track(line[0], line[3])
+        return cast(torch.Tensor, q)
+
+    def _how(self) -> How:
+        return How(self.norm.eps, self.layer.pool, self.gated)
+
     def _fuses(self, s: torch.Tensor) -> bool:
         """Whether pooling, batch norm and Sign are done in passes of their own (nn/hidden.py)."""
         odd = any(side % 2 for side in self.layer.size)  # has pixels outside every 2x2
-        return (
-            self._is_fast(s)
-            and not (self.layer.pool and odd)
-            and type(self.norm) is BatchNorm
-            and self.activations is Binarizer.sign
-            and not self.layer.last
-        )
+        return self._is_fast(s) and not (self.layer.pool and odd) and self._is_plain()
+
+    def _is_plain(self) -> bool:
+        """Whether this is a hidden layer of batch norm and Sign."""
+        plain = type(self.norm) is BatchNorm and self.activations is Binarizer.sign
+        return plain and not self.layer.last
 
     def _is_fast(self, s: torch.Tensor) -> bool:
-        return isinstance(self.product, BinaryProduct) and self.product.fast and s.is_cpu
+        product = self.product
+        return (
+            isinstance(product, BinaryProduct)
+            and product.fast
+            and product.passes is None
+            and s.is_cpu
+        )
 
     def arithmetic(self) -> str:
         """By what training multiplies here, for the record."""
         product = self.product
         if not isinstance(product, BinaryProduct) or not product.fast:
             return "float32"
-        if product.weight.is_cuda:
+        if product.passes is not None:
             return "TF32" if self.binary_input else "sums float32, gradients TF32"
         if not product.counts(product.weight, self.binary_input):
             return "float32"
@@ -180,12 +200,24 @@ class Network(nn.Module):
         """The blocks, first to last."""
         return cast(tuple[Block, ...], tuple(self.stack))
 
-    def configure(self, *, fast: bool | None = None, deferred: bool | None = None) -> None:
+    def configure(
+        self,
+        *,
+        fast: bool | None = None,
+        deferred: bool | None = None,
+        passes: Passes | None = None,
+    ) -> None:
         """How binary layers work (BinaryProduct); None leaves it as it is."""
-        for block in self.blocks:
-            if isinstance(block.product, BinaryProduct):
-                block.product.fast = block.product.fast if fast is None else fast
-                block.product.deferred = block.product.deferred if deferred is None else deferred
+        for product in self.binary_products:
+            product.fast = product.fast if fast is None else fast
+            product.deferred = product.deferred if deferred is None else deferred
+            product.passes = product.passes if passes is None else passes
+
+    @property
+    def binary_products(self) -> tuple[BinaryProduct, ...]:
+        """Of the blocks that have one, first to last."""
+        products = (block.product for block in self.blocks)
+        return tuple(p for p in products if isinstance(p, BinaryProduct))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Scores in training, float32."""

@@ -13,20 +13,22 @@ import torch.nn.functional as F
 
 
 class TensorCoreProduct(torch.autograd.Function):
-    """s = a · W^bᵀ, or the convolution, from W^b (N, K) or (N, C, 3, 3); g_W = g_{W^b}."""
+    """s = a · W^bᵀ, or the convolution, from W^b (N, K) or (N, C, 3, 3); g_W = g_{W^b}.
+
+    `unit` says that `a` is ±1 and 0 times it; 0 that `a` is real numbers, which TF32 would round.
+    """
 
     @staticmethod
     def forward(
-        a: torch.Tensor, weight: torch.Tensor, signs: torch.Tensor, whole: bool
+        a: torch.Tensor, weight: torch.Tensor, signs: torch.Tensor, unit: float
     ) -> torch.Tensor:
-        conv = signs.dim() == 4
-        if not whole:  # the image: real numbers, which TF32 would round
-            return F.conv2d(a, signs, padding=1) if conv else F.linear(a, signs)
+        if not unit:
+            return _product(a, signs)
         with _tf32():
-            s = F.conv2d(a, signs, padding=1) if conv else F.linear(a, signs)
-        # cuDNN may transform its operands, which leaves sums off by rounding.
-        factor = a.abs().amax()
-        return s.div_(factor).round_().mul_(factor)
+            s = _product(a if unit == 1 else (a / unit).round_(), signs)
+        if signs.dim() == 4:
+            s.round_()  # cuDNN may transform its operands, which leaves sums off by rounding
+        return s if unit == 1 else s.mul_(unit)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
@@ -44,6 +46,10 @@ class TensorCoreProduct(torch.autograd.Function):
                 g, a, signs, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [of_a, True, False]
             )
         return g_a, g_w, None, None
+
+
+def _product(a: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
+    return F.conv2d(a, signs, padding=1) if signs.dim() == 4 else F.linear(a, signs)
 
 
 @contextmanager

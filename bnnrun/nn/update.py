@@ -41,14 +41,13 @@ class ByteFactors:
     panels: Words
 
     @classmethod
-    def of(cls, g_s: torch.Tensor, a: torch.Tensor) -> "ByteFactors":
-        """Of g_s (B, N) and `a` (B, K), one number's product with ±1 and 0; float32; B <= MOST."""
+    def of(cls, g_s: torch.Tensor, a: torch.Tensor, unit: float) -> "ByteFactors":
+        """Of g_s (B, N) and `a` (B, K), ±1 and 0 times `unit`; float32; B <= MOST."""
         (batch, n), k = g_s.shape, a.shape[1]
         rows, kw = -(-n // ROWS) * ROWS, -(-batch // 4)
         q = aligned((rows, 2, kw), np.uint32)
         scales, sums = np.zeros(rows, np.float32), np.zeros(rows, np.int32)
-        factor = np.float32(a.abs().amax())
-        quantize(g_s.contiguous().numpy(), q.view(np.int8), factor, scales, sums)
+        quantize(g_s.contiguous().numpy(), q.view(np.int8), np.float32(unit), scales, sums)
         panels = aligned((-(-k // (2 * LANES)) * 2, kw, LANES), np.uint32)
         panels_of(a.contiguous().numpy(), panels.view(np.uint8).reshape(len(panels), kw, LANES, 4))
         return cls(q, scales, sums, panels)

@@ -65,6 +65,7 @@ def evaluate_packed(
     details = {
         "kernel": config.kernel.value,
         "first": _first(classifier, config),
+        "file": path.name,
         "packed_bytes": path.stat().st_size,
         "sha256": file.sha256(path),
         "trained": classifier.model.source,

@@ -93,6 +93,7 @@ def _record(trainer: Trainer, config: TrainConfig, run: Run, display: Display) -
             "images_per_s": float(np.median([row["images_per_s"] for row in trainer.history])),
             "threads": torch.get_num_threads(),
             "arithmetic": {b.layer.name: b.arithmetic() for b in trainer.network.blocks},
+            "step": trainer.recorded.how if trainer.recorded else "eager",
             "run_folder": str(trainer.folder),
         },
         config=computed(config),

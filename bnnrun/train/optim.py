@@ -8,6 +8,7 @@ from typing import Any, overload
 import numpy as np
 import torch
 from torch.autograd.graph import increment_version
+from torch.profiler import record_function
 
 from bnnrun.config import (
     AdaMaxRule,
@@ -20,13 +21,15 @@ from bnnrun.config import (
 )
 from bnnrun.errors import InputError
 from bnnrun.nn.bits import PackedWeights
+from bnnrun.nn.cuda import AdamNumbers, Passes
 from bnnrun.nn.kernels.passes import Floats, adam_pass, adamax_pass
-from bnnrun.nn.layers import Factors, parts, take_factors
+from bnnrun.nn.layers import BinaryProduct, Factors, parts, take_factors
 from bnnrun.nn.memory import flat, is_dense
 from bnnrun.nn.models import Network
 from bnnrun.nn.norm import ap2
 from bnnrun.nn.update import HAS_FUSED_UPDATE, MOST, ByteFactors
 
+UPDATE = "update of all parameters"  # by which a profile knows it
 # Torch7's constant, added to v so that parameters without gradient divide by something.
 TORCH7_EPS = 2.0**-27
 NO_GRADIENT = 2.0**-100
@@ -43,6 +46,14 @@ class Rule(torch.optim.Optimizer, ABC):
 
     def __init__(self, groups: list[dict[str, Any]], lr: float) -> None:
         super().__init__(groups, {"lr": lr, "scale": 1.0, "clip": False})
+        self.rate: float | torch.Tensor = lr
+        self.passes: Passes | None = None
+        self.products: dict[torch.Tensor, BinaryProduct] = {}
+
+    def use(self, passes: Passes, network: Network) -> None:
+        """Update by the passes of a GPU, which leave the binary layers' signs."""
+        self.passes = passes
+        self.products = {product.weight: product for product in network.binary_products}
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -52,23 +63,50 @@ class Rule(torch.optim.Optimizer, ABC):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One update of every parameter from its gradient."""
         assert closure is None, "the loop computes the gradients"
+        self.advance()
+        self.apply()
+        return None
+
+    def advance(self) -> None:
+        """The next step's time and rate: all of it that differs from the last step's.
+
+        On a GPU the rate lies in one place of its memory, so that `apply` can be recorded.
+        """
         for group in self.param_groups:
             for w in group["params"]:
                 state = self.state[w]
                 state["t"] = state.get("t", 0) + 1
-                self.update(w, state, group)
-        return None
+        of = self.param_groups[0]
+        first = of["params"][0]
+        rate = self.rate_at(self.state[first]["t"], of["lr"])
+        if not first.is_cuda and self.passes is None:
+            self.rate = rate
+            return
+        place = self.rate if isinstance(self.rate, torch.Tensor) else first.new_empty(1)
+        self.rate = place.fill_(rate)
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Update every parameter from its gradient, at the rate of `advance`."""
+        with record_function(UPDATE):
+            for group in self.param_groups:
+                for w in group["params"]:
+                    self.update(w, self.state[w], group)
 
     def update(self, w: torch.Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         """Move one parameter by its scaled step, and clip it."""
         assert w.grad is not None
-        w.sub_(self.propose(state, w.grad, group["lr"]), alpha=group["scale"])
+        w.sub_(self.propose(state, w.grad).mul_(self.rate), alpha=group["scale"])
         if group["clip"]:
             w.clamp_(-1, 1)
 
+    def rate_at(self, t: int, lr: float) -> float:
+        """What the proposed step is multiplied by at time `t`, from 1."""
+        return lr
+
     @abstractmethod
-    def propose(self, state: dict[str, Any], g: torch.Tensor, lr: float) -> torch.Tensor:
-        """The unscaled step at time state["t"] (from 1) for the gradient `g`."""
+    def propose(self, state: dict[str, Any], g: torch.Tensor) -> torch.Tensor:
+        """The step for the gradient `g`, unscaled, of rate 1; new memory."""
 
 
 def _slot(state: dict[str, Any], name: str, like: torch.Tensor) -> torch.Tensor:
@@ -100,32 +138,58 @@ class Adam(Rule):
         super().__init__(groups, config.lr)
         self.beta1, self.beta2, self.eps = config.beta1, config.beta2, config.eps
 
-    def propose(self, state: dict[str, Any], g: torch.Tensor, lr: float) -> torch.Tensor:
+    def propose(self, state: dict[str, Any], g: torch.Tensor) -> torch.Tensor:
         m, v = _slot(state, "m", g), _slot(state, "v", g)
         m.lerp_(g, 1 - self.beta1)
         v.mul_(self.beta2).addcmul_(g, g, value=1 - self.beta2)
-        return m.div(v.sqrt().add_(self.eps)).mul_(self._rate(state["t"], lr))
+        return m.div(v.sqrt().add_(self.eps))
 
     def update(self, w: torch.Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        """The same step; on the processor in one pass over memory, gradients never written there
-        where they come as factors.
+        """The same step in one pass over memory; on the processor gradients are never written
+        there where they come as factors.
         """
         factors = take_factors(w)
         m, v = _slot(state, "m", w), _slot(state, "v", w)
-        if factors is None:
+        if self.passes is not None:
+            self._on_gpu(w, (m, v), group)
+        elif factors is None:
             assert w.grad is not None
             if _are_streams((w.detach(), w.grad, m, v)):
                 self._pass(w.grad, (w.detach(), m, v), state, group)
             else:
                 super().update(w, state, group)
-            return
-        layer, whole = factors.layer, (w.detach(), m, v)
+        else:
+            self._from_factors(factors, (w.detach(), m, v), state, group)
+
+    def _on_gpu(
+        self, w: torch.Tensor, of: tuple[torch.Tensor, torch.Tensor], group: dict[str, Any]
+    ) -> None:
+        assert self.passes is not None
+        assert isinstance(self.rate, torch.Tensor)
+        assert w.grad is not None
+        product = self.products.get(w)
+        signs = product.taken_signs() if product is not None else None
+        g = w.grad if w.grad.stride() == w.stride() else torch.empty_like(w).copy_(w.grad)
+        numbers = AdamNumbers(self.beta1, self.beta2, self.eps, group["scale"], group["clip"])
+        self.passes.adam((w, g, *of), signs, self.rate, numbers)
+        increment_version(w)
+        if product is not None and signs is not None:
+            product.mark_signs()
+
+    def _from_factors(
+        self,
+        factors: Factors,
+        whole: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        state: dict[str, Any],
+        group: dict[str, Any],
+    ) -> None:
+        layer, (w, m, v) = factors.layer, whole
         packed = layer.packed if isinstance(layer.packed, PackedWeights) else None
-        by_bytes = HAS_FUSED_UPDATE and factors.signed and len(factors.a) <= MOST
+        by_bytes = HAS_FUSED_UPDATE and factors.unit and len(factors.a) <= MOST
         if by_bytes and packed is not None:
-            constants = self._constants(state, group)
-            of = ByteFactors.of(factors.g_s, factors.a)
-            streams = (whole[0].numpy(), m.numpy(), v.numpy())
+            constants = self._constants(group)
+            of = ByteFactors.of(factors.g_s, factors.a, factors.unit)
+            streams = (w.numpy(), m.numpy(), v.numpy())
             of.update(streams, constants, packed, clip=group["clip"])
         else:
             self._by_parts(factors, whole, packed, state, group)
@@ -157,16 +221,16 @@ class Adam(Rule):
         group: dict[str, Any],
     ) -> None:
         w, m, v = map(flat, of)
-        adam_pass(w, flat(g), m, v, self._constants(state, group), group["clip"])
+        adam_pass(w, flat(g), m, v, self._constants(group), group["clip"])
         increment_version(of[0])  # which NumPy does not: packed signs are old now
 
-    def _constants(self, state: dict[str, Any], group: dict[str, Any]) -> Floats:
+    def _constants(self, group: dict[str, Any]) -> Floats:
         """What `adam_pass` takes."""
-        step = group["scale"] * self._rate(state["t"], group["lr"])
+        step = group["scale"] * self.rate
         b1, b2 = self.beta1, self.beta2
         return np.array([b1, 1 - b1, b2, 1 - b2, step, self.eps], np.float32)
 
-    def _rate(self, t: int, lr: float) -> float:
+    def rate_at(self, t: int, lr: float) -> float:
         return lr * math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t)
 
 
@@ -193,25 +257,24 @@ class ShiftAdaMax(Rule):
             super().update(w, state, group)
             return
         at, g, m, v = map(flat, of)
-        b1, b2, step = self.beta1, self.beta2, group["scale"] * self._rate(state["t"], group["lr"])
+        b1, b2, step = self.beta1, self.beta2, group["scale"] * self.rate
         constants = np.array([1 - b1, b2, step, TORCH7_EPS, NO_GRADIENT], np.float32)
         by_code = self.rule is AdaMaxRule.code
         adamax_pass(at, g, m, v, constants, group["clip"], by_code)
         increment_version(w)
 
-    def _rate(self, t: int, lr: float) -> float:
+    def rate_at(self, t: int, lr: float) -> float:
         return ap2(torch.tensor(lr / (1 - self.beta1**t), dtype=torch.float64)).item()
 
-    def propose(self, state: dict[str, Any], g: torch.Tensor, lr: float) -> torch.Tensor:
+    def propose(self, state: dict[str, Any], g: torch.Tensor) -> torch.Tensor:
         m, v = _slot(state, "m", g), _slot(state, "v", g)
         m.lerp_(g, 1 - self.beta1)
         torch.maximum(v.mul_(self.beta2), g.abs(), out=v)
-        rate = self._rate(state["t"], lr)
         if self.rule is AdaMaxRule.code:
             v.copy_(ap2(v)).add_(TORCH7_EPS)
-            return m.div(v).mul_(rate)
+            return m.div(v)
         # Without gradients v is 0 or decays to where 1 / v is no number; m does so long before.
-        return m.mul(ap2(v.reciprocal().masked_fill_(v < NO_GRADIENT, 0))).mul_(rate)
+        return m.mul(ap2(v.reciprocal().masked_fill_(v < NO_GRADIENT, 0)))
 
 
 class Sgd(Rule):
@@ -221,8 +284,8 @@ class Sgd(Rule):
         super().__init__(groups, config.lr)
         self.momentum = config.momentum
 
-    def propose(self, state: dict[str, Any], g: torch.Tensor, lr: float) -> torch.Tensor:
-        return _slot(state, "u", g).mul_(self.momentum).add_(g).mul(lr)
+    def propose(self, state: dict[str, Any], g: torch.Tensor) -> torch.Tensor:
+        return _slot(state, "u", g).mul_(self.momentum).add_(g).clone()
 
 
 def make_optimizer(network: Network, config: OptimizerConfig) -> Rule:

@@ -15,10 +15,13 @@ from bnnrun.data.dataset import Dataset, Images
 from bnnrun.data.preprocess import fit
 from bnnrun.errors import InputError, RunError, Stopped
 from bnnrun.files import remove_unfinished, write_text
+from bnnrun.gemm.cuda_device import open_device
+from bnnrun.nn.cuda import Passes
 from bnnrun.nn.losses import squared_hinge
 from bnnrun.nn.models import Network
 from bnnrun.train import checkpoint
 from bnnrun.train.display import Display, duration
+from bnnrun.train.graph import RecordedStep
 from bnnrun.train.interrupt import StopRequest
 from bnnrun.train.optim import make_optimizer
 from bnnrun.train.schedule import learning_rate
@@ -66,8 +69,14 @@ class Trainer:
                 f"training images of {dataset.name}"
             )
         self.network = make_network(config, dataset).to(device)
-        self.network.configure(fast=config.trainer.precision is Precision.fast)
+        fast = config.trainer.precision is Precision.fast
+        self.network.configure(fast=fast)
         self.optimizer = make_optimizer(self.network, config.optimizer)
+        if fast and device.type == "cuda":
+            self.use(Passes(open_device()))
+        self.recorded = None
+        if device.type == "cuda":
+            self.recorded = RecordedStep(self._compute, self._forget)
         # The whole set lives on the device as bytes: no worker processes for images of 3 KB.
         self.pixels = torch.from_numpy(dataset.train.pixels.copy()).to(device)
         self.labels = torch.from_numpy(dataset.train.labels.astype(np.int64)).to(device)
@@ -78,6 +87,11 @@ class Trainer:
         self.best: dict[str, Any] = {}
         self.time_s = 0.0  # wall time of the epochs done and of the steps since
         self.epoch_time_s = 0.0
+
+    def use(self, passes: Passes) -> None:
+        """Train by the passes of a GPU."""
+        self.network.configure(passes=passes)
+        self.optimizer.use(passes, self.network)
 
     def run(self, stop: StopRequest) -> None:
         """Train to the last epoch; on a stop request save and raise Stopped."""
@@ -112,12 +126,25 @@ class Trainer:
                     self._check_loss()
                     self.save()
                     raise Stopped(self._stopped())
+            self._check_loss()  # waits for the device: its work belongs to the epoch's time
+            self.epoch_time_s = spent + time.perf_counter() - began
 
     def train_step(self, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """One minibatch: forward, backward, update. Returns the loss, a detached scalar."""
+        """One minibatch: forward, backward, update. Returns the loss, a detached scalar, on a GPU
+        valid until the next step.
+        """
+        self.optimizer.advance()
+        return (self.recorded or self._compute)(pixels, labels)
+
+    def _compute(self, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         loss = self.gradients(pixels, labels, deferred=self.optimizer.takes_factors)
-        self.optimizer.step()
+        self.optimizer.apply()
         return loss
+
+    def _forget(self) -> None:
+        """Take nothing for done that a recording has noted and no device has done."""
+        for product in self.network.binary_products:
+            product.signs_version = -1
 
     def gradients(
         self, pixels: torch.Tensor, labels: torch.Tensor, *, deferred: bool = False
@@ -144,7 +171,6 @@ class Trainer:
             )
 
     def _finish_epoch(self) -> None:
-        self._check_loss()
         loss = self.loss_sum.item() / self.steps
         self.epoch, self.step = self.epoch + 1, 0
         began = time.perf_counter()
