@@ -116,7 +116,8 @@ def packed(**changes) -> Record:
     """An evaluation of a packed file."""
     details = {
         "sha256": hashlib.sha256(b"packed").hexdigest(), "kernel": "xnor", "first": "bytes",
-        "packed_bytes": 4_661_680, "images_per_s": 12_345.6, "verified": None, "threads": 2,
+        "file": "mnist.safetensors", "packed_bytes": 4_661_680, "images_per_s": 12_345.6,
+        "verified": None, "threads": 2,
         "trained": {"dataset": "mnist", "epoch": "9", "seed": "0", "test_error_pct": "1.0000"},
     }  # fmt: skip
     base = trained(quantity="packed_test_error", details=details, cell="", experiment="")

@@ -135,10 +135,48 @@ def test_the_summary_counts_and_estimates_hours(of_conf):
     assert "run on different data: 1" in summary.notes[0]
     assert "not run: 10" in summary.notes[0]
     assert summary.notes[-1] == "A record was left out: x.json: altered"
-    hours = {row[1].text: row[5].text for row in summary.rows}
+    rows = made(golden_records(), of_conf, "summary")
+    hours = {row["cell"].text: row["hours of the whole schedule"].text for row in rows}
     assert hours["BNN (Theano), MNIST"] == "1"  # 1000 epochs of 3.6 s
     assert hours["BNN (Torch7), MNIST"] == "1"
     assert hours["BNN (Theano), CIFAR-10"] == ""  # no epoch of these data was ever timed
+
+
+def test_the_summary_tells_how_far_a_number_is_from_the_papers_and_in_what_the_run_differs(of_conf):
+    reduced = trained(value=2.0, epochs=20)
+    other = trained("table1_svhn_theano", 9.0, epochs=200, data=read_data("svhn", notes=["held"]))
+    found = {row["cell"].text: row for row in made([reduced, other], of_conf, "summary")}
+    row = found["BNN (Theano), MNIST"]
+    assert row["points"].text == "+1.04"  # over 0.96
+    # 1.04 % over sqrt(2 * 0.02 * 0.98 / 10,000) = 0.198 %
+    assert row["deviations"].text == "+5.3"
+    assert row["differs in"].text == "budget (20 of 1,000 epochs), protocol (2 points)"
+    row = found["BNN (Theano), SVHN"]
+    assert row["differs in"].text == "data, protocol (4 points)"
+    row = found["BNN (Torch7), MNIST"]
+    assert (row["points"].text, row["deviations"].text, row["differs in"].text) == ("", "", "")
+
+
+def test_another_group_is_told_with_its_rule(of_conf):
+    rows = []
+    for rule in ("paper", "code"):
+        chosen = {"name": "shift_adamax", "rule": rule, "lr": 2.0**-10}
+        config = settings("ablation_mnist", optimizer=chosen)
+        rows += made([trained("ablation_mnist", config=config)], of_conf, "ablations")
+    assert [row["changed (from)"].text for row in rows] == [
+        "optimizer=shift_adamax, rule=paper (adam)",
+        "optimizer=shift_adamax, rule=code (adam)",
+    ]
+
+
+def test_a_packed_file_is_named_where_it_has_a_name_of_its_own(of_conf):
+    (row,) = made([packed()], of_conf, "packed")
+    assert row["file"].text == "mnist.safetensors"
+    assert packed().details["sha256"].startswith(row["sha256"].text)
+    (row,) = made(
+        [packed(details=packed().details | {"file": "model.safetensors"})], of_conf, "packed"
+    )
+    assert row["file"].text == ""
 
 
 def test_deviations_come_from_files_and_settings(of_conf):

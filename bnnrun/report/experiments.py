@@ -66,8 +66,9 @@ def flat(tree: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
 def differences(config: dict[str, Any], experiment: Experiment) -> tuple[str, ...]:
     """In which settings a record's configuration is not the experiment's, in words.
 
-    A group chosen differently is one difference. Settings that one of the two does not have are
-    none: an older record lacks what came later.
+    A group chosen differently is one difference, told with the words that only it has (a rule);
+    numbers of it are not told. Settings that one of the two does not have are none: an older
+    record lacks what came later.
     """
     theirs, ours = dict(flat(config)), experiment.settings
     chosen = [
@@ -75,7 +76,10 @@ def differences(config: dict[str, Any], experiment: Experiment) -> tuple[str, ..
         for key, value in ours.items()
         if key.endswith(".name") and theirs.get(key, value) != value
     ]
-    found = [f"{group}={theirs[f'{group}.name']} ({ours[f'{group}.name']})" for group in chosen]
+    found = [
+        f"{group}={theirs[f'{group}.name']}{_words(group, theirs, ours)} ({ours[f'{group}.name']})"
+        for group in chosen
+    ]
     for key, value in ours.items():
         given = theirs.get(key, ABSENT)
         if given is ABSENT or given == value or key in BUDGET | DATA:
@@ -87,6 +91,14 @@ def differences(config: dict[str, Any], experiment: Experiment) -> tuple[str, ..
             continue
         found.append(f"{key}={shown(given)} ({shown(value)})")
     return tuple(found)
+
+
+def _words(group: str, theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+    """', rule=code': what a chosen group says in words and the other has no setting for."""
+    own = (key for key in theirs if key.startswith(f"{group}.") and key not in ours)
+    told = [f"{key.removeprefix(f'{group}.')}={theirs[key]}" for key in own
+            if isinstance(theirs[key], str)]  # fmt: skip
+    return "".join(f", {each}" for each in told)
 
 
 def shown(value: Any) -> str:

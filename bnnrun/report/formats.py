@@ -68,7 +68,7 @@ def _rule(table: Table) -> list[str]:
 def _are_numbers(texts: Iterable[str]) -> bool:
     """Whether every filled text begins with a digit."""
     filled = [text for text in texts if text]
-    return bool(filled) and all(text.lstrip("~-")[:1].isdigit() for text in filled)
+    return bool(filled) and all(text.lstrip("~+-")[:1].isdigit() for text in filled)
 
 
 def _plain(text: str, escapes: dict[str, str]) -> str:

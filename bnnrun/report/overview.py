@@ -13,7 +13,9 @@ from bnnrun.report.pooling import (
     WORSE,
     Pool,
     by_budget,
+    data_notes,
     difference,
+    distance,
     interval,
     mean_and_deviation,
     notes,
@@ -139,13 +141,9 @@ def _binary(config: dict[str, dict[str, object]]) -> str:
 def deviations(experiments: list[Experiment]) -> Table:
     """How each cell's experiment departs from the authors: from its file, and from its settings."""
     found: dict[tuple[str, str, str, str], list[str]] = {}
-    for e in sorted(experiments, key=lambda e: e.cell):
-        against, sentences = e.deviations
-        _, which, clause = against.partition("which ")
-        told = [*([f"the paper {clause}"] if which else []), *sentences]
-        for row in [*((text, "", "", "") for text in told), *departures(e)]:
-            if e.cell:
-                found.setdefault(row, []).append(e.cell.removeprefix("table1."))
+    for e in sorted((e for e in experiments if e.cell), key=lambda e: e.cell):
+        for row in _departures(e):
+            found.setdefault(row, []).append(e.cell.removeprefix("table1."))
     rows = [tuple(map(Cell, (*row, ", ".join(of)))) for row, of in found.items()]
     return Table(
         name="deviations",
@@ -158,6 +156,14 @@ def deviations(experiments: list[Experiment]) -> Table:
             "follow the code, which made the printed numbers.",
         ),
     )
+
+
+def _departures(e: Experiment) -> list[tuple[str, str, str, str]]:
+    """(what, here, in the authors' code, in the paper's text), in sentences and in settings."""
+    against, sentences = e.deviations
+    _, which, clause = against.partition("which ")
+    told = [*([f"the paper {clause}"] if which else []), *sentences]
+    return [*((text, "", "", "") for text in told), *departures(e)]
 
 
 def reruns(cells: Cells) -> Table:
@@ -198,8 +204,11 @@ GROUPS = {
 }  # fmt: skip
 
 
-def summary(cells: Cells, damaged: list[str]) -> Table:
-    """What matched, what did not, what was not run, and what the paper's schedule would cost."""
+def summary(cells: Cells, experiments: list[Experiment], damaged: list[str]) -> Table:
+    """What matched, what did not, how far and why, what was not run, what the paper's schedule
+    would cost.
+    """
+    protocol = {e.cell: len(_departures(e)) for e in experiments}
     said = {cell: cells.verdict(cell) for cell in cells}
     group = {cell: next(name for name in ORDER if said[cell].startswith(name)) for cell in cells}
     hours = {cell: cost_h(cells, cell) for cell in cells}
@@ -213,7 +222,9 @@ def summary(cells: Cells, damaged: list[str]) -> Table:
                 Cell(label(cell)),
                 Cell(number(cell).text),
                 Cell(ours, cell, records=lead.names if lead else ()),
+                *_distance(lead, cell),
                 Cell(said[cell], cell, verdict=said[cell]),
+                Cell(_why(lead, cell, protocol[cell]) if lead else ""),
                 Cell("" if estimate is None else f"{estimate[0]:,.0f}",
                      notes=(estimate[1],) if estimate else ()),
             )
@@ -228,14 +239,44 @@ def summary(cells: Cells, damaged: list[str]) -> Table:
             f"One run of the paper's whole schedule for {len(known)} of them would take about "
             f"{sum(known):,.0f} hours by the epoch times measured, on the machines named."
         )
+    lines.append(
+        "Points are ours less the paper's, in % of test images; deviations are points over sqrt("
+        "s²/n + 2p(1-p)/N), Table 1's noise halved: what seeds and the draw of test images leave "
+        "to chance. They say how sure it is that the numbers differ, not why: that are fewer "
+        "epochs (budget), other images (data) and what Deviations lists (protocol)."
+    )
     lines += [f"A record was left out: {line}" for line in damaged]
     return Table(
         name="summary",
         title="Summary",
-        columns=("outcome", "cell", "paper %", "ours %", "verdict", "hours of the whole schedule"),
+        columns=("outcome", "cell", "paper %", "ours %", "points", "deviations", "verdict",
+                 "differs in", "hours of the whole schedule"),
         rows=tuple(rows),
         notes=tuple(lines),
-    )
+    )  # fmt: skip
+
+
+def _distance(lead: Pool | None, cell: str) -> tuple[Cell, Cell]:
+    """How far ours is from the paper's: in points, in deviations."""
+    if lead is None:
+        return Cell(""), Cell("")
+    points, deviations = distance(lead, number(cell))
+    return Cell(f"{points:+.2f}"), Cell("" if deviations is None else f"{deviations:+.1f}")
+
+
+def _why(lead: Pool, cell: str, protocol: int) -> str:
+    """What differs from the paper's run: 'budget (20 of 1,000 epochs), protocol (2 points)'."""
+    found = []
+    whole = EPOCHS[number(cell).column]
+    if lead.epochs is None:
+        found.append("budget (epochs not recorded)")
+    elif lead.epochs < whole:
+        found.append(f"budget ({lead.epochs:,} of {whole:,} epochs)")
+    if data_notes(lead.first):
+        found.append("data")
+    if protocol:
+        found.append(f"protocol ({protocol} point{'s' if protocol > 1 else ''})")
+    return ", ".join(found)
 
 
 def cost_h(cells: Cells, cell: str) -> tuple[float, str] | None:

@@ -139,6 +139,12 @@ def _draw(of: Pool) -> float:
     return max(0.0, p * (1 - p)) / of.images if of.images else math.inf
 
 
+def distance(of: Pool, paper: Number) -> tuple[float, float | None]:
+    """(points above the paper's number, the same in deviations of that difference by chance)."""
+    points, bound = of.mean - paper.value, noise(of)
+    return points, points / (bound / 2) if bound else None
+
+
 def verdict(of: Pool | None, paper: Number) -> str:
     """A pool beside the paper's number: what makes it incomparable first, then the comparison."""
     if of is None:

@@ -17,7 +17,7 @@ def tables(records: list[Record], experiments: list[Experiment], damaged: list[s
     cells, timed = table1.Cells(records, experiments), timed_runs(records)
     ablations, left = overview.ablations(cells, experiments)
     found = [
-        overview.summary(cells, damaged),
+        overview.summary(cells, experiments, damaged),
         table1.table1(cells),
         table1.detail(cells),
         table1.protocols(cells),
