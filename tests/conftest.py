@@ -1,9 +1,17 @@
 """What the whole test suite shares: the command line, and which tests wait for a GPU or data."""
 
+import contextlib
 import os
+import shutil
 
 import pytest
 from command import Command
+from digit_runs import PACKED, RUNS
+from packed_files import CONVNET, MLP, random_model
+
+from bnnrun.cli.main import run
+from bnnrun.cli.reporting import experiments
+from bnnrun.runtime import file
 
 
 @pytest.fixture
@@ -13,6 +21,48 @@ def bnnrun(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.delenv("BNNRUN_DATA", raising=False)
     return Command(capsys)
+
+
+@pytest.fixture(scope="session")
+def of_conf():
+    """The experiments of conf/, as the report sees them."""
+    return experiments()
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A small packed file of an MLP."""
+    path = tmp_path / "model.safetensors"
+    file.save(random_model(*MLP), path)
+    return path
+
+
+@pytest.fixture
+def saved_convnet(tmp_path):
+    path = tmp_path / "convnet.safetensors"
+    file.save(random_model(*CONVNET), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """Short runs on digits, and the packed networks of the binary ones."""
+    root = tmp_path_factory.mktemp("runs")
+    with contextlib.chdir(root):
+        for name, words in RUNS.items():
+            common = ["dataset=digits", "threads=1", f"hydra.run.dir={name}"]
+            assert run(["train", *common, *words]) == 0
+        for name in PACKED:
+            assert run(["pack", f"run={name}"]) == 0
+    return root
+
+
+@pytest.fixture
+def here(bnnrun, made, tmp_path):
+    """The command line in a folder of copies of those runs."""
+    for name in RUNS:
+        shutil.copytree(made / name, tmp_path / name)
+    return bnnrun
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -133,3 +133,13 @@ def _made(minute: int) -> dict:
         "gpu": None,
         "created": f"2026-01-02T12:{minute % 60:02d}:00+00:00",
     }
+
+
+def golden_records() -> list[Record]:
+    """Three seeds of a whole schedule, one short run of no clean tree, one on other data."""
+    return [
+        *(trained(value=0.9 + 0.1 * seed, seed=seed) for seed in range(3)),
+        trained(value=2.0, epochs=20, source={"commit": "c0ffee", "clean": False}),
+        trained("table1_svhn_theano", 9.0, epochs=200,
+                data=read_data("svhn", notes=["held | out"])),
+    ]  # fmt: skip
