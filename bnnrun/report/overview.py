@@ -240,16 +240,16 @@ def summary(cells: Cells, experiments: list[Experiment], damaged: list[str]) -> 
             f"{sum(known):,.0f} hours by the epoch times measured, on the machines named."
         )
     lines.append(
-        "Points are ours less the paper's, in % of test images; deviations are points over sqrt("
-        "s²/n + 2p(1-p)/N), Table 1's noise halved: what seeds and the draw of test images leave "
-        "to chance. They say how sure it is that the numbers differ, not why: that are fewer "
-        "epochs (budget), other images (data) and what Deviations lists (protocol)."
+        "Points are ours less the paper's, in % of test images; standard deviations are points "
+        "over sqrt(s²/n + 2p(1-p)/N), Table 1's noise halved: what seeds and the draw of test "
+        "images leave to chance. They say how sure it is that the numbers differ, not why: that "
+        "are fewer epochs (budget), other images (data) and what Deviations lists (protocol)."
     )
     lines += [f"A record was left out: {line}" for line in damaged]
     return Table(
         name="summary",
         title="Summary",
-        columns=("outcome", "cell", "paper %", "ours %", "points", "deviations", "verdict",
+        columns=("outcome", "cell", "paper %", "ours %", "points", "standard deviations", "verdict",
                  "differs in", "hours of the whole schedule"),
         rows=tuple(rows),
         notes=tuple(lines),
@@ -257,7 +257,7 @@ def summary(cells: Cells, experiments: list[Experiment], damaged: list[str]) -> 
 
 
 def _distance(lead: Pool | None, cell: str) -> tuple[Cell, Cell]:
-    """How far ours is from the paper's: in points, in deviations."""
+    """How far ours is from the paper's: in points, in standard deviations."""
     if lead is None:
         return Cell(""), Cell("")
     points, deviations = distance(lead, number(cell))
@@ -265,7 +265,7 @@ def _distance(lead: Pool | None, cell: str) -> tuple[Cell, Cell]:
 
 
 def _why(lead: Pool, cell: str, protocol: int) -> str:
-    """What differs from the paper's run: 'budget (20 of 1,000 epochs), protocol (2 points)'."""
+    """In what the runs differ: 'budget (20 of 1,000 epochs), protocol (2 differences)'."""
     found = []
     whole = EPOCHS[number(cell).column]
     if lead.epochs is None:
@@ -275,7 +275,7 @@ def _why(lead: Pool, cell: str, protocol: int) -> str:
     if data_notes(lead.first):
         found.append("data")
     if protocol:
-        found.append(f"protocol ({protocol} point{'s' if protocol > 1 else ''})")
+        found.append(f"protocol ({protocol} difference{'s' if protocol > 1 else ''})")
     return ", ".join(found)
 
 

@@ -140,7 +140,7 @@ def _draw(of: Pool) -> float:
 
 
 def distance(of: Pool, paper: Number) -> tuple[float, float | None]:
-    """(points above the paper's number, the same in deviations of that difference by chance)."""
+    """(points above the paper's number, the same in standard deviations by chance)."""
     points, bound = of.mean - paper.value, noise(of)
     return points, points / (bound / 2) if bound else None
 
