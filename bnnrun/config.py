@@ -386,7 +386,7 @@ class TrainConfig(NetworkConfig):
 
     resume: str | None = setting(None, "run folder to go on with, in its own configuration")
     again: bool = setting(
-        False, "with -m: train the jobs that have their record too, which else are skipped"
+        False, "train anew over a run in the same folder; with -m also what has its record"
     )
 
 

@@ -143,6 +143,20 @@ def test_ctrl_c_saves_and_resume_goes_on(bnnrun, tmp_path):
     assert_same(weights(through), [t.numpy() for t in resumed.values()])
 
 
+def test_a_run_is_not_overwritten_unasked(bnnrun, tmp_path):
+    words = ["train", *SMALL, "trainer.epochs=1", "hydra.run.dir=run"]
+    assert bnnrun(*words).status == 0
+    files = {path: path.read_bytes() for path in (tmp_path / "run").glob("*.pt")}
+    outcome = bnnrun(*words, "seed=1")
+    assert outcome.status == 2
+    assert len(outcome.err.splitlines()) == 1
+    for told in (f"run: holds a run's {checkpoint.STATE}", "resume=run", "again=true"):
+        assert told in outcome.err
+    assert {path: path.read_bytes() for path in files} == files
+    assert bnnrun(*words, "seed=1", "again=true").status == 0
+    assert all(path.read_bytes() != content for path, content in files.items())
+
+
 def test_resuming_with_other_settings_is_refused(bnnrun):
     assert bnnrun("train", *SMALL, "trainer.epochs=1", "hydra.run.dir=run").status == 0
     outcome = bnnrun("train", "resume=run", "optimizer.lr=0.5")

@@ -1,8 +1,41 @@
-"""A tensor's memory as the passes of nn/kernels take it: flat, in whatever order it lies."""
+"""Memory of tensors: kept when it is freed, and as the passes of nn/kernels take it: flat, in
+whatever order it lies.
+"""
+
+import ctypes
+import os
+import sys
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+NEVER = -1
+
+
+def keep_freed() -> bool:
+    """Have the C library keep freed memory and hand it out again; whether it could be told.
+
+    glibc returns an array of megabytes to the system as it is freed. The next one then comes as
+    new pages, each cleared at its first use: some 12,000 in a step of the CIFAR-10 ConvNet. Another
+    C library, and one whose user has set its variables, is left as it is.
+    """
+    chosen = any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ)
+    if chosen or not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, NEVER))
+
+
+def use_large_pages() -> None:
+    """Have torch ask for pages of 2 MiB, of which a pass over memory has fewer to look up.
+
+    torch reads its variable at its first array; one who has set it has chosen.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def is_dense(t: torch.Tensor) -> bool:

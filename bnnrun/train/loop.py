@@ -9,7 +9,9 @@ from bnnrun.data import load
 from bnnrun.data.dataset import Dataset
 from bnnrun.errors import InputError
 from bnnrun.gemm.xnor import set_threads
+from bnnrun.nn.memory import keep_freed, use_large_pages
 from bnnrun.records import Record, Run
+from bnnrun.train.checkpoint import STATE
 from bnnrun.train.display import Display, duration
 from bnnrun.train.interrupt import stop_request
 from bnnrun.train.trainer import Trainer
@@ -20,6 +22,7 @@ CURVE = ("lr", "train_loss", "valid_loss", "valid_error_pct", "test_error_pct", 
 
 def train(config: TrainConfig, run: Run) -> list[Record]:
     """Train a network in `run.folder`; one record, the test error of the epoch picked."""
+    _refuse_to_overwrite(config, run)
     device = select_device(config.device, config.threads)
     display = Display()
     dataset = load(config.dataset)
@@ -35,9 +38,20 @@ def train(config: TrainConfig, run: Run) -> list[Record]:
     return [_record(trainer, config, run, display)]
 
 
+def _refuse_to_overwrite(config: TrainConfig, run: Run) -> None:
+    """InputError where the folder holds a run that is not the one to go on with."""
+    if config.resume is None and not config.again and (run.folder / STATE).exists():
+        raise InputError(
+            f"{run.folder}: holds a run's {STATE}; resume={run.folder} goes on with it, another "
+            "hydra.run.dir= keeps it, again=true trains anew in its place"
+        )
+
+
 def select_device(device: Device, threads: int) -> torch.device:
-    """The torch device of a choice, with the number of processor threads set."""
+    """The torch device of a choice, with threads and memory of the processor set up for it."""
     threads = threads or machine.cores()
+    keep_freed()
+    use_large_pages()
     torch.set_num_threads(threads)
     set_threads(threads)
     if device is Device.cuda and not torch.cuda.is_available():
