@@ -8,7 +8,7 @@ import pytest
 
 from bnnrun.nn.memory import use_large_pages
 
-# New pages of ten arrays of 64 MiB, one after the other, behind a first one.
+# New pages of fifty arrays of 16 MiB, one after the other, behind a first one.
 SCRIPT = """
 import resource, sys
 import torch
@@ -18,10 +18,10 @@ def pages():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 told = keep_freed() if sys.argv[1] == "kept" else False
-torch.zeros(2**24)
+torch.zeros(2**22)
 before = pages()
-for _ in range(10):
-    torch.zeros(2**24)
+for _ in range(50):
+    torch.zeros(2**22)
 print(told, pages() - before)
 """
 
@@ -29,7 +29,7 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc i
 
 
 def counted(word: str, **environment: str) -> tuple[str, int]:
-    """(what keep_freed said, new pages of the ten arrays)."""
+    """(what keep_freed said, new pages of the fifty arrays)."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_", "THP_"))}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, word], capture_output=True, text=True, check=True,
