@@ -8,7 +8,7 @@ import pytest
 
 from bnnrun.nn.memory import use_large_pages
 
-# New pages of fifty arrays of 16 MiB, one after the other, behind a first one.
+# New pages of fifty arrays of 64 MiB, one after the other, behind a first one.
 SCRIPT = """
 import resource, sys
 import torch
@@ -18,10 +18,10 @@ def pages():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 told = keep_freed() if sys.argv[1] == "kept" else False
-torch.zeros(2**22)
+torch.zeros(2**24)
 before = pages()
 for _ in range(50):
-    torch.zeros(2**22)
+    torch.zeros(2**24)
 print(told, pages() - before)
 """
 
