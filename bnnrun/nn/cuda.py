@@ -13,7 +13,7 @@ import torch
 
 from bnnrun.gemm.cuda_device import Device, Launch
 from bnnrun.nn.hidden import How
-from bnnrun.nn.memory import has_no_gaps
+from bnnrun.nn.memory import channels_innermost, has_no_gaps
 
 ROWS = 512  # of norm_sign.cu, whose sums are one summand
 SOME = 128  # rows that a block of it takes at a time
@@ -151,13 +151,8 @@ class NormSign(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         p, gamma, line = ctx.saved_tensors
-        g = rows(grad_outputs[0])
+        g = channels_innermost(grad_outputs[0])
         return *ctx.passes.gradients(g, p, line, gamma, gated=ctx.how.gated), None, None
-
-
-def rows(t: torch.Tensor) -> torch.Tensor:
-    """The tensor with its channels innermost in memory."""
-    return t.contiguous() if t.dim() == 2 else t.contiguous(memory_format=torch.channels_last)
 
 
 def _size(p: torch.Tensor) -> tuple[int, int]:

@@ -26,6 +26,7 @@ from bnnrun.nn.kernels.norm import (
     sign_pass,
     unpool_pass,
 )
+from bnnrun.nn.memory import channels_innermost
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -56,7 +57,7 @@ class PoolNormSign(torch.autograd.Function):
         beta: torch.Tensor,
         how: "How",
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        s = s.contiguous() if s.dim() == 2 else s.contiguous(memory_format=torch.channels_last)
+        s = channels_innermost(s)
         p, places = _pool(s) if how.pool else (s, None)
         mean, inv = moments(_rows(p), how.eps)
         scale = gamma.detach().double().numpy() * inv
@@ -74,7 +75,7 @@ class PoolNormSign(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         p, places, gamma = ctx.saved_tensors
         g = grad_outputs[0]
-        g = g.contiguous() if g.dim() == 2 else g.contiguous(memory_format=torch.channels_last)
+        g = channels_innermost(g)
         mean, inv, line = ctx.numbers
         rows = _rows(g), _rows(p), line
         parts = np.zeros((-(-len(rows[1]) // ROWS), 2, p.shape[1]))
@@ -101,7 +102,7 @@ def evaluate_sign(
 
     Shapes: s (B, N) or (B, N, H, W) float32 or float64; affine: mean, scale, shift, (N,) each
     """
-    s = s.contiguous() if s.dim() == 2 else s.contiguous(memory_format=torch.channels_last)
+    s = channels_innermost(s)
     p = F.max_pool2d(s, 2) if pool else s
     a = torch.empty_like(p, dtype=torch.float32)
     rows = _rows(p)

@@ -48,6 +48,11 @@ def has_no_gaps(t: torch.Tensor) -> bool:
     return t.is_contiguous() or t.is_contiguous(memory_format=torch.channels_last)
 
 
+def channels_innermost(t: torch.Tensor) -> torch.Tensor:
+    """(B, N) or (B, N, H, W) with the N channels side by side in memory."""
+    return t.contiguous() if t.dim() == 2 else t.contiguous(memory_format=torch.channels_last)
+
+
 def flat(t: torch.Tensor) -> NDArray[np.float32]:
     """(n,) view of a dense tensor's memory."""
     found: NDArray[np.float32] = t.detach().as_strided((t.numel(),), (1,)).numpy()

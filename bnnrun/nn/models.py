@@ -12,9 +12,10 @@ from bnnrun.config import ArchConfig, BinarizationConfig, Binarizer, NormConfig
 from bnnrun.data.dataset import Kind
 from bnnrun.data.preprocess import Input
 from bnnrun.nn.binarize import SignActivation, sign
-from bnnrun.nn.cuda import NormSign, Passes, rows
+from bnnrun.nn.cuda import NormSign, Passes
 from bnnrun.nn.hidden import How, PoolNormSign, evaluate_sign
 from bnnrun.nn.layers import BinaryProduct, RealProduct, dropout
+from bnnrun.nn.memory import channels_innermost
 from bnnrun.nn.norm import BatchNorm, make_norm
 from bnnrun.nn.update import HAS_FUSED_UPDATE
 
@@ -108,7 +109,7 @@ class Block(nn.Module):
         return cast(torch.Tensor, SignActivation.apply(y, drawn, self.gated))
 
     def _norm_sign(self, s: torch.Tensor, passes: Passes) -> torch.Tensor:
-        p = rows(self._pool(s))
+        p = channels_innermost(self._pool(s))
         norm = self.norm
         q, line = NormSign.apply(p, norm.gamma, norm.beta, self._how(), passes)
         norm.track(line[0], line[3])
