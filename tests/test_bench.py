@@ -12,6 +12,7 @@ from bnnrun.bench import gemm_cuda, workloads
 from bnnrun.bench import measure as measure_module
 from bnnrun.bench.eager import EagerStep
 from bnnrun.bench.measure import Competitor, Timing, measure
+from bnnrun.bench.step_process import StepProcess
 from bnnrun.errors import RunError
 from bnnrun.gemm import cuda, cuda_device, xnor
 from bnnrun.nn import update
@@ -74,7 +75,8 @@ def test_the_training_step_is_checked_timed_and_recorded(bnnrun, tmp_path, binar
     outcome = bnnrun(*WORDS, f"binarization={binarization}")
     assert outcome.status == 0, outcome.err
     found = [json.loads(p.read_text()) for p in (tmp_path / "results" / "runs").glob("*.json")]
-    steps = {"bnnrun, fast", "bnnrun, float32", "eager float32"}
+    eager = {"eager float32", "eager float32, memory kept"}
+    steps = {"bnnrun, fast", "bnnrun, float32", *eager}
     found = [r for r in found if not r["details"]["competitor"].startswith("limit")]
     assert {r["details"]["competitor"] for r in found} == steps
     for r in found:
@@ -83,9 +85,14 @@ def test_the_training_step_is_checked_timed_and_recorded(bnnrun, tmp_path, binar
         assert 0 < r["details"]["minimum"] <= r["value"]
         assert r["details"]["count"] == 3
         assert steps < r["details"]["in_the_same_run"].keys()
+        assert r["details"]["memory_bytes"] > 1e6
+    (row,) = (line for line in outcome.out.splitlines() if " bnnrun, fast " in line)
+    of = found[0]["details"]["in_the_same_run"]
+    assert row.split()[-1] == f"{of['eager float32'] / of['bnnrun, fast']:.2f}"
     parts = {r["details"]["competitor"]: r["details"].get("parts_ms") for r in found}
-    assert parts["eager float32"] is None
-    for name in steps - {"eager float32"}:
+    for name in eager:
+        assert parts[name] is None
+    for name in steps - eager:
         assert parts[name]["update"] > 0
     floor = next(r["details"]["floor_ms"] for r in found if "floor_ms" in r["details"])
     assert 0 < sum(floor.values()) < sum(parts["bnnrun, fast"].values())
@@ -110,6 +117,15 @@ def test_a_step_that_computes_something_else_is_not_timed(bnnrun, tmp_path, monk
     outcome = bnnrun(*WORDS)
     assert outcome.status == 1
     assert "wrong answer, not timed" in outcome.err
+    assert not list((tmp_path / "results" / "runs").glob("*.json"))
+
+
+def test_a_process_that_computes_something_else_is_not_timed(bnnrun, tmp_path, monkeypatch):
+    loss = StepProcess.loss
+    monkeypatch.setattr(StepProcess, "loss", lambda self: 1.1 * loss(self))
+    outcome = bnnrun(*WORDS)
+    assert outcome.status == 1
+    assert "the loss of its process is" in outcome.err
     assert not list((tmp_path / "results" / "runs").glob("*.json"))
 
 

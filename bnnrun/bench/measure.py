@@ -20,7 +20,9 @@ class Competitor:
         macs:  multiply-accumulates of ±1 of a call, for its rate; 0 where there is no such number
         limit: multiply-accumulates a second that the device's instructions of this kind allow;
                0 where the limit is measured, or not known
-        timed: seconds of one call by the device's own clock; None: by the wall clock
+        timed: makes one call and gives its seconds by another clock: the device's, or that of a
+               process of its own; None: by the wall clock
+        memory: bytes that its calls have held at most; None where it is not told apart
     """
 
     name: str
@@ -30,6 +32,7 @@ class Competitor:
     macs: float = 0.0
     limit: float = 0.0
     timed: Callable[[], float] | None = None
+    memory: Callable[[], int] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """One step of training against the same step in plain PyTorch."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,28 +12,35 @@ import torch
 from bnnrun.bench import rates
 from bnnrun.bench.eager import EagerStep
 from bnnrun.bench.measure import Competitor, Timing
+from bnnrun.bench.step_process import Job, StepProcess, step_process, without_dropout
 from bnnrun.config import AdamConfig, BenchConfig, Binarizer, NormKind, Precision
 from bnnrun.data import load
+from bnnrun.data.dataset import Dataset
 from bnnrun.errors import InputError
 from bnnrun.nn.losses import squared_hinge
 from bnnrun.records import Run
 from bnnrun.table import print_table
+from bnnrun.train.graph import WARM
 from bnnrun.train.trainer import Trainer
 
 YARDSTICK = "eager float32"
+KEPT = "eager float32, memory kept"  # by the C library's settings that our training makes
 OURS = "bnnrun, {}"  # the precision
+LOSS_OFF = 0.05  # of a process's first loss from that of the check: signs near 0 may be others
 
 
 Explain = Callable[[dict[str, Timing]], dict[str, dict[str, Any]]]
 
 
-def train_step(
+@contextmanager
+def competitors(
     config: BenchConfig, run: Run, device: torch.device
-) -> tuple[list[Competitor], Explain]:
+) -> Iterator[tuple[list[Competitor], Explain]]:
     """Our steps and plain PyTorch's, from the same weights, on the same minibatch.
 
-    On the processor also the rates that a floor is made of, and what makes the table of parts from
-    the timings, and the details of records by competitor.
+    Each is timed in a process of its own; what it computes is checked here before. On the processor
+    also the rates that a floor is made of. The second is what makes the table of parts from the
+    timings, and the details of records by competitor.
     """
     b = config.binarization
     if not isinstance(config.optimizer, AdamConfig):
@@ -41,40 +49,80 @@ def train_step(
         raise InputError(f"norm={config.norm.name.value}: the competitor has only batch")
     if Binarizer.stochastic in (b.weights, b.activations) or not b.gate:
         raise InputError("binarization: the competitor has no drawn signs and always the gate")
-    dataset = load(config.dataset)
-    trainers = {
-        precision: Trainer(_with(config, precision), dataset, device, run.folder)
+    dataset = _first_minibatch(load(config.dataset), config.trainer.batch_size)
+    on_cpu = device.type == "cpu"
+    jobs = {
+        OURS.format(precision.value): Job(_with(config, precision), dataset, False, kept=True)
         for precision in Precision
     }
-    plain = trainers[Precision.float32]
-    eager = EagerStep(plain.network, plain.optimizer, config.optimizer)
-    batch = slice(config.trainer.batch_size)
-    given = plain.pixels[batch], plain.labels[batch]
+    jobs[YARDSTICK] = Job(config, dataset, True, kept=not on_cpu)
+    if on_cpu:
+        jobs[KEPT] = Job(config, dataset, True, kept=True)
+    with ExitStack() as stack:
+        processes = {name: stack.enter_context(step_process(job)) for name, job in jobs.items()}
+        trainers = {
+            precision: Trainer(_with(config, precision), dataset, device, run.folder)
+            for precision in Precision
+        }
+        first = trainers[Precision.float32]
+        given = first.pixels, first.labels
+        eager = EagerStep(first.network, first.optimizer, config.optimizer)
+        with without_dropout(eager.network):
+            loss = eager.gradients(*given).item()
+        checks = {
+            OURS.format(precision.value): partial(_check, trainer, config.optimizer, *given)
+            for precision, trainer in trainers.items()
+        }
+        found = [
+            Competitor(
+                name,
+                process.seconds,
+                partial(_process_differs, process, loss, checks.get(name)),
+                timed=process.seconds,
+                memory=process.memory,
+            )
+            for name, process in processes.items()
+        ]
+        if not on_cpu:
+            yield found, lambda timings: _how(processes)
+            return
+        found += rates.rates()
+        macs = {competitor.name: competitor.macs for competitor in found}
+        yield found, partial(_parts, trainers, given, macs)
 
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
 
-    found = [
-        Competitor(OURS.format(precision.value), partial(ours.train_step, *given),
-                   partial(_check, ours, config.optimizer, *given), wait)
-        for precision, ours in trainers.items()
-    ]  # fmt: skip
-    found.append(Competitor(YARDSTICK, lambda: eager(*given), lambda: None, wait))
-    if device.type != "cpu":
-        return found, lambda timings: _how(trainers)
-    found += rates.rates()
-    macs = {competitor.name: competitor.macs for competitor in found}
-    return found, partial(_parts, trainers, given, macs)
+def _first_minibatch(dataset: Dataset, size: int) -> Dataset:
+    """The data set with one minibatch to train on: all that a step's time and memory need."""
+    if len(dataset.train) < size:
+        raise InputError(
+            f"trainer.batch_size={size}: more than the {len(dataset.train):,} training images of "
+            f"{dataset.name}"
+        )
+    return replace(
+        dataset,
+        train=dataset.train.take(slice(size)),
+        valid=dataset.valid.take(slice(1)),
+        test=dataset.test.take(slice(1)),
+    )
 
 
-def _how(trainers: dict[Precision, Trainer]) -> dict[str, dict[str, Any]]:
+def _process_differs(
+    process: StepProcess, loss: float, check: Callable[[], str | None] | None
+) -> str | None:
+    """What is wrong with the step, or with the process that is to time it; None if nothing."""
+    if check is not None and (wrong := check()) is not None:
+        return wrong
+    first = process.loss()
+    if not math.isclose(first, loss, rel_tol=LOSS_OFF):
+        return f"the loss of its process is {first:.6g}, not {loss:.6g}"
+    for _ in range(WARM + 1):  # a GPU's step is recorded before it is timed
+        process.seconds()
+    return None
+
+
+def _how(processes: dict[str, StepProcess]) -> dict[str, dict[str, Any]]:
     """For records: whether our steps were one CUDA graph."""
-    return {
-        OURS.format(precision.value): {"step": ours.recorded.how}
-        for precision, ours in trainers.items()
-        if ours.recorded is not None
-    }
+    return {name: {"step": how} for name, each in processes.items() if (how := each.how())}
 
 
 def _parts(
@@ -132,10 +180,7 @@ def _check(
     updates must agree to 1e-3 of their size, lr · c.
     """
     eager = EagerStep(trainer.network, trainer.optimizer, config)
-    shares = [block.dropout for block in trainer.network.blocks]
-    try:
-        for block in (*trainer.network.blocks, *eager.network.blocks):
-            block.dropout = 0.0  # whose draws differ
+    with without_dropout(trainer.network, eager.network):
         return (
             _blocks_differ(trainer, eager, pixels, labels, deferred=False)
             or _gradients_differ(trainer, eager)
@@ -143,9 +188,6 @@ def _check(
             or _blocks_differ(trainer, eager, pixels, labels, deferred=True)
             or _whole_updates_differ(trainer, eager, config)
         )
-    finally:
-        for block, share in zip(trainer.network.blocks, shares, strict=True):
-            block.dropout = share
 
 
 def _blocks_differ(

@@ -38,9 +38,10 @@ def bench(config: BenchConfig, run: Run) -> list[Record]:
         stolen = share.pct()
         macs = {competitor.name: competitor.macs for competitor in competitors}
         own = {competitor.name: competitor.limit for competitor in competitors if competitor.limit}
-    timed = _Timed(timings, macs, own, device, time.perf_counter() - began, stolen)
-    _print(config, timed)
-    explained = explain(timings)
+        memory = {of.name: of.memory() for of in competitors if of.memory}
+        timed = _Timed(timings, macs, own, memory, device, time.perf_counter() - began, stolen)
+        _print(config, timed)
+        explained = explain(timings)
     return [_record(name, config, run, timed, explained.get(name, {})) for name in timings]
 
 
@@ -51,6 +52,7 @@ class _Timed:
     Attributes:
         macs:       of a call of each competitor; 0 where there is no such number
         own_limits: of those whose limit is known and not measured, in macs a second
+        memory:     bytes that the competitors held at most, of those that tell
         stolen_pct: of the processors' time while it was measured, that a hypervisor gave to
                     others; None where it is not told
     """
@@ -58,6 +60,7 @@ class _Timed:
     timings: dict[str, Timing]
     macs: dict[str, float]
     own_limits: dict[str, float]
+    memory: dict[str, int]
     device: torch.device
     wall_time_s: float
     stolen_pct: float | None
@@ -99,7 +102,8 @@ def _competitors(
     config: BenchConfig, run: Run, device: torch.device
 ) -> Iterator[tuple[list[Competitor], step.Explain]]:
     if config.workload is Workload.train_step:
-        yield step.train_step(config, run, device)
+        with step.competitors(config, run, device) as (found, explain):
+            yield found, explain
     elif config.workload is Workload.gemm and config.device is Device.cuda:
         yield gemm_cuda.competitors(config), _nothing
     elif config.workload is Workload.gemm:
@@ -119,11 +123,14 @@ def _print(config: BenchConfig, of: _Timed) -> None:
     rate, yardstick = of.rates, YARDSTICKS[config.workload]
     taken = f", {of.stolen_pct:.0f} % of whose time a hypervisor took" if of.stolen_pct else ""
     columns = ["competitor", "median ms", "fastest ms", "spread", "calls"]
+    columns += ["MiB at most"] if of.memory else []
     columns += ["GMAC/s", "of the limit"] if rate else []
     rows = []
     for name, t in of.timings.items():
         row = [name, f"{1e3 * t.median_s:.2f}", f"{1e3 * t.minimum_s:.2f}",
                f"{100 * t.spread:.0f} %", str(t.count)]  # fmt: skip
+        if of.memory:
+            row.append(f"{of.memory[name] / 2**20:,.0f}" if name in of.memory else "")
         if rate:
             share = of.share(name)
             row.append(f"{rate[name] / 1e9:,.0f}" if name in rate else "")
@@ -139,9 +146,9 @@ def _print(config: BenchConfig, of: _Timed) -> None:
 def _times(name: str, yardstick: str, of: _Timed) -> str:
     """How many times as fast as the yardstick: by rate where the work differs, "" if in kind."""
     rate = of.rates
-    if name.startswith("limit") or (rate and name not in rate):
+    if name.startswith("limit") or (name in rate) is not (yardstick in rate):
         return ""
-    if name in rate and yardstick in rate:
+    if name in rate:
         return f"{rate[name] / rate[yardstick]:.2f}"
     return f"{of.timings[yardstick].median_s / of.timings[name].median_s:.2f}"
 
@@ -183,6 +190,7 @@ def _record(
             "macs": of.macs[name],
             "gmac_per_s": rate[name] / 1e9 if name in rate else None,
             "share_of_limit": of.share(name),
+            "memory_bytes": of.memory.get(name),
             "in_the_same_run": {other: 1e3 * t.median_s for other, t in of.timings.items()},
             "threads": torch.get_num_threads(),
             "stolen_pct": of.stolen_pct,
