@@ -230,6 +230,42 @@ def test_speed_up_against_size_tells_where_it_overtakes(of_conf):
     assert "from about 2048 on" in table.notes[0]
 
 
+STEPS = {"bnnrun, fast": 100.0, "eager float32": 400.0, "eager float32, memory kept": 300.0,
+         "limit: adders": 5.0}  # fmt: skip
+
+
+def steps_of(created=0, **kernels: float) -> list:
+    """The records of one `bench workload=train_step`, parts and floor of the fast step known."""
+    found = []
+    for record in timed("train_step", created, STEPS | kernels):
+        more = {"memory_bytes": 3 * 2**29}
+        if record.details["competitor"] == "bnnrun, fast":
+            more |= {"parts_ms": {"sums": 60.0, "update": 40.0}, "floor_ms": {"sums": 20.0}}
+        found.append(replace(record, details=record.details | more))
+    return found
+
+
+def test_training_steps_tell_their_parts_their_memory_and_their_floor(of_conf):
+    rows = made([*steps_of(**{"bnnrun, fast": 7.0}), *steps_of(created=5)], of_conf, "steps")
+    shown = [{name: cell.text for name, cell in row.items()} for row in rows]
+    assert [row["step"] for row in shown] == [
+        "bnnrun, fast",
+        "bnnrun, fast: its floor, 20 % of it",
+        "eager float32",
+        "eager float32, memory kept",
+    ]
+    assert [row["median"] for row in shown] == ["100 ms", "20.0 ms", "400 ms", "300 ms"]
+    assert [row["over eager float32"] for row in shown] == ["4.0x", "", "1.0x", "1.3x"]
+    assert [row["MiB at most"] for row in shown] == ["1,536", "", "1,536", "1,536"]
+    assert [row["update"] for row in shown] == ["40.0", "", "", ""]
+    assert rows[0]["median"].id.startswith("steps.train-step.mnist.a-2-threads.")
+
+
+def test_steps_without_parts_are_no_table(of_conf):
+    found = timed("train_step", kernels=STEPS)
+    assert "steps" not in {table.name for table in tables(found, of_conf, [])}
+
+
 # ---- damaged records -------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from bnnrun.records import Record
 from bnnrun.report import networks, overview, ratios, table1
 from bnnrun.report.content import Table
 from bnnrun.report.experiments import Experiment
+from bnnrun.report.steps import steps
 from bnnrun.report.timing import timed_runs, times
 
 
@@ -24,6 +25,7 @@ def tables(records: list[Record], experiments: list[Experiment], damaged: list[s
         overview.reruns(cells),
         ratios.figure3(timed),
         ratios.speedup(timed),
+        steps(timed),
         networks.filters(records),
         networks.table2(),
         networks.table3(),
