@@ -151,7 +151,12 @@ def _rates_of(
 
 
 def spent(step: Callable[[], object]) -> dict[str, float]:
-    """Seconds of one step's parts, by the names of `PARTS`, and "the rest"; by torch's profiler."""
+    """Seconds of one step's parts, by the names of `PARTS`, and "the rest"; by torch's profiler.
+
+    Of a step behind others, as in training: the first ones find memory and caches cold.
+    """
+    for _ in range(2):
+        step()
     with _silent(), torch.profiler.profile(activities=[ProfilerActivity.CPU]) as profile:
         began = time.perf_counter()
         step()

@@ -30,6 +30,7 @@ from bnnrun.nn.models import Network
 from bnnrun.train.loop import select_device
 from bnnrun.train.trainer import Trainer
 
+SETTLE_S = 0.05  # idle threads wait in a loop for some 10 ms, in which nobody else may be timed
 LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"  # set by nn/memory.py, and inherited
 
 
@@ -159,7 +160,9 @@ def _serve(path: Path) -> None:
         began = time.perf_counter()
         step()
         _wait(device)
-        return time.perf_counter() - began
+        spent = time.perf_counter() - began
+        time.sleep(SETTLE_S)
+        return spent
 
     def memory() -> int:
         if device.type == "cuda":
