@@ -4,6 +4,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ import test_gpu
 from emulated_device import EmulatedDevice
 from test_bench import emulate
 
-from bnnrun.config import FirstLayer
+from bnnrun.bench import train_step
+from bnnrun.bench.step_process import step_process
+from bnnrun.config import Device, FirstLayer
 from bnnrun.gemm import cuda_device
 from bnnrun.gemm.cuda import VARIANTS, Xnor
 from bnnrun.train import loop
@@ -42,12 +45,18 @@ def recipe(*variables):
     return [shlex.split(line) for line in shown.replace("\\\n", " ").splitlines()]
 
 
+def process_without_gpu(job):
+    """A training step's own process, where nothing of this one is patched."""
+    return step_process(replace(job, config=replace(job.config, device=Device.cpu)))
+
+
 @pytest.mark.timeout(600)  # g++ compiles some thirty variants of kernels
 def test_every_command_of_make_gpu_does_its_work(bnnrun, tmp_path, monkeypatch):
     """In its order, with device=cuda, the kernels on the processor and PyTorch there too."""
     emulate(monkeypatch, HOPPER)
     select = loop.select_device
     monkeypatch.setattr(loop, "select_device", lambda device, threads: select(type(device).cpu, 1))
+    monkeypatch.setattr(train_step, "step_process", process_without_gpu)
     commands = [words[1:] for words in recipe(*LITTLE) if words[0] == "bin/bnnrun"]
     assert sum("device=cuda" in words for words in commands) == 7
     for words in commands:
