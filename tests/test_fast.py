@@ -188,9 +188,9 @@ def relative(found, expected):
     return ((found.double() - expected).norm() / expected.norm()).item()
 
 
-def winograd_gradients(g_s, a, w, *, of_input=True):
+def winograd_gradients(g_s, filters, w, room, *, of_input=True):
     g_w = torch.full_like(w, float("nan"))
-    return winograd.gradients(g_s, a, w, g_w, winograd.Workspace(), of_input=of_input), g_w
+    return winograd.gradients(g_s, filters, g_w, room, of_input=of_input), g_w
 
 
 # One image to a chunk, two (the last chunk of five is smaller), all.
@@ -200,15 +200,18 @@ def winograd_gradients(g_s, a, w, *, of_input=True):
 def test_winograds_gradients_are_those_of_convolution(monkeypatch, images, size, channels, outputs):
     tiles = size[0] * size[1] // 16
     monkeypatch.setattr(winograd, "BYTES", images * 4 * 36 * tiles * 48)
-    _, a, w = made_conv(5, channels, outputs, size)
+    layer, a, w = made_conv(5, channels, outputs, size)
     assert winograd.fits(size, channels, outputs)
+    filters = PackedFilters(layer)
+    filters.pack(w)
+    filters.sums(a)
     g_s = torch.randn(5, outputs, *size, generator=torch.Generator().manual_seed(0))
     g_s = g_s.contiguous(memory_format=torch.channels_last)
-    found = winograd_gradients(g_s, a, torch.sign(w + 0.5).to(torch.float32))
-    expected = convolution_gradients(g_s, a, torch.sign(w + 0.5))
+    found = winograd_gradients(g_s, filters, w, winograd.Workspace())
+    expected = convolution_gradients(g_s, a, torch.from_numpy(signs(w)))
     for ours, theirs in zip(found, expected, strict=True):
         assert relative(ours, theirs) < 1e-5 < BF16
-    alone, g_w = winograd_gradients(g_s, a, w, of_input=False)
+    alone, g_w = winograd_gradients(g_s, filters, w, winograd.Workspace(), of_input=False)
     assert alone is None
     assert torch.equal(g_w, found[1])
 
@@ -217,12 +220,14 @@ def test_winograds_memory_is_written_to_again_by_other_shapes():
     room = winograd.Workspace()
     generator = torch.Generator().manual_seed(0)
     for batch, size in ((4, (8, 8)), (1, (4, 4)), (3, (8, 4))):
-        _, a, w = made_conv(batch, 32, 16, size)
+        layer, a, w = made_conv(batch, 32, 16, size)
+        filters = PackedFilters(layer)
+        filters.pack(w)
+        filters.sums(a)
         g_s = torch.randn(batch, 16, *size, generator=generator)
         g_s = g_s.contiguous(memory_format=torch.channels_last)
-        g_w = torch.empty_like(w)
-        g_a = winograd.gradients(g_s, a, w, g_w, room, of_input=True)
-        expected = convolution_gradients(g_s, a, w)
+        g_a, g_w = winograd_gradients(g_s, filters, w, room)
+        expected = convolution_gradients(g_s, a, torch.from_numpy(signs(w)))
         assert relative(g_a, expected[0]) < 1e-5 and relative(g_w, expected[1]) < 1e-5
 
 

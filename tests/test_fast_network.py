@@ -244,6 +244,17 @@ def test_changed_weights_have_new_signs_at_their_next_use(words, evaluated, chan
         assert torch.equal(product.count(a), sums_of(product, a))
 
 
+def test_a_fast_convolution_goes_back_by_its_last_forward_pass_alone():
+    """Its bits are read again: those of another pass would give wrong gradients in silence."""
+    _, product, a = made_layer(CONVNET)
+    x = a.requires_grad_()
+    first, last = product(x, 1.0), product(x, 1.0)
+    with pytest.raises(RuntimeError, match=r"conv2: its bits are those of a later forward pass"):
+        first.sum().backward()
+    last.sum().backward()
+    assert x.grad is not None
+
+
 def test_factors_that_no_step_took_do_not_outlive_the_next_gradients():
     """A step takes the latest gradients, whichever way they were left."""
     net = fast_and_plain(MLP)[0]

@@ -1,12 +1,10 @@
-"""Memory that a process keeps when it is freed, and the size of its pages."""
+"""Memory that a process keeps when it is freed."""
 
 import os
 import subprocess
 import sys
 
 import pytest
-
-from bnnrun.nn.memory import use_large_pages
 
 # New pages of fifty arrays of 64 MiB, one after the other, behind a first one.
 SCRIPT = """
@@ -30,7 +28,7 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc i
 
 def counted(word: str, **environment: str) -> tuple[str, int]:
     """(what keep_freed said, new pages of the fifty arrays)."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_", "THP_"))}
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, word], capture_output=True, text=True, check=True,
         env=clean | environment, timeout=200,
@@ -54,14 +52,3 @@ def test_freed_memory_is_kept_where_it_is_asked_for():
 def test_who_has_set_the_librarys_variables_has_chosen(name):
     told, _ = counted("kept", **{name: ""})
     assert told == "False"
-
-
-@linux
-@pytest.mark.parametrize(("given", "found"), [(None, "1"), ("0", "0")])
-def test_large_pages_are_asked_for_unless_someone_has_chosen(monkeypatch, given, found):
-    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "")  # taken back at the end
-    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
-    if given is not None:
-        monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", given)
-    use_large_pages()
-    assert os.environ["THP_MEM_ALLOC_ENABLE"] == found

@@ -67,8 +67,7 @@ def page_faults(process: StepProcess) -> int:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc and /proc are for Linux")
-def test_only_where_it_is_asked_for_is_freed_memory_kept(monkeypatch):
-    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "1")  # as this process may have set it
+def test_only_where_it_is_asked_for_is_freed_memory_kept():
     counts = []
     for kept in (True, False):
         with step_process(job_of("arch.width=2048", eager=True, kept=kept)) as process:

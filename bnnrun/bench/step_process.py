@@ -31,7 +31,6 @@ from bnnrun.train.loop import select_device
 from bnnrun.train.trainer import Trainer
 
 SETTLE_S = 0.05  # idle threads wait in a loop for some 10 ms, in which nobody else may be timed
-LARGE_PAGES = "THP_MEM_ALLOC_ENABLE"  # set by nn/memory.py, and inherited
 
 
 @contextmanager
@@ -55,7 +54,7 @@ class Job:
     Attributes:
         dataset: whose training images are one minibatch
         eager:   plain PyTorch's step, not ours
-        kept:    with freed memory kept and large pages, as `bnnrun train` has them
+        kept:    with freed memory kept, as `bnnrun train` has it
     """
 
     config: BenchConfig
@@ -106,7 +105,6 @@ class StepProcess:
 @contextmanager
 def step_process(job: Job) -> Iterator[StepProcess]:
     """The process of a job within the block; it starts while this one goes on."""
-    environment = {name: value for name, value in os.environ.items() if name != LARGE_PAGES}
     with tempfile.TemporaryDirectory() as folder:
         path, words = Path(folder) / "job", Path(folder) / "words"
         path.write_bytes(pickle.dumps(job))
@@ -115,7 +113,6 @@ def step_process(job: Job) -> Iterator[StepProcess]:
             subprocess.Popen(
                 [sys.executable, "-m", "bnnrun.bench.step_process", str(path)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True,
-                env=environment,
             ) as process,
         ):  # fmt: skip
             try:

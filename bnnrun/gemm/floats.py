@@ -116,6 +116,18 @@ def not_zero(typingctx, a):
 
 
 @intrinsic
+def signs(typingctx, bits):
+    """+1 in lane i where bit i is set, else -1, of a uint16."""
+
+    def codegen(context, builder, signature, args):
+        lanes = builder.bitcast(args[0], ir.VectorType(ir.IntType(1), LANES))
+        one, other = (ir.Constant(_FLOATS, [x] * LANES) for x in (1.0, -1.0))
+        return builder.bitcast(builder.select(lanes, one, other), _WORDS)
+
+    return vector(types.uint16), codegen
+
+
+@intrinsic
 def choose(typingctx, table, index):
     """In each lane the lane of `table` that the lowest four bits of `index` number."""
 

@@ -67,9 +67,16 @@ class PackedWeights:
 
 
 class PackedFilters:
-    """Sign(W) of a 3x3 convolution as bits, and the memory of the images it reads."""
+    """Sign(W) of a 3x3 convolution as bits, and those of the images that it multiplied last.
+
+    Attributes:
+        panels: (panels of 16 outputs, words of 9 taps, 16) uint32
+        images: (at least B, H + 2, W + 2, words of C) uint32; around the image lie zeros
+        taken:  how often either was taken up: a backward pass reads them again
+    """
 
     def __init__(self, layer: Layer) -> None:
+        self.taken = 0
         self.layer, (self.height, self.width) = layer, layer.size
         self.cells = words(layer.inputs)
         kw = row_words(9 * 32 * self.cells)
@@ -83,6 +90,7 @@ class PackedFilters:
 
     def pack(self, w: torch.Tensor) -> None:
         """Take up the signs of (N, C, 3, 3) float32, channels last in memory."""
+        self.taken += 1
         n, c = w.shape[:2]
         ones = np.empty((n, 9), np.int32)
         lanes = self.panels.ravel().view(np.uint16)
@@ -93,6 +101,7 @@ class PackedFilters:
 
     def sums(self, a: torch.Tensor) -> torch.Tensor:
         """The convolution of ±1, exact: (B, C, H, W) channels last -> (B, N, H, W) likewise."""
+        self.taken += 1
         batch, n = len(a), self.layer.outputs
         if len(self.images) < batch:
             self.images = aligned((batch, *self.images.shape[1:]), np.uint32)

@@ -281,7 +281,7 @@ class _CountedLinear(torch.autograd.Function):
 
 
 class _CountedConv(torch.autograd.Function):
-    """s = conv(a, W^b), counted; g_a and g_W by Winograd's filtering."""
+    """s = conv(a, W^b), counted; g_a and g_W by Winograd's filtering, from the layer's bits."""
 
     @staticmethod
     def forward(
@@ -292,18 +292,21 @@ class _CountedConv(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        a, _, ctx.layer, _ = inputs
-        ctx.save_for_backward(a)
+        _, _, ctx.layer, _ = inputs
+        ctx.taken = ctx.layer.packed.taken
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (a,) = ctx.saved_tensors
-        layer = ctx.layer
-        g_s, a = (t.contiguous(memory_format=torch.channels_last) for t in (grad_outputs[0], a))
-        w = layer.signs if layer.stochastic else layer.binarize()  # drawn once a step
+        layer, filters = ctx.layer, ctx.layer.packed
+        if filters.taken != ctx.taken:
+            raise RuntimeError(
+                f"{layer.layer.name}: its bits are those of a later forward pass; go back through "
+                "a fast convolution before it is used again"
+            )
+        g_s = grad_outputs[0].contiguous(memory_format=torch.channels_last)
         g_w = layer.weight.grad = layer.room()
         of_input = ctx.needs_input_grad[0]
-        return winograd.gradients(g_s, a, w, g_w, WORKSPACE, of_input=of_input), None, None, None
+        return winograd.gradients(g_s, filters, g_w, WORKSPACE, of_input=of_input), None, None, None
 
 
 WORKSPACE = winograd.Workspace()

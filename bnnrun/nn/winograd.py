@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from bnnrun.gemm.bits import LANES
+from bnnrun.nn.bits import PackedFilters
 from bnnrun.nn.kernels.tiles import (
     PLACES,
     transform_filters,
@@ -55,30 +56,35 @@ class Workspace:
 
 def gradients(
     g_s: torch.Tensor,
-    a: torch.Tensor,
-    w: torch.Tensor,
+    filters: PackedFilters,
     g_w: torch.Tensor,
     room: Workspace,
     *,
     of_input: bool,
 ) -> torch.Tensor | None:
-    """g_a, or None, of s = conv(a, w) with padding 1; g_W is written to `g_w`.
+    """g_a, or None, of the last `filters.sums(a)`; g_W is written to `g_w`.
+
+    Both ±1 are read from the bits that the sums were counted from.
 
     Shapes, float32, channels last in memory; `fits` must hold:
-        g_s: (B, N, H, W); a: (B, C, H, W); w, g_w: (N, C, 3, 3)
+        g_s: (B, N, H, W); g_a: (B, C, H, W); g_w: (N, C, 3, 3)
     """
     batch, outputs, height, width = g_s.shape
-    channels = a.shape[1]
+    channels, cells = filters.layer.inputs, filters.cells
     tiles = (height // TILE) * (width // TILE)
     step = max(1, min(batch, BYTES // (4 * PLACES * tiles * max(outputs, channels))))
     # Where one part is the whole batch, the weights are done with before the taps are summed.
     total = room.take("weights" if step == batch else "taps", PLACES, outputs, channels)
-    g_a = torch.empty_like(a, memory_format=torch.channels_last) if of_input else None
-    if g_a is not None:
+    g_a = None
+    if of_input:
+        shape = batch, channels, height, width
+        g_a = torch.empty(shape, memory_format=torch.channels_last)
         u = room.take("weights", PLACES, outputs, channels)
-        transform_weights(_flat(w), outputs, channels, u.view(-1).numpy())
+        panels = filters.panels
+        transform_weights(panels.ravel().view(np.uint16), panels.shape[1], outputs, channels,
+                          cells, u.view(-1).numpy())  # fmt: skip
     for start in range(0, batch, step):
-        g, some = g_s[start : start + step], a[start : start + step]
+        g, some = g_s[start : start + step], filters.images[start : start + step]
         count = len(g) * tiles
         size = len(g), height, width
         v, m = (
@@ -89,7 +95,8 @@ def gradients(
         if g_a is not None:
             torch.bmm(v, u, out=m)
             transform_outputs(m.view(-1).numpy(), *size, channels, _flat(g_a[start : start + step]))
-        transform_filters(_flat(some), *size, channels, m.view(-1).numpy())
+        pixels = some.ravel().view(np.uint16)
+        transform_filters(pixels, *size, channels, cells, m.view(-1).numpy())
         if start == 0:
             torch.bmm(v.transpose(1, 2), m, out=total)
         else:

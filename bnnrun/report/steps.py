@@ -28,11 +28,11 @@ def steps(runs: list[Timed]) -> Table:
                  *parts, "date"),
         rows=tuple(rows),
         notes=(
-            "The latest run. Plain PyTorch is timed as it comes, and with freed memory kept and "
-            "large pages, as our training asks the C library for. Memory is what network and steps "
-            "add to a process of their own at most. Parts are of one step under a profiler, the "
-            "floor each part's operations and bytes at the rates measured in the same run; what "
-            "lies between the products counts as nothing there.",
+            "The latest run. Plain PyTorch is timed as it comes, and with freed memory kept, as "
+            "our training asks the C library to. Memory is what network and steps add to a process "
+            "of their own at most. Parts are of one step under a profiler, the floor each part's "
+            "operations and bytes at the rates measured in the same run; what lies between the "
+            "products counts as nothing there.",
         ),
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ from bnnrun.data import load
 from bnnrun.data.dataset import Dataset
 from bnnrun.errors import InputError
 from bnnrun.gemm.xnor import set_threads
-from bnnrun.nn.memory import keep_freed, use_large_pages
+from bnnrun.nn.memory import keep_freed
 from bnnrun.records import Record, Run
 from bnnrun.train.checkpoint import STATE
 from bnnrun.train.display import Display, duration
@@ -51,7 +51,6 @@ def select_device(device: Device, threads: int) -> torch.device:
     """The torch device of a choice, with threads and memory of the processor set up for it."""
     threads = threads or machine.cores()
     keep_freed()
-    use_large_pages()
     torch.set_num_threads(threads)
     set_threads(threads)
     if device is Device.cuda and not torch.cuda.is_available():

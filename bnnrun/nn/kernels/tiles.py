@@ -7,7 +7,7 @@ infinity: Bᵀ of six inputs, G of a filter of three or four, Aᵀ of four outpu
 import numpy as np
 from numba import njit, prange
 
-from bnnrun.gemm.floats import add_floats, multiply_add, scale, subtract_floats
+from bnnrun.gemm.floats import add_floats, multiply_add, scale, signs, subtract_floats
 from bnnrun.gemm.vector import load, store, zero
 
 PLACES = 36  # of a transformed tile
@@ -179,23 +179,25 @@ def transform_tiles(x, images, height, width, channels, out):
 
 
 @njit(parallel=True, cache=True)
-def transform_filters(x, images, height, width, channels, out):
-    """G x Gᵀ of each 4x4 pixels. Shapes: as `transform_tiles`."""
+def transform_filters(x, images, height, width, channels, cells, out):
+    """G x Gᵀ of each 4x4 pixels, which are ±1. Shapes: as `transform_tiles`, x as `pack_images`
+    leaves it."""
     down, across = height // 4, width // 4
     plane = images * down * across * channels
+    pixel = 2 * cells
     for task in prange(images * down):
-        top = task // down * height + 4 * (task % down)
+        top = task // down * (height + 2) + 4 * (task % down) + 1
         block = _block()
         for left in range(across):
             at = (task * across + left) * channels
             for channel in range(0, channels, 16):
                 for r in range(4):
-                    i = ((top + r) * width + 4 * left) * channels + channel
+                    i = ((top + r) * (width + 2) + 4 * left + 1) * pixel + channel // 16
                     v = _filter(
-                        load(x, i),
-                        load(x, i + channels),
-                        load(x, i + 2 * channels),
-                        load(x, i + 3 * channels),
+                        signs(x[i]),
+                        signs(x[i + pixel]),
+                        signs(x[i + 2 * pixel]),
+                        signs(x[i + 3 * pixel]),
                     )
                     _store6(block, 96 * r, 16, v)
                 for s in range(6):
@@ -232,20 +234,21 @@ def transform_outputs(m, images, height, width, channels, out):
 
 
 @njit(parallel=True, cache=True)
-def transform_weights(w, outputs, channels, out):
-    """G w Gᵀ of filters turned by half a turn.
+def transform_weights(w, kw, outputs, channels, cells, out):
+    """G w Gᵀ of filters of ±1, turned by half a turn.
 
     Shapes:
-        w:   (outputs, 3, 3, channels) flat
+        w:   (panels, kw, 16, 2) uint16, flat, as `pack_filters` leaves it
         out: (36, outputs, channels) flat
     """
-    plane = outputs * channels
+    plane, tap = outputs * channels, 32 * cells
     for n in prange(outputs):
         block = _block()
         for channel in range(0, channels, 16):
+            first = 32 * (n // 16 * kw + channel // 32) + 2 * (n % 16) + channel // 16 % 2
             for r in range(3):
-                i = (9 * n + 3 * (2 - r)) * channels + channel
-                v = _weight(load(w, i + 2 * channels), load(w, i + channels), load(w, i))
+                i = first + 3 * (2 - r) * tap
+                v = _weight(signs(w[i + 2 * tap]), signs(w[i + tap]), signs(w[i]))
                 _store6(block, 96 * r, 16, v)
             for s in range(6):
                 i = 16 * s
@@ -255,7 +258,10 @@ def transform_weights(w, outputs, channels, out):
 
 @njit(parallel=True, cache=True)
 def transform_weight_gradients(m, outputs, channels, out):
-    """Aᵀ m A: the nine taps, turned. Shapes: m as `out` of `transform_weights`, out as its `w`."""
+    """Aᵀ m A: the nine taps, turned.
+
+    Shapes: m as `out` of `transform_weights`; out (outputs, 3, 3, channels) flat
+    """
     plane = outputs * channels
     for n in prange(outputs):
         block = _block()
