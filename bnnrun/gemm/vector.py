@@ -99,6 +99,22 @@ def store(typingctx, array, index, value):
 
 
 @intrinsic
+def prefetch(typingctx, array, index):
+    """Have the line of array[index] fetched, to be written to; nothing waits for it."""
+
+    def codegen(context, builder, signature, args):
+        at = _address(context, builder, signature.args[0], *args)
+        numbers = [ir.Constant(_I32, x) for x in (1, 3, 1)]  # to write; to keep; data
+        pointer = builder.bitcast(at, _I8.as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, *[_I32] * 3])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [pointer, *numbers])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), codegen
+
+
+@intrinsic
 def fill(typingctx, value):
     """The int32 `value` in every lane."""
 

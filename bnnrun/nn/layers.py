@@ -15,7 +15,8 @@ from bnnrun.nn.binarize import sign, sign_into, stochastic_sign
 from bnnrun.nn.bits import PackedFilters, PackedWeights
 from bnnrun.nn.cuda import Passes
 from bnnrun.nn.kernels.packing import BLOCK
-from bnnrun.nn.kernels.passes import dropout_pass
+from bnnrun.nn.kernels.passes import dropout_pass, masked_pass
+from bnnrun.nn.memory import flat
 from bnnrun.nn.tensor_cores import TensorCoreProduct
 
 
@@ -339,8 +340,7 @@ class Dropout(torch.autograd.Function):
     def forward(a: torch.Tensor, share: float) -> tuple[torch.Tensor, torch.Tensor]:
         out, mask = torch.empty_like(a), torch.empty_like(a, dtype=torch.bool)
         seed = int(torch.randint(2**62, ()).item())
-        flat = [t.view(-1).numpy() for t in (a.detach(), out, mask)]
-        dropout_pass(flat[0], flat[1], flat[2], share, seed)
+        dropout_pass(flat(a), flat(out), mask.view(-1).numpy(), share, seed)
         return out, mask
 
     @staticmethod
@@ -352,7 +352,10 @@ class Dropout(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None]:
         (mask,) = ctx.saved_tensors
-        return grad_outputs[0] * mask * ctx.scale, None
+        g = grad_outputs[0].contiguous()
+        out = torch.empty_like(g)
+        masked_pass(flat(g), mask.view(-1).numpy(), ctx.scale, flat(out))
+        return out, None
 
 
 def dropout(a: torch.Tensor, share: float) -> torch.Tensor:

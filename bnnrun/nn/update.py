@@ -16,6 +16,7 @@ from bnnrun.gemm.bits import LANES, Words, aligned
 from bnnrun.gemm.vector import HAS_BYTE_PRODUCT
 from bnnrun.nn.bits import PackedWeights
 from bnnrun.nn.kernels.update import LARGEST, ROWS, fused_adam, panels_of, quantize
+from bnnrun.nn.memory import flat
 
 Floats = NDArray[np.float32]
 
@@ -47,9 +48,9 @@ class ByteFactors:
         rows, kw = -(-n // ROWS) * ROWS, -(-batch // 4)
         q = aligned((rows, 2, kw), np.uint32)
         scales, sums = np.zeros(rows, np.float32), np.zeros(rows, np.int32)
-        quantize(g_s.contiguous().numpy(), q.view(np.int8), np.float32(unit), scales, sums)
+        quantize(g_s.contiguous().numpy(), q, np.float32(unit), scales, sums)
         panels = aligned((-(-k // (2 * LANES)) * 2, kw, LANES), np.uint32)
-        panels_of(a.contiguous().numpy(), panels.view(np.uint8).reshape(len(panels), kw, LANES, 4))
+        panels_of(flat(a.contiguous()), k, panels.ravel())
         return cls(q, scales, sums, panels)
 
     def update(

@@ -4,6 +4,7 @@ import numpy as np
 from numba import njit, prange
 
 ROWS = 512  # whose sums are one summand: the same for any number of threads
+COLUMNS = 512  # of a task: a fully connected layer has few rows
 
 
 @njit(parallel=True, cache=True)
@@ -41,12 +42,17 @@ def unpool_pass(g, places, width, out):
 @njit(parallel=True, cache=True)
 def moment_pass(p, parts):
     """Sums and sums of squares. Shapes: p (R, N) float32; parts (., 2, N) float64, zeros."""
-    for part in prange(len(parts)):
+    across = -(-p.shape[1] // COLUMNS)
+    for task in prange(len(parts) * across):
+        part, left = task // across, task % across * COLUMNS
+        columns = slice(left, left + COLUMNS)
+        total, squares = parts[part, 0, columns], parts[part, 1, columns]
         for r in range(part * ROWS, min(len(p), (part + 1) * ROWS)):
-            for c in range(p.shape[1]):
-                x = np.float64(p[r, c])
-                parts[part, 0, c] += x
-                parts[part, 1, c] += x * x
+            row = p[r, columns]
+            for c in range(row.size):
+                x = np.float64(row[c])
+                total[c] += x
+                squares[c] += x * x
 
 
 @njit(parallel=True, cache=True)
@@ -74,13 +80,19 @@ def evaluation_pass(p, affine, a, closed):
 @njit(parallel=True, cache=True)
 def gradient_sum_pass(g, p, line, limit, parts):
     """Sums of g_y and of g_y · (p - mean). Shapes as above."""
-    for part in prange(len(parts)):
+    across = -(-p.shape[1] // COLUMNS)
+    for task in prange(len(parts) * across):
+        part, left = task // across, task % across * COLUMNS
+        columns = slice(left, left + COLUMNS)
+        total, along = parts[part, 0, columns], parts[part, 1, columns]
+        mean, scale, beta = line[0, columns], line[1, columns], line[2, columns]
         for r in range(part * ROWS, min(len(p), (part + 1) * ROWS)):
-            for c in range(p.shape[1]):
-                y = (p[r, c] - line[0, c]) * line[1, c] + line[2, c]
-                g_y = g[r, c] if abs(y) <= limit else np.float32(0)
-                parts[part, 0, c] += np.float64(g_y)
-                parts[part, 1, c] += np.float64(g_y * (p[r, c] - line[0, c]))
+            p_r, g_r = p[r, columns], g[r, columns]
+            for c in range(p_r.size):
+                off = p_r[c] - mean[c]
+                g_y = g_r[c] if abs(off * scale[c] + beta[c]) <= limit else np.float32(0)
+                total[c] += np.float64(g_y)
+                along[c] += np.float64(g_y * off)
 
 
 @njit(parallel=True, cache=True)

@@ -122,3 +122,10 @@ def dropout_pass(a: Floats, out: Floats, mask: NDArray[np.bool_], share: float, 
         kept = _draw(seed, i) >= limit
         mask[i] = kept
         out[i] = a[i] * scale if kept else np.float32(0)
+
+
+@numba.njit(parallel=True, cache=True)
+def masked_pass(g: Floats, mask: NDArray[np.bool_], scale: float, out: Floats) -> None:
+    """out <- g · scale where kept, else 0. Shapes: (n,) all."""
+    for i in numba.prange(g.size):
+        out[i] = g[i] * np.float32(scale) if mask[i] else np.float32(0)

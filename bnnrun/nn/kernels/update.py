@@ -3,50 +3,87 @@
 import numpy as np
 from numba import njit, prange
 
-from bnnrun.gemm.floats import not_negative
-from bnnrun.gemm.vector import add, add_byte_products, broadcast, load, set_bit, store, zero
+from bnnrun.gemm.floats import not_negative, not_zero
+from bnnrun.gemm.vector import (
+    add,
+    add_byte_products,
+    broadcast,
+    load,
+    prefetch,
+    set_bit,
+    store,
+    zero,
+)
 from bnnrun.nn.kernels.packing import BLOCK
 from bnnrun.nn.kernels.passes import adam_element
 
 LARGEST = 127 * 256  # of 16-bit numbers whose bytes are both signed
 ROWS = 4  # of g_W that are made together
 STRETCH = 1024  # columns of g_W that lie in the first cache
+OUTPUTS = 64  # whose gradients are quantized side by side
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True, cache=True, error_model="numpy")
 def quantize(g, q, factor, scales, sums):
     """q = round(g / scale), scale = (largest |g| of an output) / LARGEST, as two signed bytes.
 
-    Shapes: g (B, N) float32; q (rows, 2, 4 kw) int8; scales, sums (rows,); `factor` multiplies
-    the scales.
+    Shapes: g (B, N) float32; q (rows, 2, kw) uint32, four images to a word, the first the lowest;
+    scales, sums (rows,); `factor` multiplies the scales.
     """
     batch, n = g.shape
-    for block in prange((n + 15) // 16):
-        for j in range(16 * block, min(n, 16 * block + 16)):
-            largest = np.float32(0)
-            for b in range(batch):
-                largest = max(largest, abs(g[b, j]))
-            scale = largest / np.float32(LARGEST)
-            if scale == 0:
-                continue
-            total = 0
-            for b in range(batch):
-                x = np.int32(np.rint(g[b, j] / scale))
-                high = (x + 128) >> 8
-                q[j, 0, b], q[j, 1, b] = high, x - (high << 8)
-                total += x
-            scales[j], sums[j] = factor * scale, total
+    for block in prange(-(-n // OUTPUTS)):
+        first = OUTPUTS * block
+        count = min(OUTPUTS, n - first)
+        # Outputs side by side, in loops without branches: so the compiler makes vector code of it.
+        largest, total = np.zeros(count, np.float32), np.zeros(count, np.int32)
+        for b in range(batch):
+            row = g[b, first : first + count]
+            for j in range(count):
+                largest[j] = max(largest[j], abs(row[j]))
+        scale = largest / np.float32(LARGEST)
+        divisor = np.where(scale > 0, scale, np.float32(1))
+        highs, lows = np.empty(count, np.int32), np.empty(count, np.int32)
+        for word in range(q.shape[2]):
+            highs[:], lows[:] = 0, 0
+            for place in range(min(4, batch - 4 * word)):
+                row = g[4 * word + place, first : first + count]
+                for j in range(count):
+                    x = np.int32(np.rint(row[j] / divisor[j]))
+                    total[j] += x
+                    high = (x + 128) >> 8
+                    highs[j] |= (high & 255) << 8 * place
+                    lows[j] |= (x - (high << 8) & 255) << 8 * place
+            for j in range(count):
+                q[first + j, 0, word] = np.uint32(highs[j])
+                q[first + j, 1, word] = np.uint32(lows[j])
+        for j in range(count):
+            scales[first + j], sums[first + j] = factor * scale[j], total[j]
 
 
 @njit(parallel=True, cache=True)
-def panels_of(a, panels):
-    """Bytes 1 + Sign, or 1 of a 0. Shapes: a (B, K) float32; panels (P, kw, 16, 4) uint8."""
-    batch, k = a.shape
+def panels_of(a, k, panels):
+    """Bytes 1 + Sign, or 1 of a 0; the first of four the lowest.
+
+    Shapes, flat: a (B, K) float32; panels (P, kw, 16) uint32, zeros
+    """
+    batch = a.size // k
+    kw = (batch + 3) // 4
     for p in prange((k + 15) // 16):
-        for b in range(batch):
-            for i in range(16 * p, min(k, 16 * p + 16)):
-                x = a[b, i]
-                panels[p, b // 4, i % 16, b % 4] = 1 + (x > 0) - (x < 0)
+        for word in range(kw):
+            to, rows = 16 * (p * kw + word), min(4, batch - 4 * word)
+            if 16 * p + 16 <= k:
+                bytes_of = zero()
+                for j in range(rows):
+                    x = load(a, (4 * word + j) * k + 16 * p)
+                    other = not_zero(x)
+                    bytes_of = set_bit(bytes_of, np.uint16(not_negative(x) & other), 8 * j + 1)
+                    bytes_of = set_bit(bytes_of, np.uint16(~other), 8 * j)
+                store(panels, to, bytes_of)
+            else:
+                for i in range(k - 16 * p):
+                    for j in range(rows):
+                        y = a[(4 * word + j) * k + 16 * p + i]
+                        panels[to + i] |= np.uint32(1 + (y > 0) - (y < 0)) << np.uint32(8 * j)
 
 
 @njit(forceinline=True)
@@ -93,6 +130,17 @@ def _put(counts, at, x, y):
     store(counts, at + 16, y)
 
 
+@njit(forceinline=True)
+def _fetch(w, m, v, at):
+    """What the next step needs of 32 columns comes from memory while they are multiplied."""
+    prefetch(w, at)
+    prefetch(w, at + 16)
+    prefetch(m, at)
+    prefetch(m, at + 16)
+    prefetch(v, at)
+    prefetch(v, at + 16)
+
+
 @njit(inline="always")
 def _step(w, m, v, counts, scale, total, constants, limit):
     """Adam's update of a stretch of a row, from the products of bytes."""
@@ -130,7 +178,7 @@ def fused_adam(
     `adam_pass`; rows (., row_kw, 16, 2) uint16 and columns (., column_kw, 16) uint32, flat.
     """
     n, k = w.shape
-    flat = w.reshape(-1)
+    flat, flat_m, flat_v = w.reshape(-1), m.reshape(-1), v.reshape(-1)
     limit = np.float32(1) if clip else np.float32(np.inf)
     for block in prange((n + BLOCK - 1) // BLOCK):
         counts, column = np.empty(ROWS * STRETCH + 16, np.int32), np.empty(STRETCH, np.uint32)
@@ -140,6 +188,8 @@ def fused_adam(
             column[:] = 0
             for low in range(BLOCK * block, min(n, BLOCK * (block + 1)), ROWS):
                 for i in range(0, count, 32):
+                    for r in range(low, min(n, low + ROWS)):
+                        _fetch(flat, flat_m, flat_v, r * k + left + i)
                     _multiply(q, 2 * kw * low, kw, panels, kw * (left + i), counts, start + i)
                 for r in range(low, min(n, low + ROWS)):
                     at = start + STRETCH * (r - low)
