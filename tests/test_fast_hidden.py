@@ -28,7 +28,8 @@ def whole_sums(shape, seed=0):
 # Fewer pixels than a summand of the statistics (512), and more; not a whole number of those.
 @pytest.mark.parametrize(
     ("shape", "pool"),
-    [((50, 33), False), ((1100, 5), False), ((6, 20, 8, 4), True), ((6, 20, 8, 4), False),
+    [((50, 33), False), ((1100, 5), False), ((530, 1030), False), ((6, 20, 8, 4), True),
+     ((6, 20, 8, 4), False),
      ((70, 3, 6, 4), True), ((33, 16, 4, 4), False), ((9, 4, 2, 2), True)],
     ids=str,
 )  # fmt: skip
