@@ -16,7 +16,7 @@ from bnnrun.gemm.cpu import BAND, TILE
 from bnnrun.gemm.masked import masked_sums
 from bnnrun.gemm.xnor import row_words
 from bnnrun.nn.kernels.packing import pack_filters, pack_images, pack_rows, pack_weights
-from bnnrun.nn.memory import flat
+from bnnrun.nn.memory import empty, flat
 from bnnrun.runtime.model import borders
 
 
@@ -50,7 +50,7 @@ class PackedWeights:
         bits, kept = np.zeros((2, m, kw), np.uint32)
         whole = np.empty(m, np.int32)
         pack_rows(flat(a), self.k, bits.view(np.uint16), kept.view(np.uint16), whole)
-        out = torch.empty(m, LANES * len(self.rows))
+        out = empty(m, LANES * len(self.rows))
         masked_sums(
             bits.ravel(), kept.ravel(), whole, m, self.rows.ravel(), kw, np.float32(unit),
             _across(-(-m // BAND)), flat(out),
@@ -108,7 +108,7 @@ class PackedFilters:
         line = (self.width + 2) * self.cells
         pack_images(flat(a), batch, self.height, self.width, a.shape[1], self.cells,
                     self.images.ravel().view(np.uint16))  # fmt: skip
-        out = torch.empty(batch, self.height, self.width, n)
+        out = empty(batch, self.height, self.width, n)
         bands = max(1, -(-4 * numba.get_num_threads() // batch))
         rows = min(BAND, -(-len(self.origins) // bands // TILE) * TILE)
         conv_sums(
@@ -137,7 +137,7 @@ def _lookup(x: torch.Tensor, panels: Words, n: int) -> torch.Tensor:
         whole = x.new_zeros(rows, stride)
         whole[:m, :k] = x
         x = whole
-    out = torch.empty(rows, LANES * len(panels))
+    out = empty(rows, LANES * len(panels))
     across = _across(rows // lookup.ROWS)
     lookup.signed_sums(flat(x), rows, panels.ravel(), panels.shape[1], across, flat(out))
     return out[:m, :n]

@@ -26,7 +26,7 @@ from bnnrun.nn.kernels.norm import (
     sign_pass,
     unpool_pass,
 )
-from bnnrun.nn.memory import channels_innermost
+from bnnrun.nn.memory import channels_innermost, empty, empty_like
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -62,7 +62,7 @@ class PoolNormSign(torch.autograd.Function):
         mean, inv = moments(_rows(p), how.eps)
         scale = gamma.detach().double().numpy() * inv
         line = np.stack([mean, scale, beta.detach().double().numpy()]).astype(np.float32)
-        a = torch.empty_like(p)
+        a = empty_like(p)
         sign_pass(_rows(p), line, _rows(a))
         ctx.limit = np.float32(1 if how.gated else np.inf)
         ctx.numbers = mean, inv, line
@@ -86,7 +86,7 @@ class PoolNormSign(torch.autograd.Function):
         k0 = gamma.detach().double().numpy() * inv
         k2 = -k0 * inv * along / count
         numbers = np.stack([k0, -k0 * total / count - k2 * mean, k2]).astype(np.float32)
-        g_p = torch.empty_like(p)
+        g_p = empty_like(p)
         gradient_pass(*rows, numbers, ctx.limit, _rows(g_p))
         g_s = g_p if places is None else _unpool(g_p, places)
         of = torch.from_numpy(along).float(), torch.from_numpy(total).float()
@@ -104,7 +104,7 @@ def evaluate_sign(
     """
     s = channels_innermost(s)
     p = F.max_pool2d(s, 2) if pool else s
-    a = torch.empty_like(p, dtype=torch.float32)
+    a = empty_like(p)
     rows = _rows(p)
     closed = np.zeros(-(-len(rows) // ROWS), np.int64)
     evaluation_pass(rows, np.stack(affine), _rows(a), closed)
@@ -121,15 +121,15 @@ def _rows(t: torch.Tensor) -> NDArray[Any]:
 def _pool(s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(the largest of each 2x2, which of the four it is, the first of equals)."""
     b, n, h, w = s.shape
-    p = torch.empty(b, n, h // 2, w // 2, memory_format=torch.channels_last)
-    places = torch.empty_like(p, dtype=torch.uint8)
+    p = empty(b, n, h // 2, w // 2, channels_last=True)
+    places = empty_like(p, torch.uint8)
     pool_pass(_rows(s), w, _rows(p), _rows(places))
     return p, places
 
 
 def _unpool(g: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     b, n, h, w = g.shape
-    out = torch.empty(b, n, 2 * h, 2 * w, memory_format=torch.channels_last)
+    out = empty(b, n, 2 * h, 2 * w, channels_last=True)
     unpool_pass(_rows(g), _rows(places), 2 * w, _rows(out))
     return out
 

@@ -16,7 +16,7 @@ from bnnrun.nn.bits import PackedFilters, PackedWeights
 from bnnrun.nn.cuda import Passes
 from bnnrun.nn.kernels.packing import BLOCK
 from bnnrun.nn.kernels.passes import dropout_pass, masked_pass
-from bnnrun.nn.memory import flat
+from bnnrun.nn.memory import empty_like, flat
 from bnnrun.nn.tensor_cores import TensorCoreProduct
 
 
@@ -338,7 +338,7 @@ class Dropout(torch.autograd.Function):
 
     @staticmethod
     def forward(a: torch.Tensor, share: float) -> tuple[torch.Tensor, torch.Tensor]:
-        out, mask = torch.empty_like(a), torch.empty_like(a, dtype=torch.bool)
+        out, mask = empty_like(a), empty_like(a, torch.bool)
         seed = int(torch.randint(2**62, ()).item())
         dropout_pass(flat(a), flat(out), mask.view(-1).numpy(), share, seed)
         return out, mask
@@ -353,7 +353,7 @@ class Dropout(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None]:
         (mask,) = ctx.saved_tensors
         g = grad_outputs[0].contiguous()
-        out = torch.empty_like(g)
+        out = empty_like(g)
         masked_pass(flat(g), mask.view(-1).numpy(), ctx.scale, flat(out))
         return out, None
 

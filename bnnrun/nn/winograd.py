@@ -28,6 +28,7 @@ from bnnrun.nn.kernels.tiles import (
     transform_weight_gradients,
     transform_weights,
 )
+from bnnrun.nn.memory import empty
 
 Floats = NDArray[np.float32]
 
@@ -50,7 +51,7 @@ class Workspace:
         """Memory of that name and shape, whatever it held."""
         size = int(np.prod(shape))
         if name not in self.held or self.held[name].numel() < size:
-            self.held[name] = torch.empty(size)
+            self.held[name] = empty(size)
         return self.held[name][:size].view(shape)
 
 
@@ -78,7 +79,7 @@ def gradients(
     g_a = None
     if of_input:
         shape = batch, channels, height, width
-        g_a = torch.empty(shape, memory_format=torch.channels_last)
+        g_a = empty(*shape, channels_last=True)
         u = room.take("weights", PLACES, outputs, channels)
         panels = filters.panels
         transform_weights(panels.ravel().view(np.uint16), panels.shape[1], outputs, channels,
