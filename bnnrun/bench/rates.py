@@ -114,7 +114,7 @@ def floor(
     """Seconds of a fast step's parts at the rates measured, by the names of `PARTS`.
 
     What lies between them (batch norm, Sign, dropout, transforms) counts as nothing. g_W of a fully
-    connected layer is made in the update.
+    connected layer is made in the update, while memory is read and written: the longer of the two.
     """
     rate = {name: macs[name] / t.median_s for name, t in timings.items() if macs[name]}
     counting = max(of for name, of in rate.items() if name not in {TABLES, BYTES, FLOATS})
@@ -125,11 +125,12 @@ def floor(
         by_sums, by_g_a, by_g_w = _rates_of(block, rate, counting, first=i == 0)
         sums += work / by_sums
         gradients += work / by_g_a if i else 0.0
-        update += UPDATE_BYTES * block.layer.weights / copied
+        by_memory = UPDATE_BYTES * block.layer.weights / copied
         if block.layer.is_conv:
             gradients += work / by_g_w
+            update += by_memory
         else:
-            update += work / by_g_w
+            update += max(by_memory, work / by_g_w)
     return dict(zip(PARTS, (sums, gradients, 0.0, update), strict=True))
 
 

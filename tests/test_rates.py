@@ -1,0 +1,51 @@
+"""A training step's floor, by hand: its operations and bytes at rates made up."""
+
+import pytest
+from command import configure
+
+from bnnrun.bench import rates
+from bnnrun.bench.limits import COPIED, COPY
+from bnnrun.bench.measure import Timing
+from bnnrun.data import load
+from bnnrun.train.trainer import make_network
+
+COUNTED = "limit: carry-save adders"
+BATCH = 10
+# Multiply-accumulates a second, each limit's loop a second long; bytes a second.
+MACS = {COUNTED: 8e9, rates.TABLES: 4e9, rates.BYTES: 2e9, rates.FLOATS: 1e9, COPY: 0.0}
+
+
+def floor_of(*words, copied):
+    config = configure("bench", "workload=train_step", "dataset=digits", *words)
+    network = make_network(config, load(config.dataset))
+    timings = dict.fromkeys(MACS, Timing((1.0,)))
+    timings[COPY] = Timing((2 * COPIED / copied,))
+    return rates.floor(network, BATCH, timings, MACS)
+
+
+# Memory slower than any product of the update, then faster.
+@pytest.mark.parametrize(("copied", "by_memory"), [(1e6, True), (1e15, False)])
+def test_of_a_fully_connected_layer_the_longer_of_memory_and_products(copied, by_memory):
+    found = floor_of("arch.width=32", copied=copied)
+    first, hidden, last = 64 * 32, 32 * 32, 32 * 10
+    macs = (BATCH * first, BATCH * (2 * hidden + last))
+    assert found["sums"] == pytest.approx(macs[0] / 4e9 + macs[1] / 8e9)
+    assert found["gradients of products"] == pytest.approx(macs[1] / 4e9)
+    # Two products of bytes for one of 16-bit numbers; the first layer's inputs are real.
+    products = macs[0] / 1e9 + macs[1] / 1e9
+    memory = 24 * (first + 2 * hidden + last) / copied
+    assert found["update"] == pytest.approx(memory if by_memory else products)
+    assert found["pooling, batch norm, Sign"] == 0
+
+
+def test_a_convolution_takes_a_quarter_of_the_products_and_memory_for_its_update():
+    found = floor_of("arch=convnet", "arch.channels=[16,16]", "arch.fc=[]", copied=1e6)
+    pixels, taps = 64, 9 * 16
+    first, second = 9 * pixels * 16, taps * pixels * 16
+    last = 16 * 16 * 10
+    assert found["sums"] == pytest.approx(BATCH * (first / 1e9 + (second + last) / 8e9))
+    of_g_a = second / 4e9 + last / 4e9
+    of_g_w = first / 1e9 + second / 4e9
+    assert found["gradients of products"] == pytest.approx(BATCH * (of_g_a + of_g_w))
+    weights = 9 * 16 + taps * 16 + last
+    assert found["update"] == pytest.approx(24 * weights / 1e6)
