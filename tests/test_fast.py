@@ -188,9 +188,17 @@ def relative(found, expected):
     return ((found.double() - expected).norm() / expected.norm()).item()
 
 
-def winograd_gradients(g_s, filters, w, room, *, of_input=True):
+def counted(layer, a, w):
+    """What is left of the sums of ±1 for their gradients."""
+    filters = PackedFilters(layer)
+    filters.pack(w)
+    filters.sums(a)
+    return winograd.Counted(filters)
+
+
+def winograd_gradients(g_s, of, w, room, *, of_input=True):
     g_w = torch.full_like(w, float("nan"))
-    return winograd.gradients(g_s, filters, g_w, room, of_input=of_input), g_w
+    return winograd.gradients(g_s, of, g_w, room, of_input=of_input), g_w
 
 
 # One image to a chunk, two (the last chunk of five is smaller), all.
@@ -202,16 +210,40 @@ def test_winograds_gradients_are_those_of_convolution(monkeypatch, images, size,
     monkeypatch.setattr(winograd, "BYTES", images * 4 * 36 * tiles * 48)
     layer, a, w = made_conv(5, channels, outputs, size)
     assert winograd.fits(size, channels, outputs)
-    filters = PackedFilters(layer)
-    filters.pack(w)
-    filters.sums(a)
+    of = counted(layer, a, w)
     g_s = torch.randn(5, outputs, *size, generator=torch.Generator().manual_seed(0))
     g_s = g_s.contiguous(memory_format=torch.channels_last)
-    found = winograd_gradients(g_s, filters, w, winograd.Workspace())
+    found = winograd_gradients(g_s, of, w, winograd.Workspace())
     expected = convolution_gradients(g_s, a, torch.from_numpy(signs(w)))
     for ours, theirs in zip(found, expected, strict=True):
         assert relative(ours, theirs) < 1e-5 < BF16
-    alone, g_w = winograd_gradients(g_s, filters, w, winograd.Workspace(), of_input=False)
+    alone, g_w = winograd_gradients(g_s, of, w, winograd.Workspace(), of_input=False)
+    assert alone is None
+    assert torch.equal(g_w, found[1])
+
+
+@pytest.mark.parametrize("images", [1, 2, 100])
+@pytest.mark.parametrize("size", [(4, 4), (8, 12)], ids=str)
+@pytest.mark.parametrize(("channels", "outputs"), [(16, 48), (48, 16)])
+def test_convolutions_of_real_numbers_are_those_of_float64(
+    monkeypatch, images, size, channels, outputs
+):
+    """The product too, and its gradients from numbers instead of bits."""
+    tiles = size[0] * size[1] // 16
+    monkeypatch.setattr(winograd, "BYTES", images * 4 * 36 * tiles * 48)
+    generator, last = torch.Generator().manual_seed(0), torch.channels_last
+    a, w, g_s = (
+        torch.randn(*shape, generator=generator).contiguous(memory_format=last)
+        for shape in ((5, channels, *size), (outputs, channels, 3, 3), (5, outputs, *size))
+    )
+    of, room = winograd.Real(a, w), winograd.Workspace()
+    s = winograd.convolve(of, room)
+    assert s.is_contiguous(memory_format=last)
+    assert relative(s, F.conv2d(a.double(), w.double(), padding=1)) < 1e-5
+    found = winograd_gradients(g_s, of, w, room)
+    for ours, theirs in zip(found, convolution_gradients(g_s, a, w), strict=True):
+        assert relative(ours, theirs) < 1e-5
+    alone, g_w = winograd_gradients(g_s, of, w, room, of_input=False)
     assert alone is None
     assert torch.equal(g_w, found[1])
 
@@ -221,12 +253,9 @@ def test_winograds_memory_is_written_to_again_by_other_shapes():
     generator = torch.Generator().manual_seed(0)
     for batch, size in ((4, (8, 8)), (1, (4, 4)), (3, (8, 4))):
         layer, a, w = made_conv(batch, 32, 16, size)
-        filters = PackedFilters(layer)
-        filters.pack(w)
-        filters.sums(a)
         g_s = torch.randn(batch, 16, *size, generator=generator)
         g_s = g_s.contiguous(memory_format=torch.channels_last)
-        g_a, g_w = winograd_gradients(g_s, filters, w, room)
+        g_a, g_w = winograd_gradients(g_s, counted(layer, a, w), w, room)
         expected = convolution_gradients(g_s, a, torch.from_numpy(signs(w)))
         assert relative(g_a, expected[0]) < 1e-5 and relative(g_w, expected[1]) < 1e-5
 

@@ -15,7 +15,7 @@ from bnnrun.data import load
 from bnnrun.data.dataset import Kind
 from bnnrun.errors import Stopped
 from bnnrun.gemm.lookup import HAS_LOOKUP
-from bnnrun.nn import layers
+from bnnrun.nn import layers, winograd
 from bnnrun.nn.losses import squared_hinge
 from bnnrun.nn.update import HAS_FUSED_UPDATE
 from bnnrun.train import optim
@@ -39,6 +39,11 @@ NETWORKS = {
     "drawn convnet": (*CONVNET, "binarization.weights=stochastic"),
     "drawn activations": (*MLP, "binarization=stochastic"),
     "without gate": (*CONVNET, "binarization.gate=false"),
+}
+# Activations are real numbers: the sums of the second and third convolution are filtered.
+REAL_NETWORKS = {
+    "float": (*CONVNET, "binarization=none"),
+    "binary weights": (*CONVNET, "binarization=weights"),
 }
 # Pooling of odd sizes; 6x6 pixels, which are no whole tiles; 3x3.
 ODD_NETWORKS = {
@@ -156,6 +161,27 @@ def test_a_minibatch_too_large_for_bytes_goes_the_plain_way(monkeypatch):
     fast, plain = fast_and_plain(MLP)
     expected = steps_gradients(plain, MLP, images(30), deferred=False)
     assert_within_bf16(steps_gradients(fast, MLP, images(30), deferred=True), expected)
+
+
+@pytest.mark.parametrize("words", REAL_NETWORKS.values(), ids=list(REAL_NETWORKS))
+def test_convolutions_of_real_numbers_train_and_evaluate_as_in_float32(monkeypatch, words):
+    shapes = []
+    convolve = winograd.convolve
+    monkeypatch.setattr(
+        winograd, "convolve", lambda of, room: shapes.append(of.w.shape) or convolve(of, room)
+    )
+    fast, plain = fast_and_plain(words)
+    x = images(30)
+    scores = [net(x) for net in (fast, plain)]
+    assert (scores[0] - scores[1]).norm() < 1e-4 * scores[1].norm()
+    assert [shape[1] for shape in shapes] == [16, 48, 32]
+    named = [block.arithmetic() for block in fast.blocks]
+    assert named[1:4] == ["float32, by Winograd's filtering"] * 3
+    expected = steps_gradients(plain, words, x, deferred=False)
+    assert_within_bf16(steps_gradients(fast, words, x, deferred=True), expected)
+    plain.load_state_dict(fast.state_dict())
+    (scores, _), (expected, _) = (net.evaluate(x) for net in (fast, plain))
+    assert (scores - expected).norm() < 1e-4 * expected.norm()
 
 
 @pytest.mark.parametrize(("words", "kind"), ODD_NETWORKS.values(), ids=list(ODD_NETWORKS))

@@ -40,9 +40,13 @@ UPDATE_BYTES = 24  # of a weight: w, m and v read and written
 
 # Parts of a step, by what torch's profiler calls them.
 PARTS = {
-    "sums": ("_CountedLinear", "_CountedConv", "_BinaryLinear", "aten::conv2d", "aten::linear"),
+    "sums": (
+        "_CountedLinear", "_CountedConv", "_FilteredConv", "_BinaryLinear", "aten::conv2d",
+        "aten::linear",
+    ),
     "gradients of products": (
-        "_CountedLinearBackward", "_CountedConvBackward", "_BinaryLinearBackward",
+        "_CountedLinearBackward", "_CountedConvBackward", "_FilteredConvBackward",
+        "_BinaryLinearBackward",
         "ConvolutionBackward0", "AddmmBackward0", "MmBackward0",
     ),
     "pooling, batch norm, Sign": (
@@ -139,12 +143,13 @@ def _rates_of(
 ) -> tuple[float, float, float]:
     """Multiply-accumulates a second at most of a layer's sums, g_a, g_W."""
     layer, floats = block.layer, rate[FLOATS]
-    if not isinstance(block.product, BinaryProduct):
-        return floats, floats, floats
+    binary = isinstance(block.product, BinaryProduct)
     if layer.is_conv:
-        if first or not winograd.fits(layer.size, layer.inputs, layer.outputs):
-            return floats, floats, floats
-        return counting, 4 * floats, 4 * floats  # 36 products for 144
+        filtered = winograd.fits(layer.size, layer.inputs, layer.outputs)
+        of_reals = 4 * floats if filtered else floats  # 36 products for 144
+        return counting if binary and filtered and not first else of_reals, of_reals, of_reals
+    if not binary:
+        return floats, floats, floats
     tables = rate.get(TABLES, floats)
     # Two bytes make a 16-bit number; the first layer's inputs are real.
     of_bytes = rate[BYTES] / 2 if BYTES in rate and not first else floats

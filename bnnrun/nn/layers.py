@@ -16,7 +16,7 @@ from bnnrun.nn.bits import PackedFilters, PackedWeights
 from bnnrun.nn.cuda import Passes
 from bnnrun.nn.kernels.packing import BLOCK
 from bnnrun.nn.kernels.passes import dropout_pass, masked_pass
-from bnnrun.nn.memory import empty_like, flat
+from bnnrun.nn.memory import channels_innermost, empty_like, flat
 from bnnrun.nn.tensor_cores import TensorCoreProduct
 
 
@@ -29,17 +29,40 @@ class Product(nn.Module):
         weight: (N, K) float; (N, C, 3, 3) of a convolution
         a:      (B, K) float; (B, C, H, W)
         returns (B, N) float; (B, N, H, W)
+
+    Attributes:
+        fast: convolutions of real numbers in training are by Winograd's filtering (nn/winograd.py),
+              where the shape allows it; else by torch's own
     """
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
-        self.is_conv = layer.is_conv
+        self.layer, self.is_conv = layer, layer.is_conv
+        self.fast = False
         shape = (layer.inputs, layer.kernel, layer.kernel) if layer.is_conv else (layer.inputs,)
         self.weight = nn.Parameter(torch.empty(layer.outputs, *shape))
 
     def multiply(self, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         """The product with given weights."""
         return F.conv2d(a, w, padding=1) if self.is_conv else F.linear(a.flatten(1), w)
+
+    def by_filtering(self, a: torch.Tensor) -> bool:
+        """Whether this is a convolution that Winograd's filtering may do with `a`."""
+        layer = self.layer
+        return (
+            self.fast
+            and self.is_conv
+            and a.is_cpu
+            and a.dtype == torch.float32
+            and winograd.fits(layer.size, layer.inputs, layer.outputs)
+        )
+
+    def multiply_fast(self, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        """The product of real numbers, with whatever `fast` allows."""
+        if not self.by_filtering(a):
+            return self.multiply(a, w)
+        s: torch.Tensor = _FilteredConv.apply(a, w)
+        return s
 
 
 class BinaryProduct(Product):
@@ -65,17 +88,16 @@ class BinaryProduct(Product):
 
     def __init__(self, layer: Layer, stochastic: bool) -> None:
         super().__init__(layer)
-        self.layer, self.stochastic = layer, stochastic
+        self.stochastic = stochastic
         nn.init.uniform_(self.weight, -1, 1)
-        if self.is_conv:
-            self.weight.data = self.weight.data.contiguous(memory_format=torch.channels_last)
+        self.weight.data = channels_innermost(self.weight.data)
         # W^b and g_W of every step are written to the same memory: new memory of that size costs
         # as much as the pass that fills it.
         self.signs: torch.Tensor | None = None
         self.gradient: torch.Tensor | None = None
         self.packed: PackedWeights | PackedFilters | None = None
         self.packed_version = self.signs_version = -1
-        self.fast = self.deferred = False
+        self.deferred = False
         self.passes: Passes | None = None
 
     def forward(self, a: torch.Tensor, unit: float = 0.0) -> torch.Tensor:
@@ -92,7 +114,7 @@ class BinaryProduct(Product):
             return fast
         if self.is_conv:
             s: torch.Tensor = _StraightThrough.apply(self.weight, w)
-            return self.multiply(a, s)
+            return self.multiply_fast(a, s)
         result: torch.Tensor = _BinaryLinear.apply(a.flatten(1), self.weight, self)
         return result
 
@@ -100,10 +122,7 @@ class BinaryProduct(Product):
         """Whether `a` goes through the layer's bits."""
         if not self.fast or self.passes or not a.is_cpu or a.dtype != torch.float32:
             return False
-        layer = self.layer
-        if self.is_conv:
-            return whole and winograd.fits(layer.size, layer.inputs, layer.outputs)
-        return HAS_LOOKUP
+        return whole and self.by_filtering(a) if self.is_conv else HAS_LOOKUP
 
     def pack(self) -> PackedWeights | PackedFilters:
         """The bits of this step's W^b, drawn anew where they are drawn."""
@@ -307,7 +326,27 @@ class _CountedConv(torch.autograd.Function):
         g_s = grad_outputs[0].contiguous(memory_format=torch.channels_last)
         g_w = layer.weight.grad = layer.room()
         of_input = ctx.needs_input_grad[0]
-        return winograd.gradients(g_s, filters, g_w, WORKSPACE, of_input=of_input), None, None, None
+        of = winograd.Counted(filters)
+        return winograd.gradients(g_s, of, g_w, WORKSPACE, of_input=of_input), None, None, None
+
+
+class _FilteredConv(torch.autograd.Function):
+    """s = conv(a, w) of real numbers, g_a and g_W, all by Winograd's filtering."""
+
+    @staticmethod
+    def forward(a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return winograd.convolve(winograd.Real(*map(channels_innermost, (a, w))), WORKSPACE)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        g_s, a, w = map(channels_innermost, (*grad_outputs, *ctx.saved_tensors))
+        g_w, of = empty_like(w), winograd.Real(a, w)
+        of_input = ctx.needs_input_grad[0]
+        return winograd.gradients(g_s, of, g_w, WORKSPACE, of_input=of_input), g_w
 
 
 WORKSPACE = winograd.Workspace()
@@ -321,13 +360,14 @@ class RealProduct(Product):
     def __init__(self, layer: Layer) -> None:
         super().__init__(layer)
         nn.init.xavier_uniform_(self.weight)
+        self.weight.data = channels_innermost(self.weight.data)
 
     def forward(self, a: torch.Tensor) -> torch.Tensor:
-        return self.multiply(a, self.weight)
+        return self.multiply_fast(a, self.weight)
 
     def evaluate(self, a: torch.Tensor, whole: bool) -> torch.Tensor:
         """The same without a graph, in the precision of `a`; sums of real weights are not whole."""
-        return self.multiply(a, self.weight.to(a.dtype))
+        return self.multiply_fast(a, self.weight.to(a.dtype))
 
 
 class Dropout(torch.autograd.Function):

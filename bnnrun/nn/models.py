@@ -140,12 +140,12 @@ class Block(nn.Module):
     def arithmetic(self) -> str:
         """By what training multiplies here, for the record."""
         product = self.product
-        if not isinstance(product, BinaryProduct) or not product.fast:
-            return "float32"
-        if product.passes is not None:
+        if isinstance(product, BinaryProduct) and product.fast and product.passes is not None:
             return "TF32" if self.binary_input else "sums float32, gradients TF32"
-        if not product.counts(product.weight, self.binary_input):
-            return "float32"
+        whole = self.binary_input
+        if not isinstance(product, BinaryProduct) or not product.counts(product.weight, whole):
+            filtered = product.by_filtering(product.weight)
+            return "float32, by Winograd's filtering" if filtered else "float32"
         if self.layer.is_conv:
             return "sums counted, gradients by Winograd's filtering"
         if not self.binary_input:
@@ -208,9 +208,10 @@ class Network(nn.Module):
         deferred: bool | None = None,
         passes: Passes | None = None,
     ) -> None:
-        """How binary layers work (BinaryProduct); None leaves it as it is."""
+        """How layers work (Product, BinaryProduct); None leaves it as it is."""
+        for block in self.blocks:
+            block.product.fast = block.product.fast if fast is None else fast
         for product in self.binary_products:
-            product.fast = product.fast if fast is None else fast
             product.deferred = product.deferred if deferred is None else deferred
             product.passes = product.passes if passes is None else passes
 

@@ -178,10 +178,41 @@ def transform_tiles(x, images, height, width, channels, out):
                     _store6(out, s * plane + at + channel, 6 * plane, v)
 
 
+@njit(forceinline=True)
+def _filter_columns(block, out, at, plane):
+    """The second half of G x Gᵀ of 4x4 pixels, down the columns, to all places."""
+    for s in range(6):
+        i = 16 * s
+        v = _filter(load(block, i), load(block, i + 96), load(block, i + 192), load(block, i + 288))
+        _store6(out, s * plane + at, 6 * plane, v)
+
+
 @njit(parallel=True, cache=True)
-def transform_filters(x, images, height, width, channels, cells, out):
-    """G x Gᵀ of each 4x4 pixels, which are ±1. Shapes: as `transform_tiles`, x as `pack_images`
-    leaves it."""
+def transform_filters(x, images, height, width, channels, out):
+    """G x Gᵀ of each 4x4 pixels. Shapes: as `transform_tiles`."""
+    down, across = height // 4, width // 4
+    plane = images * down * across * channels
+    for task in prange(images * down):
+        top = task // down * height + 4 * (task % down)
+        block = _block()
+        for left in range(across):
+            at = (task * across + left) * channels
+            for channel in range(0, channels, 16):
+                for r in range(4):
+                    i = ((top + r) * width + 4 * left) * channels + channel
+                    v = _filter(
+                        load(x, i),
+                        load(x, i + channels),
+                        load(x, i + 2 * channels),
+                        load(x, i + 3 * channels),
+                    )
+                    _store6(block, 96 * r, 16, v)
+                _filter_columns(block, out, at + channel, plane)
+
+
+@njit(parallel=True, cache=True)
+def transform_packed_filters(x, images, height, width, channels, cells, out):
+    """The same of pixels that are ±1. Shapes: x as `pack_images` leaves it."""
     down, across = height // 4, width // 4
     plane = images * down * across * channels
     pixel = 2 * cells
@@ -200,15 +231,7 @@ def transform_filters(x, images, height, width, channels, cells, out):
                         signs(x[i + 3 * pixel]),
                     )
                     _store6(block, 96 * r, 16, v)
-                for s in range(6):
-                    i = 16 * s
-                    v = _filter(
-                        load(block, i),
-                        load(block, i + 96),
-                        load(block, i + 192),
-                        load(block, i + 288),
-                    )
-                    _store6(out, s * plane + at + channel, 6 * plane, v)
+                _filter_columns(block, out, at + channel, plane)
 
 
 @njit(parallel=True, cache=True)
@@ -233,9 +256,40 @@ def transform_outputs(m, images, height, width, channels, out):
                     _store4(out, i, channels, v)
 
 
+@njit(forceinline=True)
+def _weight_columns(block, out, at, plane):
+    """The second half of G w Gᵀ, down the columns, to all places."""
+    for s in range(6):
+        i = 16 * s
+        v = _weight(load(block, i), load(block, i + 96), load(block, i + 192))
+        _store6(out, s * plane + at, 6 * plane, v)
+
+
 @njit(parallel=True, cache=True)
-def transform_weights(w, kw, outputs, channels, cells, out):
-    """G w Gᵀ of filters of ±1, turned by half a turn.
+def transform_weights(w, outputs, channels, turned, out):
+    """G w Gᵀ of filters, or of filters turned by half a turn.
+
+    Shapes:
+        w:   (outputs, 3, 3, channels) flat
+        out: (36, outputs, channels) flat
+    """
+    plane = outputs * channels
+    for n in prange(outputs):
+        block = _block()
+        first, tap = 9 * n * channels, channels
+        if turned:
+            first, tap = first + 8 * channels, -channels
+        for channel in range(0, channels, 16):
+            for r in range(3):
+                i = first + 3 * r * tap + channel
+                v = _weight(load(w, i), load(w, i + tap), load(w, i + 2 * tap))
+                _store6(block, 96 * r, 16, v)
+            _weight_columns(block, out, n * channels + channel, plane)
+
+
+@njit(parallel=True, cache=True)
+def transform_packed_weights(w, kw, outputs, channels, cells, out):
+    """The same of filters of ±1, turned.
 
     Shapes:
         w:   (panels, kw, 16, 2) uint16, flat, as `pack_filters` leaves it
@@ -250,10 +304,7 @@ def transform_weights(w, kw, outputs, channels, cells, out):
                 i = first + 3 * (2 - r) * tap
                 v = _weight(signs(w[i + 2 * tap]), signs(w[i + tap]), signs(w[i]))
                 _store6(block, 96 * r, 16, v)
-            for s in range(6):
-                i = 16 * s
-                v = _weight(load(block, i), load(block, i + 96), load(block, i + 192))
-                _store6(out, s * plane + n * channels + channel, 6 * plane, v)
+            _weight_columns(block, out, n * channels + channel, plane)
 
 
 @njit(parallel=True, cache=True)
