@@ -1,4 +1,4 @@
-"""Pooling, batch norm and Sign of a hidden layer in one, against torch in float64."""
+"""Pooling, batch norm and Sign or ReLU of a hidden layer in one, against torch in float64."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from bnnrun.nn.binarize import SignActivation
-from bnnrun.nn.hidden import How, PoolNormSign, evaluate_sign
+from bnnrun.nn.hidden import How, PoolNormActivation, evaluate_hidden
 from bnnrun.nn.norm import BatchNorm
 
 
@@ -14,7 +14,8 @@ def plain(s, gamma, beta, how):
     """The same by torch's own operations."""
     p = F.max_pool2d(s, 2) if how.pool else s
     y, *of_batch = torch.native_batch_norm(p, gamma, beta, None, None, True, 0.0, how.eps)
-    return SignActivation.apply(y, False, how.gated), *of_batch, y.detach()
+    a = F.relu(y) if how.relu else SignActivation.apply(y, False, how.gated)
+    return a, *of_batch, y.detach()
 
 
 def whole_sums(shape, seed=0):
@@ -33,10 +34,12 @@ def whole_sums(shape, seed=0):
      ((70, 3, 6, 4), True), ((33, 16, 4, 4), False), ((9, 4, 2, 2), True)],
     ids=str,
 )  # fmt: skip
-@pytest.mark.parametrize("gated", [True, False])
-def test_pooling_norm_and_sign_in_one_are_those_of_torch(shape, pool, gated):
+@pytest.mark.parametrize(
+    "activation", [{"gated": True}, {"gated": False}, {"gated": True, "relu": True}], ids=str
+)
+def test_pooling_norm_and_activation_in_one_are_those_of_torch(shape, pool, activation):
     """In float64: what is compared keeps away from the edges, where rounding decides."""
-    how, s = How(1e-4, pool, gated), whole_sums(shape)
+    how, s = How(1e-4, pool, **activation), whole_sums(shape)
     rng = np.random.default_rng(1)
     gamma, beta = (torch.from_numpy(rng.normal(size=shape[1])).float() for _ in range(2))
     beta[1] = -0.5
@@ -44,10 +47,13 @@ def test_pooling_norm_and_sign_in_one_are_those_of_torch(shape, pool, gated):
         [t.to(dtype).clone().requires_grad_() for t in (s, gamma, beta)]
         for dtype in (torch.float32, torch.float64)
     )
-    a, mean, inv_std = PoolNormSign.apply(*ours, how)
+    a, mean, inv_std = PoolNormActivation.apply(*ours, how)
     expected, mean64, inv64, y = plain(*theirs, how)
     assert torch.minimum(y.abs(), (y.abs() - 1).abs()).min() > 1e-5
-    assert torch.equal(a.double(), expected)
+    if how.relu:
+        torch.testing.assert_close(a.double(), expected, rtol=1e-5, atol=1e-6)
+    else:
+        assert torch.equal(a.double(), expected)
     torch.testing.assert_close(mean.double(), mean64, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(inv_std.double(), inv64, rtol=1e-6, atol=0)
     g = torch.from_numpy(rng.normal(size=a.shape)).float()
@@ -62,7 +68,7 @@ def test_the_first_of_equals_has_the_gradient_of_a_window():
     s = torch.tensor([[[[1.0, 1, 3, 4], [1, 1, 4, 4], [2, 5, 0, 7], [5, 5, 7, 7]]]])
     s = torch.cat([s, -s, s + 1]).requires_grad_()
     one, zero = torch.ones(1), torch.zeros(1)
-    a, *_ = PoolNormSign.apply(s, one, zero, How(1e-4, pool=True, gated=False))
+    a, *_ = PoolNormActivation.apply(s, one, zero, How(1e-4, pool=True, gated=False))
     a.backward(torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(0)))
     moved = (s.grad != 0).int()
     first = [[1, 0, 0, 1], [0, 0, 0, 0], [0, 1, 0, 1], [0, 0, 0, 0]]
@@ -88,10 +94,13 @@ def test_signs_and_closed_gates_of_evaluation_are_batch_norms_own(shape, pool, d
     s = torch.from_numpy(2.0 * rng.integers(-6, 7, shape)).to(dtype)
     with torch.no_grad():
         y = norm.evaluate(F.max_pool2d(s, 2) if pool else s)
-    a, closed = evaluate_sign(s, norm.affine(), pool)
+    a, closed = evaluate_hidden(s, norm.affine(), pool)
     assert a.dtype == torch.float32
     assert torch.equal(a, torch.where(y >= 0, 1.0, -1.0))
     assert closed == (y.abs() > 1).double().mean().item()
+    a, share = evaluate_hidden(s, norm.affine(), pool, relu=True)
+    assert torch.equal(a, F.relu(y).float())
+    assert share == closed
 
 
 def test_evaluation_rounds_in_batch_norms_order():
@@ -102,6 +111,6 @@ def test_evaluation_rounds_in_batch_norms_order():
     shift = np.where(np.arange(400) < 200, 0, -(s - mean) * scale)
     y = (s - mean) * scale + shift
     assert not y[200:].any() and 0 < (y[:200] == 1).sum() < 200
-    a, closed = evaluate_sign(torch.from_numpy(s[None]), (mean, scale, shift), False)
+    a, closed = evaluate_hidden(torch.from_numpy(s[None]), (mean, scale, shift), False)
     assert (a == 1).all()
     assert closed == (np.abs(y) > 1).mean()

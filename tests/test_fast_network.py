@@ -43,6 +43,7 @@ NETWORKS = {
 # Activations are real numbers: the sums of the second and third convolution are filtered.
 REAL_NETWORKS = {
     "float": (*CONVNET, "binarization=none"),
+    "float, shift norm": (*CONVNET, "binarization=none", "norm=shift"),
     "binary weights": (*CONVNET, "binarization=weights"),
 }
 # Pooling of odd sizes; 6x6 pixels, which are no whole tiles; 3x3.

@@ -13,7 +13,7 @@ from bnnrun.gemm import bits, choice, cuda
 from bnnrun.gemm.cuda import VARIANTS, Xnor
 from bnnrun.gemm.cuda_device import CudaDevice
 from bnnrun.nn.cuda import AdamNumbers, NormSign, Passes
-from bnnrun.nn.hidden import How, PoolNormSign
+from bnnrun.nn.hidden import How, PoolNormActivation
 from bnnrun.nn.kernels.passes import adam_pass
 from bnnrun.nn.memory import flat
 from bnnrun.runtime.cuda import CudaNetwork
@@ -171,7 +171,7 @@ def test_watched_passes_of_training_are_the_processors(device, shape):
     theirs = [t.clone().requires_grad_() for t in (s, gamma, beta)]
     passes = Passes(device)
     a, _ = NormSign.apply(*ours, how, passes)
-    b, *_ = PoolNormSign.apply(*theirs, how)
+    b, *_ = PoolNormActivation.apply(*theirs, how)
     a.backward(g.cuda())
     b.backward(g)
     assert torch.equal(a.cpu(), b)

@@ -11,7 +11,7 @@ from bnnrun.bench.train_step import _check
 from bnnrun.data import load
 from bnnrun.nn import binarize, models
 from bnnrun.nn.cuda import NormSign, Passes
-from bnnrun.nn.hidden import How, PoolNormSign
+from bnnrun.nn.hidden import How, PoolNormActivation
 from bnnrun.train import optim
 from bnnrun.train.graph import WARM, RecordedStep
 from bnnrun.train.interrupt import StopRequest
@@ -58,7 +58,7 @@ def test_batch_norm_and_sign_are_the_processors(shape, gated):
     gamma, beta = (torch.randn(n, generator=generator) for _ in range(2))
     g = torch.randn(shape, generator=generator)
     how, found = How(1e-4, False, gated), []
-    for function, more in ((PoolNormSign, ()), (NormSign, (Passes(EmulatedDevice((9, 0))),))):
+    for function, more in ((PoolNormActivation, ()), (NormSign, (Passes(EmulatedDevice((9, 0))),))):
         given = [t.clone().requires_grad_() for t in (s, gamma, beta)]
         a, *rest = function.apply(*given, how, *more)
         a.backward(g)

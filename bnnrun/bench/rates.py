@@ -50,7 +50,7 @@ PARTS = {
         "ConvolutionBackward0", "AddmmBackward0", "MmBackward0",
     ),
     "pooling, batch norm, Sign": (
-        "PoolNormSign", "PoolNormSignBackward", "aten::native_batch_norm",
+        "PoolNormActivation", "PoolNormActivationBackward", "aten::native_batch_norm",
         "NativeBatchNormBackward0", "SignActivation", "SignActivationBackward",
         "aten::max_pool2d", "MaxPool2DWithIndicesBackward0",
     ),

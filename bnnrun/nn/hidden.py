@@ -1,11 +1,11 @@
-"""Pooling, batch norm and Sign of a hidden layer in training, in few passes over memory.
+"""Pooling, batch norm and Sign or ReLU of a hidden layer, in few passes over memory.
 
 Forward, channels last: p = the largest of each 2x2 sums; y = (p - mean) · scale + beta by the
-batch's own statistics; a = Sign(y). In this order, Lasagne's, a sum that is the mean gives y = beta
-and not what rounding makes of it. Backward, the gate of Sign and the explicit gradient of batch
-norm: y is made again from p, which costs less than reading it.
+batch's own statistics; a = Sign(y) or max(y, 0). In this order, Lasagne's, a sum that is the mean
+gives y = beta and not what rounding makes of it. Backward, the activation's gate and the explicit
+gradient of batch norm: y is made again from p, which costs less than reading it.
 
-    g_y = g_a · 1[|y| <= 1]
+    g_y = g_a · 1[|y| <= 1], of ReLU g_a · 1[y > 0]
     g_p = gamma · inv · (g_y - mean(g_y) - x · mean(g_y · x)),  x = (p - mean) · inv
 """
 
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from bnnrun.nn.kernels.norm import (
     ROWS,
+    activation_pass,
     evaluation_pass,
     gradient_pass,
     gradient_sum_pass,
     moment_pass,
     pool_pass,
-    sign_pass,
     unpool_pass,
 )
 from bnnrun.nn.memory import channels_innermost, empty, empty_like
@@ -33,15 +33,22 @@ Doubles = NDArray[np.float64]
 
 
 class How(NamedTuple):
-    """Of batch norm its eps; whether there is a pooling; whether Sign has a gate."""
+    """Of batch norm its eps; whether there is a pooling; whether Sign has a gate; ReLU for Sign."""
 
     eps: float
     pool: bool
     gated: bool
+    relu: bool = False
+
+    def gate(self) -> Floats:
+        """The smallest and the largest y that lets a gradient through."""
+        if self.relu:
+            return np.array([np.finfo(np.float32).tiny, np.inf], np.float32)
+        return np.array([-1, 1] if self.gated else [-np.inf, np.inf], np.float32)
 
 
-class PoolNormSign(torch.autograd.Function):
-    """(Sign of batch norm of the pooled sums, the batch's mean, its inverse deviation).
+class PoolNormActivation(torch.autograd.Function):
+    """(Sign or ReLU of batch norm of the pooled sums, the batch's mean, its inverse deviation).
 
     Shapes, float32:
         s:           (B, N) or (B, N, H, W), channels last in memory
@@ -63,8 +70,8 @@ class PoolNormSign(torch.autograd.Function):
         scale = gamma.detach().double().numpy() * inv
         line = np.stack([mean, scale, beta.detach().double().numpy()]).astype(np.float32)
         a = empty_like(p)
-        sign_pass(_rows(p), line, _rows(a))
-        ctx.limit = np.float32(1 if how.gated else np.inf)
+        activation_pass(_rows(p), line, how.relu, _rows(a))
+        ctx.gate = how.gate()
         ctx.numbers = mean, inv, line
         ctx.save_for_backward(p, places, gamma)
         of_batch = torch.from_numpy(mean).float(), torch.from_numpy(inv).float()
@@ -79,7 +86,7 @@ class PoolNormSign(torch.autograd.Function):
         mean, inv, line = ctx.numbers
         rows = _rows(g), _rows(p), line
         parts = np.zeros((-(-len(rows[1]) // ROWS), 2, p.shape[1]))
-        gradient_sum_pass(*rows, ctx.limit, parts)
+        gradient_sum_pass(*rows, ctx.gate, parts)
         total, along = parts.sum(0)
         along = along * inv
         count = p.numel() // p.shape[1]
@@ -87,18 +94,19 @@ class PoolNormSign(torch.autograd.Function):
         k2 = -k0 * inv * along / count
         numbers = np.stack([k0, -k0 * total / count - k2 * mean, k2]).astype(np.float32)
         g_p = empty_like(p)
-        gradient_pass(*rows, numbers, ctx.limit, _rows(g_p))
+        gradient_pass(*rows, numbers, ctx.gate, _rows(g_p))
         g_s = g_p if places is None else _unpool(g_p, places)
         of = torch.from_numpy(along).float(), torch.from_numpy(total).float()
         return g_s, *of, None
 
 
-def evaluate_sign(
-    s: torch.Tensor, affine: tuple[Doubles, Doubles, Doubles], pool: bool
+def evaluate_hidden(
+    s: torch.Tensor, affine: tuple[Doubles, Doubles, Doubles], pool: bool, relu: bool = False
 ) -> tuple[torch.Tensor, float]:
-    """(Sign(y) in float32, share of |y| > 1) of y = (s - mean) · scale + shift, in float64.
+    """(Sign(y) or max(y, 0) in float32, share of |y| > 1), of y = (s - mean) · scale + shift.
 
-    The arithmetic of evaluation (BatchNorm.evaluate), in one pass: each operation rounds once.
+    The arithmetic of evaluation (BatchNorm.evaluate), in float64 and one pass: each operation
+    rounds once.
 
     Shapes: s (B, N) or (B, N, H, W) float32 or float64; affine: mean, scale, shift, (N,) each
     """
@@ -107,7 +115,7 @@ def evaluate_sign(
     a = empty_like(p)
     rows = _rows(p)
     closed = np.zeros(-(-len(rows) // ROWS), np.int64)
-    evaluation_pass(rows, np.stack(affine), _rows(a), closed)
+    evaluation_pass(rows, np.stack(affine), relu, _rows(a), closed)
     return a, float(closed.sum() / p.numel())
 
 

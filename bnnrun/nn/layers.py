@@ -31,14 +31,16 @@ class Product(nn.Module):
         returns (B, N) float; (B, N, H, W)
 
     Attributes:
-        fast: convolutions of real numbers in training are by Winograd's filtering (nn/winograd.py),
-              where the shape allows it; else by torch's own
+        fast:   convolutions of real numbers are by Winograd's filtering (nn/winograd.py), where the
+                shape allows it, else torch's own; passes over activations are fused (nn/hidden.py)
+        passes: those of a GPU where its training is fast
     """
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
         self.layer, self.is_conv = layer, layer.is_conv
         self.fast = False
+        self.passes: Passes | None = None
         shape = (layer.inputs, layer.kernel, layer.kernel) if layer.is_conv else (layer.inputs,)
         self.weight = nn.Parameter(torch.empty(layer.outputs, *shape))
 
@@ -79,8 +81,7 @@ class BinaryProduct(Product):
         fast:     sums of ±1 are counted from bits, gradients take fewer products (nn/bits.py,
                   nn/winograd.py), where the processor and the shape allow it; else float32
                   products throughout
-        passes:   those of a GPU where its training is fast: products by TF32, and the update
-                  leaves the signs
+        passes:   with those of a GPU, products are by TF32, and the update leaves the signs
         deferred: a fully connected layer leaves g_W as its factors (`Factors`), not as `grad`
     """
 
@@ -98,7 +99,6 @@ class BinaryProduct(Product):
         self.packed: PackedWeights | PackedFilters | None = None
         self.packed_version = self.signs_version = -1
         self.deferred = False
-        self.passes: Passes | None = None
 
     def forward(self, a: torch.Tensor, unit: float = 0.0) -> torch.Tensor:
         """The sums; `unit` says that `a` is ±1 and 0 times it; 0 that `a` is real numbers."""

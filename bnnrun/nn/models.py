@@ -13,7 +13,7 @@ from bnnrun.data.dataset import Kind
 from bnnrun.data.preprocess import Input
 from bnnrun.nn.binarize import SignActivation, sign
 from bnnrun.nn.cuda import NormSign, Passes
-from bnnrun.nn.hidden import How, PoolNormSign, evaluate_sign
+from bnnrun.nn.hidden import How, PoolNormActivation, evaluate_hidden
 from bnnrun.nn.layers import BinaryProduct, RealProduct, dropout
 from bnnrun.nn.memory import channels_innermost
 from bnnrun.nn.norm import BatchNorm, make_norm
@@ -92,14 +92,16 @@ class Block(nn.Module):
             a = dropout(a, self.dropout)
         if isinstance(self.product, BinaryProduct):
             s = self.product(a, 1 / (1 - self.dropout) if self.binary_input else 0.0)
-            if self.product.passes is not None and self._is_plain():
+            signs = self.activations is Binarizer.sign
+            if self.product.passes is not None and signs and self._is_batch_normed():
                 return self._norm_sign(s, self.product.passes)
         else:
             s = self.product(a)
         if self._fuses(s):
-            q, mean, inv_std = PoolNormSign.apply(s, self.norm.gamma, self.norm.beta, self._how())
+            gamma, beta = self.norm.gamma, self.norm.beta
+            a, mean, inv_std = PoolNormActivation.apply(s, gamma, beta, self._how())
             self.norm.track(mean, inv_std)
-            return cast(torch.Tensor, q)
+            return a
         y: torch.Tensor = self.norm(self._pool(s))
         if self.layer.last:
             return y
@@ -116,26 +118,21 @@ class Block(nn.Module):
         return cast(torch.Tensor, q)
 
     def _how(self) -> How:
-        return How(self.norm.eps, self.layer.pool, self.gated)
+        relu = self.activations is Binarizer.none
+        return How(self.norm.eps, self.layer.pool, self.gated, relu)
 
     def _fuses(self, s: torch.Tensor) -> bool:
-        """Whether pooling, batch norm and Sign are done in passes of their own (nn/hidden.py)."""
+        """Whether pooling, batch norm and activation are in passes of their own (nn/hidden.py)."""
         odd = any(side % 2 for side in self.layer.size)  # has pixels outside every 2x2
-        return self._is_fast(s) and not (self.layer.pool and odd) and self._is_plain()
+        plain = self._is_batch_normed() and self.activations is not Binarizer.stochastic
+        return self._is_fast(s) and plain and not (self.layer.pool and odd)
 
-    def _is_plain(self) -> bool:
-        """Whether this is a hidden layer of batch norm and Sign."""
-        plain = type(self.norm) is BatchNorm and self.activations is Binarizer.sign
-        return plain and not self.layer.last
+    def _is_batch_normed(self) -> bool:
+        """Whether this is a hidden layer of vanilla batch norm."""
+        return type(self.norm) is BatchNorm and not self.layer.last
 
     def _is_fast(self, s: torch.Tensor) -> bool:
-        product = self.product
-        return (
-            isinstance(product, BinaryProduct)
-            and product.fast
-            and product.passes is None
-            and s.is_cpu
-        )
+        return self.product.fast and self.product.passes is None and s.is_cpu
 
     def arithmetic(self) -> str:
         """By what training multiplies here, for the record."""
@@ -155,8 +152,9 @@ class Block(nn.Module):
 
     def conclude(self, s: torch.Tensor) -> tuple[torch.Tensor, float]:
         """Evaluation of a hidden layer: (activations, share of closed gates, |y| > 1)."""
-        if self._is_fast(s) and self.activations is not Binarizer.none:
-            return evaluate_sign(s, self.norm.affine(), self.layer.pool)
+        if self._is_fast(s):
+            relu = self.activations is Binarizer.none
+            return evaluate_hidden(s, self.norm.affine(), self.layer.pool, relu)
         y = self.normalize(s)
         return self.activate(y), (y.abs() > 1).double().mean().item()
 

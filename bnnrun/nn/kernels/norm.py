@@ -1,4 +1,4 @@
-"""Pooling, batch norm and Sign over rows of pixels, channels innermost."""
+"""Pooling, batch norm and Sign or ReLU over rows of pixels, channels innermost."""
 
 import numpy as np
 from numba import njit, prange
@@ -56,30 +56,37 @@ def moment_pass(p, parts):
 
 
 @njit(parallel=True, cache=True)
-def sign_pass(p, line, a):
-    """a = Sign((p - mean) · scale + beta). Shapes: p, a (R, N); line (3, N): mean, scale, beta."""
+def activation_pass(p, line, relu, a):
+    """a = Sign(y) or, where `relu`, max(y, 0), y = (p - mean) · scale + beta.
+
+    Shapes: p, a (R, N); line (3, N): mean, scale, beta
+    """
+    none, one = np.float32(0), np.float32(1)
     for r in prange(len(p)):
         for c in range(p.shape[1]):
             y = (p[r, c] - line[0, c]) * line[1, c] + line[2, c]
-            a[r, c] = np.float32(1) if y >= 0 else np.float32(-1)
+            sign = one if y >= none else -one
+            a[r, c] = max(y, none) if relu else sign
 
 
 @njit(parallel=True, cache=True)
-def evaluation_pass(p, affine, a, closed):
-    """As `evaluate_sign`. Shapes: p, a (R, N); affine (3, N) float64; closed (parts,) int64."""
+def evaluation_pass(p, affine, relu, a, closed):
+    """As `evaluate_hidden`. Shapes: p, a (R, N); affine (3, N) float64; closed (parts,) int64."""
     for part in prange(len(closed)):
         count = 0
         for r in range(part * ROWS, min(len(p), (part + 1) * ROWS)):
             for c in range(p.shape[1]):
                 y = (np.float64(p[r, c]) - affine[0, c]) * affine[1, c] + affine[2, c]
-                a[r, c] = np.float32(1) if y >= 0 else np.float32(-1)
+                sign = 1.0 if y >= 0 else -1.0
+                a[r, c] = np.float32(max(y, 0.0) if relu else sign)
                 count += abs(y) > 1
         closed[part] = count
 
 
 @njit(parallel=True, cache=True)
-def gradient_sum_pass(g, p, line, limit, parts):
-    """Sums of g_y and of g_y · (p - mean). Shapes as above."""
+def gradient_sum_pass(g, p, line, gate, parts):
+    """Sums of g_y and of g_y · (p - mean), where gate[0] <= y <= gate[1]. Shapes as above."""
+    low, high = gate
     across = -(-p.shape[1] // COLUMNS)
     for task in prange(len(parts) * across):
         part, left = task // across, task % across * COLUMNS
@@ -90,16 +97,18 @@ def gradient_sum_pass(g, p, line, limit, parts):
             p_r, g_r = p[r, columns], g[r, columns]
             for c in range(p_r.size):
                 off = p_r[c] - mean[c]
-                g_y = g_r[c] if abs(off * scale[c] + beta[c]) <= limit else np.float32(0)
+                y = off * scale[c] + beta[c]
+                g_y = g_r[c] if (low <= y) & (y <= high) else np.float32(0)
                 total[c] += np.float64(g_y)
                 along[c] += np.float64(g_y * off)
 
 
 @njit(parallel=True, cache=True)
-def gradient_pass(g, p, line, numbers, limit, out):
+def gradient_pass(g, p, line, numbers, gate, out):
     """out = k0 · g_y + k1 + k2 · p. Shapes as above; numbers (3, N): k0, k1, k2."""
+    low, high = gate
     for r in prange(len(p)):
         for c in range(p.shape[1]):
             y = (p[r, c] - line[0, c]) * line[1, c] + line[2, c]
-            g_y = g[r, c] if abs(y) <= limit else np.float32(0)
+            g_y = g[r, c] if (low <= y) & (y <= high) else np.float32(0)
             out[r, c] = numbers[0, c] * g_y + (numbers[1, c] + numbers[2, c] * p[r, c])
