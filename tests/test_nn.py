@@ -11,7 +11,7 @@ from bnnrun.data import describe
 from bnnrun.data.dataset import Images, Kind
 from bnnrun.data.preprocess import fit
 from bnnrun.nn.binarize import SignActivation, sign, stochastic_sign
-from bnnrun.nn.layers import dropout
+from bnnrun.nn.dropout import dropout
 from bnnrun.nn.losses import squared_hinge
 from bnnrun.nn.models import Network
 from bnnrun.nn.norm import BatchNorm

@@ -13,8 +13,9 @@ from bnnrun.data.dataset import Kind
 from bnnrun.data.preprocess import Input
 from bnnrun.nn.binarize import SignActivation, sign
 from bnnrun.nn.cuda import NormSign, Passes
+from bnnrun.nn.dropout import dropout
 from bnnrun.nn.hidden import How, PoolNormActivation, evaluate_hidden
-from bnnrun.nn.layers import BinaryProduct, RealProduct, dropout
+from bnnrun.nn.layers import BinaryProduct, RealProduct
 from bnnrun.nn.memory import channels_innermost
 from bnnrun.nn.norm import BatchNorm, make_norm
 from bnnrun.nn.update import HAS_FUSED_UPDATE
