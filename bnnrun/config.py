@@ -349,8 +349,9 @@ class TrainerConfig:
     )
     precision: Precision = setting(
         Precision.fast,
-        "fast: sums of ±1 are counted, exactly, and gradients take fewer products, where processor "
-        "and shape allow it (on a GPU TF32 products); float32: plain products throughout",
+        "fast: sums of ±1 are counted, exactly; gradients, and convolutions of real numbers, take "
+        "fewer products, where processor and shape allow it (on a GPU TF32 products); float32: "
+        "plain products throughout",
     )
 
 
