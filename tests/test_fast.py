@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from bnnrun.architecture import Layer
-from bnnrun.gemm import bits, lookup
+from bnnrun.gemm import bits, cpu, lookup
 from bnnrun.gemm.xnor import row_words
+from bnnrun.nn import bits as training_bits
 from bnnrun.nn import winograd
 from bnnrun.nn.bits import PackedFilters, PackedWeights
 from bnnrun.nn.kernels.passes import adam_pass
@@ -121,7 +122,9 @@ def test_signed_sums_do_not_depend_on_how_the_panels_are_shared(across):
 # K: the edges of a word and of four; more words than a byte can count at once (31 · 16).
 @pytest.mark.parametrize("k", [1, 31, 32, 33, 127, 128, 513, 4097, 16_900])
 @pytest.mark.parametrize("factor", [1.0, 2.0])
-def test_masked_sums_are_those_of_whole_numbers(k, factor):
+@pytest.mark.parametrize("way", [cpu.ADDERS, cpu.COUNT])
+def test_masked_sums_are_those_of_whole_numbers(monkeypatch, k, factor, way):
+    monkeypatch.setattr(training_bits, "BITS", way)
     rng = np.random.default_rng(k)
     n, m = (35, 37) if k < 5000 else (17, 5)
     w = weights(n, k)

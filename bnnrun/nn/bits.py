@@ -12,7 +12,7 @@ from bnnrun.architecture import Layer
 from bnnrun.gemm import lookup
 from bnnrun.gemm.bits import LANES, Words, aligned, words
 from bnnrun.gemm.conv import conv_sums
-from bnnrun.gemm.cpu import BAND, TILE
+from bnnrun.gemm.cpu import BAND, BITS, TILE
 from bnnrun.gemm.masked import masked_sums
 from bnnrun.gemm.xnor import row_words
 from bnnrun.nn.kernels.packing import pack_filters, pack_images, pack_rows, pack_weights
@@ -52,7 +52,7 @@ class PackedWeights:
         pack_rows(flat(a), self.k, bits.view(np.uint16), kept.view(np.uint16), whole)
         out = empty(m, LANES * len(self.rows))
         masked_sums(
-            bits.ravel(), kept.ravel(), whole, m, self.rows.ravel(), kw, np.float32(unit),
+            bits.ravel(), kept.ravel(), whole, m, self.rows.ravel(), kw, BITS, np.float32(unit),
             _across(-(-m // BAND)), flat(out),
         )  # fmt: skip
         return out[:, : self.n]
