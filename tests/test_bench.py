@@ -141,15 +141,15 @@ def test_an_update_that_is_another_rule_is_not_timed(bnnrun, monkeypatch):
     assert "after an update" in outcome.err
 
 
-@pytest.mark.skipif(not update.HAS_FUSED_UPDATE, reason="no products of bytes here")
+@pytest.mark.skipif(not update.HAS_BYTES, reason="no products of bytes here")
 def test_a_step_whose_own_update_is_wrong_is_not_timed(bnnrun, monkeypatch):
     """The step that is timed never has these gradients in memory."""
-    fused = update.fused_adam
+    fused = update.adam_by_bytes
 
     def other(w, m, v, q, scales, *more):
         fused(w, m, v, q, 1.1 * scales, *more)
 
-    monkeypatch.setattr(update, "fused_adam", other)
+    monkeypatch.setattr(update, "adam_by_bytes", other)
     outcome = bnnrun(*WORDS)
     assert outcome.status == 1
     assert "the gradient that moved" in outcome.err

@@ -12,7 +12,7 @@ from bnnrun.nn import bits as training_bits
 from bnnrun.nn import winograd
 from bnnrun.nn.bits import PackedFilters, PackedWeights
 from bnnrun.nn.kernels.passes import adam_pass
-from bnnrun.nn.update import MOST, ByteFactors
+from bnnrun.nn.update import MOST, ByteFactors, RealFactors
 
 EPS = 2.0**-24  # of float32, by which a rounded sum is off
 BF16 = 2.0**-8  # the same of bf16
@@ -284,12 +284,16 @@ def factors(batch, n, k, factor=1.0, seed=0):
     return tuple(torch.from_numpy(t.astype(np.float32)) for t in (g_s, a))
 
 
-def gradient_of(g_s, a):
-    """The gradient that `ByteFactors` stand for, (N, K) float32; of an `a` not all 0."""
+def by_bytes(g_s, a):
+    """Of an `a` not all 0."""
+    return ByteFactors.of(g_s, a, a.abs().max().item())
+
+
+def gradient_of(g_s, a, made=by_bytes):
+    """The gradient that factors stand for, (N, K) float32."""
     shape = g_s.shape[1], a.shape[1]
     w, m, v = np.zeros((3, *shape), np.float32)
-    unit = a.abs().max().item()
-    ByteFactors.of(g_s, a, unit).update((w, m, v), GRADIENT, PackedWeights(*shape), clip=False)
+    made(g_s, a).update((w, m, v), GRADIENT, PackedWeights(*shape), clip=False)
     return m
 
 
@@ -309,11 +313,21 @@ def test_gradients_from_bytes_are_off_by_half_a_step_of_each_summand(batch, n, k
     assert np.abs(found - expected).max() <= 2.0**-14 * np.abs(expected).max()
 
 
-def test_outputs_without_gradient_get_none():
+@pytest.mark.parametrize(("batch", "n", "k"), FACTORS, ids=str)
+def test_gradients_from_real_numbers_are_those_of_float64(batch, n, k):
+    g_s, a = factors(batch, n, k)
+    a = a + torch.randn(batch, k, generator=torch.Generator().manual_seed(0))
+    found, (x, y) = gradient_of(g_s, a, RealFactors.of), (t.double().numpy() for t in (g_s, a))
+    rounded = (batch + 1) * EPS * (np.abs(x).T @ np.abs(y))
+    assert (np.abs(found - x.T @ y) <= rounded).all()
+
+
+@pytest.mark.parametrize("made", [by_bytes, RealFactors.of])
+def test_outputs_without_gradient_get_none(made):
     g_s, a = factors(6, 40, 20)
     g_s[:, ::3] = 0
     a[:, 5] = 0
-    found = gradient_of(g_s, a)
+    found = gradient_of(g_s, a, made)
     assert not found[::3].any() and not found[:, 5].any()
     assert found[1].any()
 
@@ -330,7 +344,8 @@ def test_sums_of_the_largest_minibatch_fit_into_32_bits(batch):
 
 @pytest.mark.parametrize(("batch", "n", "k"), FACTORS, ids=str)
 @pytest.mark.parametrize("clip", [True, False])
-def test_the_fused_update_is_adams_with_its_own_gradient(batch, n, k, clip):
+@pytest.mark.parametrize("made", [by_bytes, RealFactors.of])
+def test_the_fused_update_is_adams_with_its_own_gradient(batch, n, k, clip, made):
     """To the last bit, and it leaves the signs of the new weights."""
     rng = np.random.default_rng(0)
     g_s, a = factors(batch, n, k)
@@ -338,11 +353,10 @@ def test_the_fused_update_is_adams_with_its_own_gradient(batch, n, k, clip):
     v = np.square(rng.normal(size=(n, k)).astype(np.float32))
     constants = np.array([0.9, 0.1, 0.999, 0.001, 0.5, 1e-8], np.float32)
     expected = [t.copy() for t in (w, m, v)]
-    adam_pass(expected[0].ravel(), gradient_of(g_s, a).ravel(), expected[1].ravel(),
+    adam_pass(expected[0].ravel(), gradient_of(g_s, a, made).ravel(), expected[1].ravel(),
               expected[2].ravel(), constants, clip)  # fmt: skip
     packed = packed_weights(-w)
-    unit = a.abs().max().item()
-    ByteFactors.of(g_s, a, unit).update((w, m, v), constants, packed, clip=clip)
+    made(g_s, a).update((w, m, v), constants, packed, clip=clip)
     for ours, theirs in zip((w, m, v), expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_array_equal(packed.rows, as_panels(w))

@@ -18,7 +18,7 @@ from bnnrun.nn.hidden import How, PoolNormActivation, evaluate_hidden
 from bnnrun.nn.layers import BinaryProduct, RealProduct
 from bnnrun.nn.memory import channels_innermost
 from bnnrun.nn.norm import BatchNorm, make_norm
-from bnnrun.nn.update import HAS_FUSED_UPDATE
+from bnnrun.nn.update import HAS_BYTES
 
 
 class InputScale(nn.Module):
@@ -148,7 +148,7 @@ class Block(nn.Module):
             return "sums counted, gradients by Winograd's filtering"
         if not self.binary_input:
             return "sums by tables, g_W float32"
-        g_w = "16-bit numbers" if HAS_FUSED_UPDATE else "float32"
+        g_w = "16-bit numbers" if HAS_BYTES else "float32"
         return f"sums counted, g_a by tables, g_W {g_w}"
 
     def conclude(self, s: torch.Tensor) -> tuple[torch.Tensor, float]:

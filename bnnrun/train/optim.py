@@ -27,7 +27,7 @@ from bnnrun.nn.layers import BinaryProduct, Factors, parts, take_factors
 from bnnrun.nn.memory import flat, is_dense
 from bnnrun.nn.models import Network
 from bnnrun.nn.norm import ap2
-from bnnrun.nn.update import HAS_FUSED_UPDATE, MOST, ByteFactors
+from bnnrun.nn.update import HAS_BYTES, HAS_REALS, MOST, ByteFactors, RealFactors
 
 UPDATE = "update of all parameters"  # by which a profile knows it
 # Torch7's constant, added to v so that parameters without gradient divide by something.
@@ -185,12 +185,15 @@ class Adam(Rule):
     ) -> None:
         layer, (w, m, v) = factors.layer, whole
         packed = layer.packed if isinstance(layer.packed, PackedWeights) else None
-        by_bytes = HAS_FUSED_UPDATE and factors.unit and len(factors.a) <= MOST
-        if by_bytes and packed is not None:
-            constants = self._constants(group)
-            of = ByteFactors.of(factors.g_s, factors.a, factors.unit)
+        by_bytes = HAS_BYTES and factors.unit and len(factors.a) <= MOST
+        if packed is not None and (by_bytes or HAS_REALS):
+            of = (
+                ByteFactors.of(factors.g_s, factors.a, factors.unit)
+                if by_bytes
+                else RealFactors.of(factors.g_s, factors.a)
+            )
             streams = (w.numpy(), m.numpy(), v.numpy())
-            of.update(streams, constants, packed, clip=group["clip"])
+            of.update(streams, self._constants(group), packed, clip=group["clip"])
         else:
             self._by_parts(factors, whole, packed, state, group)
         if packed is not None:

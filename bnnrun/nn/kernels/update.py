@@ -3,15 +3,17 @@
 import numpy as np
 from numba import njit, prange
 
-from bnnrun.gemm.floats import not_negative, not_zero
+from bnnrun.gemm.floats import multiply_add, not_negative, not_zero, scale, to_floats
 from bnnrun.gemm.vector import (
     add,
     add_byte_products,
     broadcast,
+    fill,
     load,
     prefetch,
     set_bit,
     store,
+    subtract,
     zero,
 )
 from bnnrun.nn.kernels.packing import BLOCK
@@ -95,8 +97,9 @@ def _sixteen_bits(high, low):
 
 
 @njit(forceinline=True)
-def _multiply(q, i, kw, panels, j, counts, at):
-    """ROWS rows of q with two panels, to counts[at + row · STRETCH]."""
+def _multiply(q, r, kw, scales, sums, panels, j, g, at):
+    """ROWS rows of q from row `r` on with two panels, to g[at + row · STRETCH]."""
+    i = 2 * kw * r
     i1, i2, i3 = i + 2 * kw, i + 4 * kw, i + 6 * kw
     a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = zero()
     c0 = c1 = c2 = c3 = d0 = d1 = d2 = d3 = zero()
@@ -118,16 +121,41 @@ def _multiply(q, i, kw, panels, j, counts, at):
         a3, c3 = add_byte_products(a3, x, z), add_byte_products(c3, y, z)
         z = broadcast(q, i3 + kw + k)
         b3, d3 = add_byte_products(b3, x, z), add_byte_products(d3, y, z)
-    _put(counts, at, _sixteen_bits(a0, b0), _sixteen_bits(c0, d0))
-    _put(counts, at + STRETCH, _sixteen_bits(a1, b1), _sixteen_bits(c1, d1))
-    _put(counts, at + 2 * STRETCH, _sixteen_bits(a2, b2), _sixteen_bits(c2, d2))
-    _put(counts, at + 3 * STRETCH, _sixteen_bits(a3, b3), _sixteen_bits(c3, d3))
+    _put(g, at, _sixteen_bits(a0, b0), _sixteen_bits(c0, d0), scales[r], sums[r])
+    at, r = at + STRETCH, r + 1
+    _put(g, at, _sixteen_bits(a1, b1), _sixteen_bits(c1, d1), scales[r], sums[r])
+    at, r = at + STRETCH, r + 1
+    _put(g, at, _sixteen_bits(a2, b2), _sixteen_bits(c2, d2), scales[r], sums[r])
+    at, r = at + STRETCH, r + 1
+    _put(g, at, _sixteen_bits(a3, b3), _sixteen_bits(c3, d3), scales[r], sums[r])
 
 
 @njit(forceinline=True)
-def _put(counts, at, x, y):
-    store(counts, at, x)
-    store(counts, at + 16, y)
+def _put(g, at, x, y, factor, total):
+    # Counts wrap around before what is left of them does.
+    store(g, at, scale(to_floats(subtract(x, fill(total))), factor))
+    store(g, at + 16, scale(to_floats(subtract(y, fill(total))), factor))
+
+
+@njit(forceinline=True)
+def _multiply_reals(g_s, i, a, j, batch, g, at):
+    """A group of ROWS outputs with a panel of 32 inputs, to g[at + output · STRETCH]."""
+    a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = zero()
+    for _ in range(batch):
+        x, y = load(a, j), load(a, j + 16)
+        a0, b0 = multiply_add(x, g_s[i], a0), multiply_add(y, g_s[i], b0)
+        a1, b1 = multiply_add(x, g_s[i + 1], a1), multiply_add(y, g_s[i + 1], b1)
+        a2, b2 = multiply_add(x, g_s[i + 2], a2), multiply_add(y, g_s[i + 2], b2)
+        a3, b3 = multiply_add(x, g_s[i + 3], a3), multiply_add(y, g_s[i + 3], b3)
+        i, j = i + ROWS, j + 32
+    store(g, at, a0)
+    store(g, at + 16, b0)
+    store(g, at + STRETCH, a1)
+    store(g, at + STRETCH + 16, b1)
+    store(g, at + 2 * STRETCH, a2)
+    store(g, at + 2 * STRETCH + 16, b2)
+    store(g, at + 3 * STRETCH, a3)
+    store(g, at + 3 * STRETCH + 16, b3)
 
 
 @njit(forceinline=True)
@@ -142,14 +170,12 @@ def _fetch(w, m, v, at):
 
 
 @njit(inline="always")
-def _step(w, m, v, counts, scale, total, constants, limit):
-    """Adam's update of a stretch of a row, from the products of bytes."""
+def _step(w, m, v, g, constants, limit):
+    """Adam's update of a stretch of a row."""
     b1, b1_rest, b2, b2_rest, step, eps = constants
     for i in range(w.size):
-        # Counts wrap around before what is left of them does.
-        g = scale * np.float32(np.int32(counts[i] - total))
         w[i], m[i], v[i] = adam_element(
-            w[i], g, m[i], v[i], b1, b1_rest, b2, b2_rest, step, eps, limit
+            w[i], g[i], m[i], v[i], b1, b1_rest, b2, b2_rest, step, eps, limit
         )
 
 
@@ -170,8 +196,32 @@ def _pack(w, at, count, bit, rows, to, column):
         rows[to + 32 * (tail // 32) + tail // 16 % 2] = bits
 
 
+@njit(inline="always")
+def _rows_done(w, m, v, g, start, low, high, left, count, constants, limit, rows, row_kw, column):
+    """The step of a stretch of some rows, and its new signs."""
+    k = w.shape[1]
+    for r in range(low, high):
+        at, part = start + STRETCH * (r - low), slice(left, left + count)
+        _step(w[r, part], m[r, part], v[r, part], g[at : at + count], constants, limit)
+        to = 2 * (16 * (r // 16 * row_kw + left // 32) + r % 16)
+        _pack(w.reshape(-1), r * k + left, count, r % BLOCK, rows, to, column)
+
+
+@njit(forceinline=True)
+def _columns_done(column, count, columns, column_kw, left, block):
+    for i in range(0, count, 16):
+        store(columns, 16 * ((left + i) // 16 * column_kw + block), load(column, i))
+
+
+@njit
+def _buffers():
+    """(a gradient's stretch of ROWS rows, where it begins on a line of the cache, column bits)."""
+    g, column = np.empty(ROWS * STRETCH + 16, np.float32), np.empty(STRETCH, np.uint32)
+    return g, (64 - g.ctypes.data % 64) % 64 // 4, column
+
+
 @njit(parallel=True, cache=True, error_model="numpy")
-def fused_adam(
+def adam_by_bytes(
     w, m, v, q, scales, sums, panels, kw, constants, clip, rows, row_kw, columns, column_kw
 ):
     """Shapes: w, m, v (N, K) float32; q to panels as in `ByteFactors`, flat; constants as in
@@ -181,25 +231,44 @@ def fused_adam(
     flat, flat_m, flat_v = w.reshape(-1), m.reshape(-1), v.reshape(-1)
     limit = np.float32(1) if clip else np.float32(np.inf)
     for block in prange((n + BLOCK - 1) // BLOCK):
-        counts, column = np.empty(ROWS * STRETCH + 16, np.int32), np.empty(STRETCH, np.uint32)
-        start = (64 - counts.ctypes.data % 64) % 64 // 4  # whole lines of the cache
+        g, start, column = _buffers()
         for left in range(0, k, STRETCH):
             count = min(STRETCH, k - left)
             column[:] = 0
             for low in range(BLOCK * block, min(n, BLOCK * (block + 1)), ROWS):
+                high = min(n, low + ROWS)
                 for i in range(0, count, 32):
-                    for r in range(low, min(n, low + ROWS)):
+                    for r in range(low, high):
                         _fetch(flat, flat_m, flat_v, r * k + left + i)
-                    _multiply(q, 2 * kw * low, kw, panels, kw * (left + i), counts, start + i)
-                for r in range(low, min(n, low + ROWS)):
-                    at = start + STRETCH * (r - low)
-                    part = slice(left, left + count)
-                    _step(
-                        w[r, part], m[r, part], v[r, part], counts[at : at + count],
-                        scales[r], sums[r], constants, limit,
-                    )  # fmt: skip
-                    to = 2 * (16 * (r // 16 * row_kw + left // 32) + r % 16)
-                    _pack(flat, r * k + left, count, r % BLOCK, rows, to, column)
-            for i in range(0, count, 16):
-                at = 16 * ((left + i) // 16 * column_kw + block)
-                store(columns, at, load(column, i))
+                    _multiply(q, low, kw, scales, sums, panels, kw * (left + i), g, start + i)
+                _rows_done(
+                    w, m, v, g, start, low, high, left, count, constants, limit, rows, row_kw,
+                    column,
+                )  # fmt: skip
+            _columns_done(column, count, columns, column_kw, left, block)
+
+
+@njit(parallel=True, cache=True, error_model="numpy")
+def adam_by_reals(
+    w, m, v, g_s, a, batch, constants, clip, rows, row_kw, columns, column_kw
+):  # fmt: skip
+    """Shapes: g_s, a as in `RealFactors`, flat; the others as of `adam_by_bytes`."""
+    n, k = w.shape
+    flat, flat_m, flat_v = w.reshape(-1), m.reshape(-1), v.reshape(-1)
+    limit = np.float32(1) if clip else np.float32(np.inf)
+    for block in prange((n + BLOCK - 1) // BLOCK):
+        g, start, column = _buffers()
+        for left in range(0, k, STRETCH):
+            count = min(STRETCH, k - left)
+            column[:] = 0
+            for low in range(BLOCK * block, min(n, BLOCK * (block + 1)), ROWS):
+                high = min(n, low + ROWS)
+                for i in range(0, count, 32):
+                    for r in range(low, high):
+                        _fetch(flat, flat_m, flat_v, r * k + left + i)
+                    _multiply_reals(g_s, batch * low, a, batch * (left + i), batch, g, start + i)
+                _rows_done(
+                    w, m, v, g, start, low, high, left, count, constants, limit, rows, row_kw,
+                    column,
+                )  # fmt: skip
+            _columns_done(column, count, columns, column_kw, left, block)
