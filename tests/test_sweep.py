@@ -139,7 +139,8 @@ def test_a_damaged_record_is_not_a_finished_job(bnnrun, damage):
     outcome = bnnrun(*words)
     assert outcomes(outcome.out) == ["resumed", "skipped"]
     assert "epoch 1/1" not in outcome.out
-    assert len(record_paths()) == 3
+    # Beside the damaged one, or in its place where both are of the same second.
+    assert outcomes(bnnrun(*words).out) == ["skipped", "skipped"]
 
 
 def test_a_failed_job_is_told_at_once_and_listed_at_the_end(bnnrun):
