@@ -93,6 +93,14 @@ def test_a_run_with_a_setting_changed_is_not_drawn_as_the_cell(of_conf):
     assert drawable([right, other], of_conf) == [right]
 
 
+def test_nor_is_one_of_an_experiment_without_a_cell(of_conf):
+    """Whose curve would be that of whichever ablation came last."""
+    right = trained("ablation_mnist", epochs=20)
+    other = trained("ablation_mnist", epochs=20, created=1, changed={"optimizer__clip": "none"})
+    assert not right.cell
+    assert drawable([right, other], of_conf) == [right]
+
+
 def test_another_group_is_one_change_and_older_records_lack_keys(of_conf):
     config = settings("table1_mnist_theano", norm={"name": "shift", "eps": 1e-5})
     del config["binarization"]["gate"]

@@ -12,10 +12,9 @@ from bnnrun.report import formats, tables
 from bnnrun.report.chain import chain
 from bnnrun.report.collect import Collected, collect
 from bnnrun.report.content import Figure, Table
-from bnnrun.report.experiments import Experiment
+from bnnrun.report.experiments import Experiment, differences
 from bnnrun.report.figures import draw, figure_csv, figures
 from bnnrun.report.page import page, without_drawings
-from bnnrun.report.table1 import Cells
 from bnnrun.table import print_table
 
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
@@ -61,10 +60,19 @@ def content(found: list[Table], drawn: list[Figure], collected: Collected) -> di
 
 
 def drawable(records: list[Record], experiments: list[Experiment]) -> list[Record]:
-    """All but runs that name a cell and changed its settings, whose curves are not the cell's."""
-    altered = Cells(records, experiments).altered
-    others = {id(record) for each in altered for record in (*each.records, *each.repeats)}
-    return [record for record in records if id(record) not in others]
+    """All but runs that name a cell or an experiment and changed its settings: their curves are
+    neither's.
+    """
+    by_cell = {e.cell: e for e in experiments if e.cell}
+    by_name = {e.name: e for e in experiments}
+
+    def altered(record: Record) -> bool:
+        named = by_cell.get(record.cell) or by_name.get(record.experiment)
+        if named is None or record.quantity != "test_error":
+            return False
+        return bool(differences(record.config, named))
+
+    return [record for record in records if not altered(record)]
 
 
 def _tables_md(found: list[Table], drawn: list[Figure]) -> str:
