@@ -8,13 +8,13 @@ import torch
 from emulated_device import EmulatedDevice
 
 from bnnrun import machine
-from bnnrun.bench import gemm_cuda, workloads
+from bnnrun.bench import gemm_cuda, network, workloads
 from bnnrun.bench import measure as measure_module
 from bnnrun.bench.eager import EagerStep
 from bnnrun.bench.measure import Competitor, Timing, measure
 from bnnrun.bench.step_process import StepProcess
 from bnnrun.errors import RunError
-from bnnrun.gemm import cuda, cuda_device, xnor
+from bnnrun.gemm import cpu, cuda, cuda_device, xnor
 from bnnrun.nn import update
 from bnnrun.runtime.network import PackedNetwork
 
@@ -232,13 +232,13 @@ def test_one_kernel_is_timed_beside_the_yardstick_and_the_limits(bnnrun, tmp_pat
     assert_printed_and_rated(outcome, found, 5 * 7 * 33)
 
 
+MLP = ("workload=mlp", "dataset=digits", "arch.width=64", "batch=20")
+
+
 @pytest.mark.parametrize(
     ("words", "macs"),
     [
-        (
-            ("workload=mlp", "dataset=digits", "arch.width=64", "batch=20"),
-            20 * (3 * 64 * 64 + 64 * 10),
-        ),
+        (MLP, 20 * (3 * 64 * 64 + 64 * 10)),
         (CONVNET, 4 * ((27 * 8 + 72 * 8) * 32 * 32 + 8 * 16 * 16 * 16 + 16 * 10)),
     ],
     ids=["mlp", "convnet"],
@@ -247,10 +247,26 @@ def test_a_network_is_timed_packed_and_in_each_precision(bnnrun, tmp_path, words
     outcome = bnnrun(*SMALL, *words)
     assert outcome.status == 0, outcome.err
     found = records(tmp_path)
-    assert without_limits(found) == NETWORK
+    images = words[-1].partition("=")[2]
+    assert without_limits(found) == NETWORK | {f"baseline float32 ({images} images)"}
     workload = words[0].partition("=")[2]
     assert {r["quantity"] for r in found.values()} == {f"{workload}_time"}
     assert_printed_and_rated(outcome, found, macs)
+
+
+@pytest.mark.parametrize(("allowed", "images"), [(1, 2), (2.4, 2), (3.1, 4), (1000, 20)])
+def test_unoptimized_products_take_some_images_a_share_for_each_thread(
+    bnnrun, tmp_path, monkeypatch, allowed, images
+):
+    each = 3 * 64 * 64 + 64 * 10
+    monkeypatch.setattr(network, "BASELINE_MACS", allowed * each)
+    outcome = bnnrun(*SMALL, *MLP, "kernel=baseline", "threads=2")
+    assert outcome.status == 0, outcome.err
+    found = records(tmp_path)
+    name = f"baseline float32 ({images} images)"
+    assert without_limits(found) == {name, "torch float32"}
+    assert found[name]["details"]["macs"] == images * each
+    assert found["torch float32"]["details"]["macs"] == 20 * each
 
 
 def assert_not_timed(outcome, folder, *said):
@@ -291,8 +307,21 @@ def test_a_product_whose_bits_are_wrong_is_not_timed(bnnrun, tmp_path, monkeypat
 def test_a_network_that_answers_otherwise_is_not_timed(bnnrun, tmp_path, monkeypatch):
     scores = PackedNetwork.scores
     monkeypatch.setattr(PackedNetwork, "scores", lambda *given: -scores(*given))
-    outcome = bnnrun(*SMALL, "workload=mlp", "dataset=digits", "arch.width=64", "batch=20")
+    outcome = bnnrun(*SMALL, *MLP)
     assert_not_timed(outcome, tmp_path, "xnor, first layer by bytes", "image 0: class")
+
+
+@pytest.mark.parametrize("words", [MLP, CONVNET], ids=["mlp", "convnet"])
+def test_unoptimized_products_that_are_wrong_are_not_timed(bnnrun, tmp_path, monkeypatch, words):
+    baseline = cpu.baseline
+
+    def negative(a, w, s):
+        baseline(a, w, s)
+        s *= -1
+
+    monkeypatch.setattr(cpu, "baseline", negative)
+    outcome = bnnrun(*SMALL, *words, "kernel=baseline")
+    assert_not_timed(outcome, tmp_path, "baseline float32", "image 0: class")
 
 
 @pytest.mark.parametrize(
@@ -436,6 +465,18 @@ def test_a_network_is_timed_on_a_gpu(bnnrun, tmp_path, monkeypatch):
     assert records(tmp_path).keys() == ways | {"torch float32"}
 
 
+@pytest.mark.parametrize("words", [MLP, CONVNET], ids=["mlp", "convnet"])
+def test_unoptimized_products_of_a_gpu_take_every_image(bnnrun, tmp_path, monkeypatch, words):
+    device = emulate(monkeypatch, (9, 0))
+    outcome = bnnrun(*SMALL, *words, "kernel=baseline", "device=cuda")
+    assert outcome.status == 0, outcome.err
+    found = records(tmp_path)
+    assert found.keys() == {"baseline float32", "torch float32"}
+    assert len({r["details"]["macs"] for r in found.values()}) == 1
+    calls, layers = 1 + 2 + 3, 4  # checked, warmed up, timed
+    assert [launch.kernel for launch in device.launches] == ["baseline_gemm"] * layers * calls
+
+
 def test_a_wrong_bit_of_a_gpu_is_not_timed(bnnrun, tmp_path, monkeypatch):
     emulate(monkeypatch, (7, 5))
     multiply = cuda.Xnor.multiply_to_bits
@@ -460,7 +501,9 @@ def test_without_a_gpu_one_line_says_what_is_missing(bnnrun, monkeypatch):
 
 
 def emulate(monkeypatch, capability):
+    device = EmulatedDevice(capability)
     monkeypatch.setattr(cuda_device, "missing", lambda: None)
-    monkeypatch.setattr(cuda_device, "CudaDevice", lambda: EmulatedDevice(capability))
+    monkeypatch.setattr(cuda_device, "CudaDevice", lambda: device)
     monkeypatch.setattr(gemm_cuda, "FLUSHED", 1024)
     monkeypatch.setattr(workloads, "select_device", lambda *_: torch.device("cpu"))
+    return device

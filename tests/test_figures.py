@@ -192,6 +192,13 @@ def test_a_smaller_network_or_product_is_not_figure_3():
     assert "figure3" not in {f.name for f in figures([*small, *narrow, *timed(size=4096)])}
 
 
+def test_a_baseline_of_some_images_is_scaled_to_all():
+    kernels = {"xnor, first layer by bytes": 600.0, "baseline float32 (5 images)": 5000.0}
+    (panel,) = figure("figure3", timed("mlp", size=10_000, kernels=kernels)).panels
+    ours = panel.series[1]
+    assert dict(zip(ours.x, ours.y, strict=True)) == {0: 10.0, 2: 0.6}
+
+
 def test_speed_up_is_over_float32_in_the_same_run_scaled_to_all_rows():
     found = figure("speedup", every_kind())
     (panel,) = found.panels

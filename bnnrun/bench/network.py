@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 
+import numba
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,8 @@ from bnnrun.data import describe
 from bnnrun.data.dataset import Images
 from bnnrun.data.preprocess import fit
 from bnnrun.errors import InputError
-from bnnrun.gemm import choice
+from bnnrun.gemm import choice, cpu, cuda
+from bnnrun.gemm.cuda_device import Device as Gpu
 from bnnrun.gemm.cuda_device import open_device
 from bnnrun.nn.binarize import sign
 from bnnrun.nn.models import Block, Network
@@ -37,6 +39,7 @@ YARDSTICK = "torch float32"
 PART = 1000  # images that the competitors in PyTorch take at once, for memory
 CHECKED = 64  # images whose answers are compared
 SETTLED = 8  # images that give the batch norms statistics
+BASELINE_MACS = 2e8  # of the images that the unoptimized products take on a processor
 
 
 @contextmanager
@@ -56,12 +59,12 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
     _settle(network, rng, some.pixels[:SETTLED])
     model = pack_network(network, {})
     labels = _expected(network, some.pixels)
-    macs = float(len(pixels) * sum(layer.shape.macs for layer in model.layers))
+    macs = float(sum(layer.shape.macs for layer in model.layers))  # of an image
 
     def check(call: Callable[[], NDArray[np.intp]]) -> Callable[[], str | None]:
         def compare() -> str | None:
             got = call()[:CHECKED]
-            wrong = np.flatnonzero(got != labels)
+            wrong = np.flatnonzero(got != labels[: len(got)])
             if not len(wrong):
                 return None
             i = wrong[0]
@@ -73,12 +76,14 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
     wait = gpu.wait if gpu is not None else lambda: None
     found: list[Competitor] = []
 
-    def add(name: str, scores: Callable[[], NDArray[np.float64]]) -> None:
+    def add(
+        name: str, scores: Callable[[], NDArray[np.float64]], images: int = len(pixels)
+    ) -> None:
         def call() -> NDArray[np.intp]:
             labels: NDArray[np.intp] = scores().argmax(axis=1)
             return labels
 
-        found.append(Competitor(name, call, check(call), wait, macs=macs))
+        found.append(Competitor(name, call, check(call), wait, macs=images * macs))
 
     if config.kernel in (BenchKernel.xnor, BenchKernel.all):
         for first in (FirstLayer.bytes, FirstLayer.planes):
@@ -95,6 +100,10 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
     if gpu is not None and torch.cuda.is_available():
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         network.to("cuda")
+    if config.kernel in (BenchKernel.baseline, BenchKernel.all):
+        some_x = x if gpu is not None else x[: _baseline_images(len(x), macs)]
+        name = "baseline float32" + (f" ({len(some_x)} images)" if gpu is None else "")
+        add(name, partial(_in_parts, _Baseline(network, gpu), some_x), len(some_x))
     add(YARDSTICK, partial(_in_parts, _Float(network, torch.float32), x))
     if config.kernel in (BenchKernel.blas, BenchKernel.all):
         add(
@@ -198,21 +207,61 @@ class _Int8(_Float):
 
     def __init__(self, network: Network) -> None:
         super().__init__(network, torch.int8)
-        self.weights[1:] = [
-            (w.permute(0, 2, 3, 1) if w.dim() == 4 else w).flatten(1).contiguous()
-            for w in self.weights[1:]
-        ]
+        self.weights[1:] = [_rows(w) for w in self.weights[1:]]
 
     def multiply(self, block: Block, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         if a.dtype != torch.int8:
             return super().multiply(block, a, w)
-        if not block.layer.is_conv:
-            return torch._int_mm(a.flatten(1), w.t())
-        padded = F.pad(a.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
-        patches = padded.unfold(1, 3, 1).unfold(2, 3, 1).permute(0, 1, 2, 4, 5, 3)
-        n, height, width = patches.shape[:3]
-        s = torch._int_mm(patches.reshape(n * height * width, -1), w.t())
-        return s.view(n, height, width, -1).permute(0, 3, 1, 2)
+        return _by_rows(block, a, w, lambda a, w: torch._int_mm(a, w.t()))
+
+
+class _Baseline(_Float):
+    """Every product by the unoptimized float32 kernel, as in the authors' timing; the first
+    layer's too.
+    """
+
+    def __init__(self, network: Network, gpu: Gpu | None) -> None:
+        super().__init__(network, torch.float32)
+        self.weights, self.gpu = [_rows(w) for w in self.weights], gpu
+
+    def multiply(self, block: Block, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return _by_rows(block, a, w, self.product)
+
+    def product(self, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        """(M, K), (N, K) -> (M, N)."""
+        a, s = a.contiguous(), a.new_empty(len(a), len(w))
+        if self.gpu is None:
+            cpu.baseline(a.numpy(), w.numpy(), s.numpy())
+        else:
+            cuda.baseline(self.gpu, a, w, s)
+        return s
+
+
+def _baseline_images(images: int, macs: float) -> int:
+    """A few: all would take minutes. A multiple of the threads, which share them out."""
+    threads = numba.get_num_threads()
+    return min(images, threads * max(1, round(BASELINE_MACS / macs / threads)))
+
+
+def _rows(w: torch.Tensor) -> torch.Tensor:
+    """Weights as a matrix, a row an output, a filter's channels innermost."""
+    return (w.permute(0, 2, 3, 1) if w.dim() == 4 else w).flatten(1).contiguous()
+
+
+def _by_rows(
+    block: Block,
+    a: torch.Tensor,
+    w: torch.Tensor,
+    product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    """A layer's sums by a product of matrices with `_rows`: a convolution's of its patches."""
+    if not block.layer.is_conv:
+        return product(a.flatten(1), w)
+    padded = F.pad(a.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
+    patches = padded.unfold(1, 3, 1).unfold(2, 3, 1).permute(0, 1, 2, 4, 5, 3)
+    n, height, width = patches.shape[:3]
+    s = product(patches.reshape(n * height * width, -1), w)
+    return s.view(n, height, width, -1).permute(0, 3, 1, 2)
 
 
 def _line(block: Block, d: float) -> tuple[torch.Tensor, torch.Tensor]:
