@@ -482,7 +482,9 @@ class ReportConfig(VerbConfig):
 
     results_dir: str = setting("results", "folder whose runs/ holds the records")
     check: bool = setting(False, "write nothing; fail where a file is not what the records give")
-    cell: str = setting("", "explain one number, such as table1.mnist.theano: its runs")
+    cell: str = setting(
+        "", "explain one number, such as table1.mnist.theano: its runs; table1: which there are"
+    )
 
 
 @dataclass

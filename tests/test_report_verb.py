@@ -129,6 +129,40 @@ def test_a_cell_is_followed_to_its_runs(bnnrun, results):
     assert not (results / "results" / "tables.md").exists()
 
 
+def test_the_beginning_of_names_lists_the_cells_that_go_on_so(bnnrun, results):
+    lines = bnnrun("report", "cell=table1.mnist").out.splitlines()
+    shown = {line.partition(" ")[0]: line.partition(" ")[2].strip() for line in lines}
+    assert {name.rpartition(".")[0] for name in shown} >= {"table1.mnist"}
+    assert all(name.startswith("table1.mnist.") for name in shown)
+    assert shown["table1.mnist.theano"] == "1.00 ± 0.10 (n = 3) (paper 0.96), within noise"
+    assert shown["table1.mnist.torch7"] == "(paper 1.40), not run"
+    for name in shown:
+        assert bnnrun("report", f"cell={name}").out.startswith(f"{name}\n")
+
+
+def test_half_a_name_is_no_beginning(bnnrun, results):
+    outcome = bnnrun("report", "cell=table1.mnist.the")
+    assert outcome.status == 2
+    assert "no table has such a cell" in outcome.err
+
+
+def test_a_time_is_told_with_its_calls_spread_and_limit(bnnrun, results):
+    kernels = {"xnor, bits out": 100.0, "torch float32": 1000.0}
+    for record in timed(kernels=kernels, created=9):
+        record.details["stolen_pct"] = 1.25
+        records.write(record, results / "results")
+    (name,) = (
+        line.split()[0]
+        for line in bnnrun("report", "cell=figure3.gemm").out.splitlines()
+        if line.endswith(" 100 ms") and "bits-out" in line
+    )
+    shown = bnnrun("report", f"cell={name}").out
+    assert (
+        "  timed:        5 calls, fastest 100 ms, spread 10 %; 10 GMAC/s, 50 % of the limit; "
+        "2 threads, 1.2 % taken by a hypervisor\n" in shown
+    )
+
+
 def test_an_unknown_cell_names_the_nearest(bnnrun, results):
     outcome = bnnrun("report", "cell=table1.mnist.thano")
     assert outcome.status == 2

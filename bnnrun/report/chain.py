@@ -12,20 +12,31 @@ POINTS = 12  # epochs of a curve that are shown
 def chain(id: str, tables: list[Table], records: list[Record]) -> str:
     """What the cell shows, then of each of its records command, commit, seed, environment, curve.
 
+    The beginning of names, such as "figure3" or "table1.mnist", gives the cells that go on so.
+
     Raises:
         InputError: no table has such a cell
     """
-    cells = [(table, cell) for table in tables for row in table.rows for cell in row if cell.id]
-    found = [(table, cell) for table, cell in cells if cell.id == id]
-    if not found:
-        hint = _hint(id, [cell.id for _, cell in cells])
-        raise InputError(f"cell={id}: no table has such a cell; {hint}")
-    # Several tables tell of the same cell; the one with the paper's number beside it says most.
-    table, cell = max(found, key=lambda pair: (bool(pair[1].paper), len(pair[1].records)))
+    cells: dict[str, list[tuple[Table, Cell]]] = {}
+    for table in tables:
+        for cell in (cell for row in table.rows for cell in row if cell.id):
+            cells.setdefault(cell.id, []).append((table, cell))
+    told = {name: max(found, key=_says_most) for name, found in cells.items()}
+    if id not in told:
+        begun = {name: cell for name, (_, cell) in told.items() if name.startswith(f"{id}.")}
+        if not begun:
+            raise InputError(f"cell={id}: no table has such a cell; {_hint(id, list(told))}")
+        return _of_cells(begun)
+    table, cell = told[id]
     by_name = {record.name: record for record in records}
     parts = [_of_cell(id, table, cell)]
     parts += [_of_record(by_name[name]) for name in cell.records if name in by_name]
     return "\n\n".join(parts) + "\n"
+
+
+def _says_most(of: tuple[Table, Cell]) -> tuple[bool, int]:
+    """Of several tables that tell of the same cell, the one with the paper's number beside it."""
+    return bool(of[1].paper), len(of[1].records)
 
 
 def _hint(id: str, known: list[str]) -> str:
@@ -34,6 +45,17 @@ def _hint(id: str, known: list[str]) -> str:
     if hint.startswith("did"):
         return hint
     return f"they begin with {', '.join(sorted({name.partition('.')[0] for name in known}))}"
+
+
+def _of_cells(cells: dict[str, Cell]) -> str:
+    """A line for each: its name, to be given in full, and what it shows."""
+    width = max(map(len, cells))
+    return "".join(f"{name:<{width}}  {_in_short(cell)}\n" for name, cell in cells.items())
+
+
+def _in_short(cell: Cell) -> str:
+    paper = f"(paper {cell.paper})" if cell.paper else ""
+    return ", ".join(filter(None, (f"{cell.text} {paper}".strip(), cell.verdict)))
 
 
 def _of_cell(id: str, table: Table, cell: Cell) -> str:
