@@ -1,6 +1,7 @@
 """Reports: golden tables from fixed records, damaged ones."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -125,9 +126,17 @@ def test_the_summary_counts_and_estimates_hours(of_conf):
     assert summary.notes[-1] == "A record was left out: x.json: altered"
     rows = made(golden_records(), of_conf, "summary")
     hours = {row["cell"].text: row["hours of the whole schedule"].text for row in rows}
-    assert hours["BNN (Theano), MNIST"] == "1"  # 1000 epochs of 3.6 s
+    assert hours["BNN (Theano), MNIST"] == "1"  # 1000 epochs of 3.6 s, pauses not counted
     assert hours["BNN (Torch7), MNIST"] == "1"
     assert hours["BNN (Theano), CIFAR-10"] == ""  # no epoch of these data was ever timed
+
+
+@pytest.mark.parametrize("rate", [None, "fast", 0, -1.0, math.nan, math.inf])
+def test_without_a_rate_no_hours_are_estimated(of_conf, rate):
+    run = trained(epochs=20)
+    run.details["images_per_s"] = rate
+    rows = made([run], of_conf, "summary")
+    assert {row["hours of the whole schedule"].text for row in rows} == {""}
 
 
 def test_the_summary_tells_how_far_a_number_is_from_the_papers_and_in_what_the_run_differs(of_conf):

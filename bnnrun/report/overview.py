@@ -1,6 +1,9 @@
 """What stands around the paper's tables: ablations, other runs, deviations, and the summary."""
 
+import math
+
 from bnnrun.paper import DATASETS, EPOCHS, RERUNS, TRAIN_IMAGES
+from bnnrun.records import Record
 from bnnrun.report.authors import departures
 from bnnrun.report.content import Cell, Table
 from bnnrun.report.experiments import Experiment, differences
@@ -237,7 +240,7 @@ def summary(cells: Cells, experiments: list[Experiment], damaged: list[str]) -> 
     if known:
         lines.append(
             f"One run of the paper's whole schedule for {len(known)} of them would take about "
-            f"{sum(known):,.0f} hours by the epoch times measured, on the machines named."
+            f"{sum(known):,.0f} hours of training by the epochs measured, on the machines named."
         )
     lines.append(
         "Points are ours less the paper's, in % of test images; standard deviations are points "
@@ -280,30 +283,33 @@ def _why(lead: Pool, cell: str, protocol: int) -> str:
 
 
 def cost_h(cells: Cells, cell: str) -> tuple[float, str] | None:
-    """(hours that one run of the paper's schedule takes, how that is known); None where no epoch
+    """(hours that one run of the paper's schedule trains, how that is known); None where no epoch
     of these data was measured.
 
-    Seconds an image and epoch of the cell's own longest run, else of one of the same data.
+    By the cell's own longest run, else by one of the same data, at the rate of its middle epoch:
+    a run that was paused now and then is no slower.
     """
     column = number(cell).column
     own = cells.pools[cell]
     same = [p for other in cells for p in cells.pools[other] if number(other).column == column]
-    for each in by_budget(p for p in own if _images(p)) or by_budget(p for p in same if _images(p)):
-        record = max(each.records, key=lambda r: (r.created, r.name))
-        assert each.epochs is not None
-        seconds = record.wall_time_s / each.epochs / _images(each)
-        hours = seconds * TRAIN_IMAGES[column] * EPOCHS[column] / 3600
+    for each in by_budget(p for p in own if _rate(p)) or by_budget(p for p in same if _rate(p)):
+        epoch_s = TRAIN_IMAGES[column] / _rate(each)
+        hours = epoch_s * EPOCHS[column] / 3600
         of = "" if each in own else f" of {label(each.first.cell)}"
         return hours, (
-            f"from {each.epochs:,} epoch{'s' if each.epochs > 1 else ''}{of} on {machine(record)}, "
-            f"{seconds * TRAIN_IMAGES[column]:,.0f} s for an epoch of {TRAIN_IMAGES[column]:,} "
-            f"{DATASETS[column]} images"
+            f"from {each.epochs:,} epoch{'s' if each.epochs != 1 else ''}{of} on "
+            f"{machine(_latest(each))}, {epoch_s:,.0f} s to train for an epoch of "
+            f"{TRAIN_IMAGES[column]:,} {DATASETS[column]} images"
         )
     return None
 
 
-def _images(each: Pool) -> int:
-    """Training images an epoch, 0 where the time of one cannot be told."""
-    count = each.first.data.get("train")
-    timed = each.epochs and each.first.wall_time_s > 0
-    return count if timed and isinstance(count, int) else 0
+def _latest(each: Pool) -> Record:
+    return max(each.records, key=lambda r: (r.created, r.name))
+
+
+def _rate(each: Pool) -> float:
+    """Images a second that training took in the middle one of the epochs; 0 where not told."""
+    rate = _latest(each).details.get("images_per_s")
+    told = each.epochs and isinstance(rate, (int, float)) and math.isfinite(rate)
+    return max(0.0, float(rate)) if told else 0.0
