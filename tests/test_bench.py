@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from emulated_device import EmulatedDevice
@@ -475,6 +476,19 @@ def test_unoptimized_products_of_a_gpu_take_every_image(bnnrun, tmp_path, monkey
     assert len({r["details"]["macs"] for r in found.values()}) == 1
     calls, layers = 1 + 2 + 3, 4  # checked, warmed up, timed
     assert [launch.kernel for launch in device.launches] == ["baseline_gemm"] * layers * calls
+
+
+@pytest.mark.parametrize(("side", "sizes"), [(28, [1000, 500]), (64, [250] * 6)])
+def test_larger_images_are_taken_fewer_at_once(side, sizes):
+    taken = []
+
+    def scores(x):
+        taken.append(len(x))
+        return x[:, 0, 0, :1].float()
+
+    x = torch.arange(1500, dtype=torch.int16)[:, None, None, None].expand(-1, 3, side, side)
+    np.testing.assert_array_equal(network._in_parts(scores, x)[:, 0], np.arange(1500))
+    assert taken == sizes
 
 
 def test_a_wrong_bit_of_a_gpu_is_not_timed(bnnrun, tmp_path, monkeypatch):

@@ -37,6 +37,7 @@ from bnnrun.runtime.reference import ReferenceNetwork
 
 YARDSTICK = "torch float32"
 PART = 1000  # images that the competitors in PyTorch take at once, for memory
+PIXELS = 1024 * PART  # of them together: patches take memory too, and a grid has so many rows
 CHECKED = 64  # images whose answers are compared
 SETTLED = 8  # images that give the batch norms statistics
 BASELINE_MACS = 2e8  # of the images that the unoptimized products take on a processor
@@ -160,8 +161,9 @@ def _expected(network: Network, pixels: NDArray[np.uint8]) -> NDArray[np.intp]:
 def _in_parts(
     network: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
 ) -> NDArray[np.float64]:
+    part = max(1, min(PART, PIXELS // x[0, 0].numel()))
     with torch.inference_mode():
-        parts = [network(x[i : i + PART]).cpu() for i in range(0, len(x), PART)]
+        parts = [network(x[i : i + part]).cpu() for i in range(0, len(x), part)]
         return torch.cat(parts).double().numpy()
 
 
