@@ -1,22 +1,16 @@
-"""Measuring: in turns, checked first, and the competitor really the same network."""
+"""Measuring: in turns, checked first; products and whole networks by everything that is exact."""
 
-import json
 import math
 
-import numpy as np
 import pytest
-import torch
-from emulated_device import EmulatedDevice
+from bench_runs import CONVNET, MLP, PRODUCT, SMALL, assert_not_timed, records, without_limits
 
 from bnnrun import machine
-from bnnrun.bench import gemm_cuda, network, workloads
 from bnnrun.bench import measure as measure_module
-from bnnrun.bench.eager import EagerStep
+from bnnrun.bench import network
 from bnnrun.bench.measure import Competitor, Timing, measure
-from bnnrun.bench.step_process import StepProcess
 from bnnrun.errors import RunError
-from bnnrun.gemm import cpu, cuda, cuda_device, xnor
-from bnnrun.nn import update
+from bnnrun.gemm import cpu, xnor
 from bnnrun.runtime.network import PackedNetwork
 
 
@@ -68,97 +62,6 @@ def test_the_spread_is_the_interquartile_range_over_the_median():
     assert math.isclose(timing.spread, (4 - 2) / 3)
 
 
-WORDS = ("bench", "workload=train_step", "dataset=digits", "arch.width=64", "rounds=3")
-
-
-@pytest.mark.parametrize("binarization", ["deterministic", "none"])
-def test_the_training_step_is_checked_timed_and_recorded(bnnrun, tmp_path, binarization):
-    outcome = bnnrun(*WORDS, f"binarization={binarization}")
-    assert outcome.status == 0, outcome.err
-    found = [json.loads(p.read_text()) for p in (tmp_path / "results" / "runs").glob("*.json")]
-    eager = {"eager float32", "eager float32, memory kept"}
-    steps = {"bnnrun, fast", "bnnrun, float32", *eager}
-    found = [r for r in found if not r["details"]["competitor"].startswith("limit")]
-    assert {r["details"]["competitor"] for r in found} == steps
-    for r in found:
-        assert r["quantity"] == "train_step_time"
-        assert r["unit"] == "ms"
-        assert 0 < r["details"]["minimum"] <= r["value"]
-        assert r["details"]["count"] == 3
-        assert steps < r["details"]["in_the_same_run"].keys()
-        assert r["details"]["memory_bytes"] > 1e6
-    (row,) = (line for line in outcome.out.splitlines() if " bnnrun, fast " in line)
-    of = found[0]["details"]["in_the_same_run"]
-    assert row.split()[-1] == f"{of['eager float32'] / of['bnnrun, fast']:.2f}"
-    parts = {r["details"]["competitor"]: r["details"].get("parts_ms") for r in found}
-    for name in eager:
-        assert parts[name] is None
-    for name in steps - eager:
-        assert parts[name]["update"] > 0
-    floor = next(r["details"]["floor_ms"] for r in found if "floor_ms" in r["details"])
-    assert 0 < sum(floor.values()) < sum(parts["bnnrun, fast"].values())
-
-
-@pytest.mark.parametrize(
-    "word", ["norm=shift", "binarization=stochastic", "binarization.gate=false", "optimizer=sgd"]
-)
-def test_what_the_competitor_does_not_have_is_refused(bnnrun, word):
-    outcome = bnnrun(*WORDS, word)
-    assert outcome.status == 2
-    assert "the competitor has" in outcome.err
-
-
-def test_a_step_that_computes_something_else_is_not_timed(bnnrun, tmp_path, monkeypatch):
-    forward = EagerStep.forward
-
-    def other(self, block, a):
-        return forward(self, block, a.roll(1, 0))
-
-    monkeypatch.setattr(EagerStep, "forward", other)
-    outcome = bnnrun(*WORDS)
-    assert outcome.status == 1
-    assert "wrong answer, not timed" in outcome.err
-    assert not list((tmp_path / "results" / "runs").glob("*.json"))
-
-
-def test_a_process_that_computes_something_else_is_not_timed(bnnrun, tmp_path, monkeypatch):
-    loss = StepProcess.loss
-    monkeypatch.setattr(StepProcess, "loss", lambda self: 1.1 * loss(self))
-    outcome = bnnrun(*WORDS)
-    assert outcome.status == 1
-    assert "the loss of its process is" in outcome.err
-    assert not list((tmp_path / "results" / "runs").glob("*.json"))
-
-
-def test_an_update_that_is_another_rule_is_not_timed(bnnrun, monkeypatch):
-    def plain(self):
-        with torch.no_grad():
-            for p in self.network.parameters():
-                p.sub_(p.grad, alpha=0.01)
-
-    monkeypatch.setattr(EagerStep, "update", plain)
-    outcome = bnnrun(*WORDS)
-    assert outcome.status == 1
-    assert "after an update" in outcome.err
-
-
-@pytest.mark.skipif(not update.HAS_BYTES, reason="no products of bytes here")
-def test_a_step_whose_own_update_is_wrong_is_not_timed(bnnrun, monkeypatch):
-    """The step that is timed never has these gradients in memory."""
-    fused = update.adam_by_bytes
-
-    def other(w, m, v, q, scales, *more):
-        fused(w, m, v, q, 1.1 * scales, *more)
-
-    monkeypatch.setattr(update, "adam_by_bytes", other)
-    outcome = bnnrun(*WORDS)
-    assert outcome.status == 1
-    assert "the gradient that moved" in outcome.err
-
-
-SMALL = ("bench", "seconds=0.1", "rounds=3")
-PRODUCT = (*SMALL, "workload=gemm", "m=64", "n=48", "k=96")
-CONVNET = ("workload=convnet", "dataset=cifar10", "arch.channels=[8,8]", "arch.fc=[16]", "batch=4")
 NETWORK = {
     "xnor, first layer by bytes",
     "xnor, first layer by planes",
@@ -168,16 +71,6 @@ NETWORK = {
 }
 XNOR = {"xnor, bits out", "xnor, int32 out", "xnor, float32 in, int32 out"}
 COPY = "limit: copying memory"
-
-
-def records(folder):
-    """The records of a run, by competitor."""
-    found = [json.loads(p.read_text()) for p in (folder / "results" / "runs").glob("*.json")]
-    return {r["details"]["competitor"]: r for r in found}
-
-
-def without_limits(names):
-    return {name for name in names if not name.startswith("limit")}
 
 
 def assert_printed_and_rated(outcome, found, macs):
@@ -233,9 +126,6 @@ def test_one_kernel_is_timed_beside_the_yardstick_and_the_limits(bnnrun, tmp_pat
     assert_printed_and_rated(outcome, found, 5 * 7 * 33)
 
 
-MLP = ("workload=mlp", "dataset=digits", "arch.width=64", "batch=20")
-
-
 @pytest.mark.parametrize(
     ("words", "macs"),
     [
@@ -268,14 +158,6 @@ def test_unoptimized_products_take_some_images_a_share_for_each_thread(
     assert without_limits(found) == {name, "torch float32"}
     assert found[name]["details"]["macs"] == images * each
     assert found["torch float32"]["details"]["macs"] == 20 * each
-
-
-def assert_not_timed(outcome, folder, *said):
-    assert outcome.status == 1
-    assert outcome.err.count("\n") == 1
-    for words in ("wrong answer, not timed", *said):
-        assert words in outcome.err
-    assert not records(folder)
 
 
 def test_a_product_that_is_one_off_is_not_timed(bnnrun, tmp_path, monkeypatch):
@@ -363,161 +245,3 @@ def test_a_machine_that_does_not_tell_is_no_machine_without_neighbours(
     assert outcome.status == 0, outcome.err
     assert "a hypervisor took" not in outcome.out
     assert all(r["details"]["stolen_pct"] is None for r in records(tmp_path).values())
-
-
-@pytest.mark.parametrize("capability", [(7, 5), (9, 0)], ids=["portable", "mma"])
-def test_a_product_is_timed_on_a_gpu(bnnrun, tmp_path, monkeypatch, capability):
-    """With the kernels on the processor, and PyTorch there in the place of cuBLAS."""
-    emulate(monkeypatch, capability)
-    outcome = bnnrun(*SMALL, "workload=gemm", "m=24", "n=16", "k=96", "device=cuda")
-    assert outcome.status == 0, outcome.err
-    found = records(tmp_path)
-    ways = ("bits out", "bits out, cold", "int32 out", "float32 out", "float32 in, int32 out")
-    names = list(cuda.VARIANTS) if capability == (9, 0) else ["xnor_gemm"]
-    torch_s = {"torch float32", "torch tf32", "torch bf16, sums rounded", "torch int8"}
-    expected = {f"{name}, {way}" for name in names for way in ways} | {"baseline float32"} | torch_s
-    packing = found.pop("pack_bits, float32 in")["details"]
-    assert packing["gmac_per_s"] is packing["share_of_limit"] is None
-    assert found.keys() - {"torch fp8, sums rounded"} == expected
-    # Multiply-accumulates a clock and multiprocessor.
-    rates = {"xnor_gemm": 1024}
-    if capability == (9, 0):
-        rates |= {"xnor_gemm_mma": 16_384, "xnor_gemm_wgmma": 32_768, "baseline float32": 128,
-                  "torch float32": 128, "torch tf32": 1024, "torch bf16": 2048,
-                  "torch int8": 4096, "torch fp8": 4096}  # fmt: skip
-    for name, r in found.items():
-        details = r["details"]
-        assert details["gmac_per_s"] == pytest.approx(24 * 16 * 96 / r["value"] / 1e6)
-        rate = rates.get(name.partition(",")[0])
-        share = details["gmac_per_s"] / (2 * rate) if rate else None  # two of them, at 1 GHz
-        assert details["share_of_limit"] == (share and pytest.approx(share))
-
-
-class Stopwatch:
-    """A device whose calls take as long as they say."""
-
-    def __init__(self):
-        self.now, self.log, self.recorded = 0.0, [], 0
-
-    def empty(self, shape, dtype):
-        return "cache"
-
-    def clear(self, array):
-        self.log.append("clear")
-
-    def record(self, work):
-        self.recorded += 1
-        return work
-
-    def seconds(self, work, before=None):
-        if before is not None:
-            before()
-        began = self.now
-        work()
-        return self.now - began
-
-    def call(self, seconds):
-        def work():
-            self.log.append("call")
-            self.now += seconds
-
-        return work
-
-
-def test_short_calls_are_timed_in_a_row_behind_others():
-    device = Stopwatch()
-    timed = gemm_cuda._Timed(device, device.call(0.3e-3))
-    assert timed() == pytest.approx(0.3e-3)
-    assert device.log == ["call"] * (1 + 3 + 3)
-    device.log.clear()
-    timed()
-    assert device.log == ["call"] * 6
-    assert device.recorded == 1
-
-
-def test_the_shortest_calls_are_not_timed_without_end():
-    device = Stopwatch()
-    assert gemm_cuda._Timed(device, device.call(0.0))() == 0.0
-    assert len(device.log) == 1 + 2 * gemm_cuda.MOST_CALLS
-
-
-def test_a_cold_call_is_timed_alone_behind_what_empties_the_cache():
-    device = Stopwatch()
-    timed = gemm_cuda._Timed(device, device.call(0.1e-3), cold=True)
-    assert timed() == pytest.approx(0.1e-3)
-    assert device.log == ["call", "clear", "call"]
-
-
-def test_a_long_call_is_timed_alone():
-    device = Stopwatch()
-    timed = gemm_cuda._Timed(device, device.call(0.5), graph=False)
-    assert timed() == 0.5
-    assert device.log == ["call"] * 2
-    assert device.recorded == 0
-
-
-def test_a_network_is_timed_on_a_gpu(bnnrun, tmp_path, monkeypatch):
-    emulate(monkeypatch, (9, 0))
-    words = ("workload=mlp", "dataset=digits", "arch.width=40", "batch=20", "device=cuda")
-    outcome = bnnrun(*SMALL, *words, "kernel=xnor")
-    assert outcome.status == 0, outcome.err
-    ways = {f"{k}, first layer by {f}" for k in cuda.VARIANTS
-            for f in ("bytes", "planes")}  # fmt: skip
-    assert records(tmp_path).keys() == ways | {"torch float32"}
-
-
-@pytest.mark.parametrize("words", [MLP, CONVNET], ids=["mlp", "convnet"])
-def test_unoptimized_products_of_a_gpu_take_every_image(bnnrun, tmp_path, monkeypatch, words):
-    device = emulate(monkeypatch, (9, 0))
-    outcome = bnnrun(*SMALL, *words, "kernel=baseline", "device=cuda")
-    assert outcome.status == 0, outcome.err
-    found = records(tmp_path)
-    assert found.keys() == {"baseline float32", "torch float32"}
-    assert len({r["details"]["macs"] for r in found.values()}) == 1
-    calls, layers = 1 + 2 + 3, 4  # checked, warmed up, timed
-    assert [launch.kernel for launch in device.launches] == ["baseline_gemm"] * layers * calls
-
-
-@pytest.mark.parametrize(("side", "sizes"), [(28, [1000, 500]), (64, [250] * 6)])
-def test_larger_images_are_taken_fewer_at_once(side, sizes):
-    taken = []
-
-    def scores(x):
-        taken.append(len(x))
-        return x[:, 0, 0, :1].float()
-
-    x = torch.arange(1500, dtype=torch.int16)[:, None, None, None].expand(-1, 3, side, side)
-    np.testing.assert_array_equal(network._in_parts(scores, x)[:, 0], np.arange(1500))
-    assert taken == sizes
-
-
-def test_a_wrong_bit_of_a_gpu_is_not_timed(bnnrun, tmp_path, monkeypatch):
-    emulate(monkeypatch, (7, 5))
-    multiply = cuda.Xnor.multiply_to_bits
-
-    def one_off(self, a, w, limit, out):
-        multiply(self, a, w, limit, out)
-        out.data[0, 0] ^= 1
-        return out
-
-    monkeypatch.setattr(cuda.Xnor, "multiply_to_bits", one_off)
-    outcome = bnnrun(*SMALL, "workload=gemm", "m=24", "n=16", "k=96", "device=cuda")
-    assert_not_timed(outcome, tmp_path, "xnor_gemm, bits out", "a bit")
-
-
-def test_without_a_gpu_one_line_says_what_is_missing(bnnrun, monkeypatch):
-    monkeypatch.setattr(cuda_device, "missing", lambda: "no GPU: no driver")
-    monkeypatch.setattr(workloads, "select_device", lambda *_: torch.device("cpu"))
-    for words in (("workload=gemm", "m=8"), ("workload=mlp", "dataset=digits")):
-        outcome = bnnrun("bench", *words, "device=cuda")
-        assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-        assert "device=cuda: no GPU: no driver" in outcome.err
-
-
-def emulate(monkeypatch, capability):
-    device = EmulatedDevice(capability)
-    monkeypatch.setattr(cuda_device, "missing", lambda: None)
-    monkeypatch.setattr(cuda_device, "CudaDevice", lambda: device)
-    monkeypatch.setattr(gemm_cuda, "FLUSHED", 1024)
-    monkeypatch.setattr(workloads, "select_device", lambda *_: torch.device("cpu"))
-    return device

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import sanitize
 import test_gpu
+from bench_runs import emulate
 from emulated_device import EmulatedDevice
-from test_bench import emulate
 
 from bnnrun.bench import train_step
 from bnnrun.bench.step_process import step_process
