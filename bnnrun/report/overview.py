@@ -311,5 +311,6 @@ def _latest(each: Pool) -> Record:
 def _rate(each: Pool) -> float:
     """Images a second that training took in the middle one of the epochs; 0 where not told."""
     rate = _latest(each).details.get("images_per_s")
-    told = each.epochs and isinstance(rate, (int, float)) and math.isfinite(rate)
-    return max(0.0, float(rate)) if told else 0.0
+    if not each.epochs or not isinstance(rate, (int, float)) or not math.isfinite(rate):
+        return 0.0
+    return max(0.0, float(rate))
