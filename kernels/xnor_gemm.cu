@@ -50,7 +50,7 @@ typedef unsigned int word;
 __device__ __forceinline__ uint4 load_quad(const word* rows, int row, int count, int quad, int kw)
 {
     // Outside the matrix there are only bits that do not differ.
-    if (row >= count || 4 * quad >= kw) return make_uint4(0, 0, 0, 0);
+    if (row >= count || quad >= kw / 4) return make_uint4(0, 0, 0, 0);
     return *reinterpret_cast<const uint4*>(rows + (long long)row * kw + 4 * quad);
 }
 
