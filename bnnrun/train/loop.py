@@ -8,7 +8,7 @@ from bnnrun.config import Device, TrainConfig, computed
 from bnnrun.data import load
 from bnnrun.data.dataset import Dataset
 from bnnrun.errors import InputError
-from bnnrun.gemm.xnor import set_threads
+from bnnrun.gemm.compiled import set_threads
 from bnnrun.nn.memory import keep_freed
 from bnnrun.records import Record, Run
 from bnnrun.train.checkpoint import STATE
