@@ -2,8 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from bnnrun.errors import RunError
@@ -49,25 +48,3 @@ def remove_unfinished(path: Path) -> None:
     """Delete what killed calls of `write_atomically` left beside `path`."""
     for left in path.parent.glob(f".{path.name}.*"):
         left.unlink(missing_ok=True)
-
-
-@contextmanager
-def only_process(folder: Path) -> Iterator[None]:
-    """Within the block no other process is in such a block of `folder`; RunError where one is.
-
-    The system itself lets go of the lock when the process ends, by `kill -9` too. Where it has no
-    such locks (Windows, some network disks) nothing is refused.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with (folder / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"{folder}: another process is at work there") from None
-        except OSError:
-            pass
-        yield

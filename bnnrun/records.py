@@ -6,6 +6,7 @@ Tables and figures are made from these files alone; nothing else holds a result.
 import hashlib
 import json
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cached_property
@@ -21,11 +22,16 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Run:
-    """What the command line knows of a run."""
+    """What the command line knows of a run.
+
+    Attributes:
+        check: raises RunError where another process has taken the folder over
+    """
 
     folder: Path
     command: str
     experiment: str
+    check: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -150,6 +151,18 @@ def checked_config(verb: Verb, words: list[str], *, multirun: bool) -> tuple[lis
                 now[i] = value
                 _compose(verb, [*search, *now])
     return lines, typed
+
+
+def run_folder(verb: Verb, words: list[str]) -> Path:
+    """The folder in which a run by itself will leave its files, as it is named.
+
+    Args:
+        words: of `checked_config`
+    """
+    with hydra_session():
+        composed = compose(verb.name, words, return_hydra_config=True)
+        HydraConfig.instance().set_config(composed)  # what `${hydra:...}` in a name reads
+        return Path(composed.hydra.run.dir)
 
 
 def _values(override: Override, multirun: bool) -> list[str]:

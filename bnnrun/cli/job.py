@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +41,8 @@ def tell(error: BaseException) -> int:
     return status
 
 
-def described(verb: Verb) -> "Run":
-    """What Hydra knows of the run that it began."""
+def described(verb: Verb, check: Callable[[], None]) -> "Run":
+    """What Hydra knows of the run that it began; `check` as of a Run."""
     from hydra.core.hydra_config import HydraConfig
 
     from bnnrun.records import Run
@@ -55,6 +56,7 @@ def described(verb: Verb) -> "Run":
         folder=folder.relative_to(here) if folder.is_relative_to(here) else folder,
         command=shlex.join(["bnnrun", verb.name, *overrides]),
         experiment=hydra.runtime.choices.get("experiment") or "",
+        check=check,
     )
 
 
@@ -68,6 +70,7 @@ def work(verb: Verb, typed: Any, run: "Run") -> "list[Record]":
     machine.source_state()
     made: list[Record] = verb.load()(typed, run)
     for record in made:
+        run.check()
         path = records.write(record, typed.results_dir)
         Console(highlight=False).print(f"record: {path}", markup=False, soft_wrap=True)
     return made

@@ -3,6 +3,7 @@
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from bnnrun import __version__
 from bnnrun.cli.job import described, run_hydra, tell, work
 from bnnrun.cli.verbs import VERBS, Verb
 from bnnrun.errors import InputError, Stopped, nearest
+from bnnrun.lock import locked
+from bnnrun.train import STATE
 
 
 def main() -> None:
@@ -85,8 +88,35 @@ def _run_verb(verb: Verb, argv: list[str]) -> int:
 
         return Sweep(verb, argv).run(hydra_flags, words)
     statuses = [0]
-    run_hydra(verb, [*hydra_flags, *words], lambda composed: _single(verb, composed, statuses))
+    if shows:
+        run_hydra(verb, [*hydra_flags, *words], _complete_only)
+        return 0
+    from bnnrun.cli.compose import quoted, run_folder
+
+    folder = run_folder(verb, words)
+    # Hydra writes its files there before it calls anybody, so the folder is taken first.
+    with locked(folder) as lock:
+        _refuse_another_run(verb, typed, folder)
+        words = [*words, f"hydra.run.dir={quoted(str(folder))}"]
+        run_hydra(
+            verb,
+            [*hydra_flags, *words],
+            lambda composed: _single(verb, composed, statuses, lock.check),
+        )
     return max(statuses)
+
+
+def _refuse_another_run(verb: Verb, typed: Any, folder: Path) -> None:
+    """InputError where the folder holds a training run that is not the one to go on with."""
+    if not (folder / STATE).exists():
+        return
+    if verb.name != "train":
+        raise InputError(f"{folder}: holds a training run; take another hydra.run.dir=")
+    if typed.resume is None and not typed.again:
+        raise InputError(
+            f"{folder}: holds a run's {STATE}; resume={folder} goes on with it, another "
+            "hydra.run.dir= keeps it, again=true trains anew in its place"
+        )
 
 
 def _split_flags(argv: list[str]) -> tuple[Any, list[str], list[str]]:
@@ -176,12 +206,12 @@ def _resumed(words: list[str], *, multirun: bool) -> list[str]:
     return [*before, *words, f"hydra.run.dir='{quoted}'", "hydra.output_subdir=null"]
 
 
-def _single(verb: Verb, composed: Any, statuses: list[int]) -> None:
+def _single(verb: Verb, composed: Any, statuses: list[int], check: Callable[[], None]) -> None:
     """A run by itself; its error is told here, as Hydra would add lines of its own."""
     from bnnrun.cli.compose import to_config
 
     try:
-        work(verb, to_config(composed), described(verb))
+        work(verb, to_config(composed), described(verb, check))
     except Exception as error:
         if composed.debug:
             traceback.print_exc()

@@ -12,9 +12,10 @@ import torch
 
 from bnnrun.errors import InputError
 from bnnrun.files import write_atomically
+from bnnrun.train import BEST, STATE
 
+__all__ = ["BEST", "STATE", "load", "save"]
 FORMAT = 1
-STATE, BEST = "checkpoint.pt", "best.pt"
 
 
 def save(path: Path, kind: str, state: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,12 @@ class Trainer:
         device: torch.device,
         folder: Path,
         display: Display | None = None,
+        *,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
+        """`check` is called before anything is written, and raises where that must not be."""
         self.config, self.dataset, self.device = config, dataset, device
-        self.folder, self.display = folder, display or Display()
+        self.folder, self.display, self.check = folder, display or Display(), check
         self.batch_size, self.epochs = config.trainer.batch_size, config.trainer.epochs
         self.steps = len(dataset.train) // self.batch_size
         if self.steps == 0:
@@ -197,11 +201,7 @@ class Trainer:
         self.history.append(row)
         if not self.best or row["valid_error_pct"] <= self.best["valid_error_pct"]:
             self.best = row
-            checkpoint.save(
-                self.folder / checkpoint.BEST,
-                "network",
-                {**self._header(), "row": row, "network": self.network.state_dict()},
-            )
+            self._save_best()
         self.save()
         self._write_metrics()
         self.display.line(self._line(row))
@@ -245,6 +245,14 @@ class Trainer:
             },
         }
 
+    def _save_best(self) -> None:
+        self.check()
+        checkpoint.save(
+            self.folder / checkpoint.BEST,
+            "network",
+            {**self._header(), "row": self.best, "network": self.network.state_dict()},
+        )
+
     def save(self) -> None:
         """Write the checkpoint: at an epoch's end, or in the middle of one with its generators."""
         generators: dict[str, torch.Tensor] = {}
@@ -252,6 +260,7 @@ class Trainer:
             generators["cpu"] = torch.get_rng_state()
             if self.device.type == "cuda":
                 generators["cuda"] = torch.cuda.get_rng_state()
+        self.check()
         checkpoint.save(
             self.folder / checkpoint.STATE,
             "checkpoint",
