@@ -71,6 +71,11 @@ class Record:
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     format: int = FORMAT
 
+    def __post_init__(self) -> None:
+        # Names of files need not be UTF-8; a record is.
+        for f in fields(self):
+            object.__setattr__(self, f.name, _as_utf8(getattr(self, f.name)))
+
     @cached_property
     def checksum(self) -> str:
         """SHA-256 of the record's content in canonical JSON."""
@@ -82,6 +87,17 @@ class Record:
         stem = self.experiment or self.config.get("dataset", {}).get("name", "made-up")
         time = self.created[:19].replace(":", "").replace("-", "")
         return f"{stem}-{self.quantity}-s{self.seed}-{time}-{self.checksum[:8]}.json"
+
+
+def _as_utf8(value: Any) -> Any:
+    """`value` with what no UTF-8 can hold, such as half of a character, written as an escape."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_as_utf8(key): _as_utf8(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_as_utf8, value))
+    return value
 
 
 def _checksum(content: dict[str, Any]) -> str:

@@ -1,6 +1,8 @@
 """One run of a verb, in the folder that Hydra made for it, and how an error is told."""
 
+import errno
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -18,19 +20,29 @@ WRONG_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 OF_THIS_MACHINE = ("resume=", "again=", "results_dir=", "dataset.root=")
 
 
+_STATUS: dict[type[BaseException], int] = {
+    InputError: WRONG_INPUT, RunError: FAILED, Stopped: INTERRUPTED, KeyboardInterrupt: INTERRUPTED,
+}  # fmt: skip
+# What PyTorch raises as a RuntimeError, on a processor and on a GPU.
+_OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
+_SMALLER = (
+    "close other programs, or lower what is held at once: trainer.batch_size, "
+    "trainer.eval_batch_size, batch, dataset.image_size, the size of the network"
+)
+
+
 def explain(error: BaseException) -> tuple[str, int]:
     """(an error in one line, its exit status)."""
-    if isinstance(error, InputError):
-        return str(error), WRONG_INPUT
+    for kind, status in _STATUS.items():
+        if isinstance(error, kind):
+            return str(error) or "interrupted", status
+    shown = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(shown):
+        return f"not enough memory ({shown or 'none was left'}); {_SMALLER}", FAILED
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"{error.filename or 'a file'}: no space left on its disk", FAILED
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}; name another place", WRONG_INPUT
-    if isinstance(error, RunError):
-        return str(error), FAILED
-    if isinstance(error, Stopped):
-        return str(error), INTERRUPTED
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted", INTERRUPTED
-    shown = " ".join(str(error).split())
     return f"failed: {type(error).__name__}: {shown} (debug=true shows where)", FAILED
 
 

@@ -1,5 +1,6 @@
 """`bnnrun VERB ...`: takes the verb off, checks the rest, and lets Hydra run it."""
 
+import os
 import signal
 import sys
 import traceback
@@ -8,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bnnrun import __version__
+from bnnrun.cli.compiling import announce_compiling
 from bnnrun.cli.job import described, run_hydra, tell, work
+from bnnrun.cli.lasting import outlast_terminal
 from bnnrun.cli.verbs import VERBS, Verb
 from bnnrun.errors import InputError, Stopped, nearest
 from bnnrun.lock import locked
@@ -22,6 +25,9 @@ def main() -> None:
     shows = verb is None or not verb.is_run or bool({"--help", "-h", "--cfg", "-c"} & set(argv))
     if shows and hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `bnnrun data | head` ends quietly
+    if not shows:
+        outlast_terminal()
+    announce_compiling()
     sys.exit(run(argv))
 
 
@@ -77,6 +83,7 @@ def _run_verb(verb: Verb, argv: list[str]) -> int:
     if flags.multirun and not verb.is_run:
         raise InputError(f"-m: `bnnrun {verb.name}` is no run; train, bench and eval take -m")
     if verb.is_run:
+        _check_names(argv)
         words = _resumed(words, multirun=flags.multirun)
     words, typed = checked_config(verb, words, multirun=flags.multirun)
     shows = flags.cfg is not None or flags.info is not None or flags.hydra_help
@@ -104,6 +111,13 @@ def _run_verb(verb: Verb, argv: list[str]) -> int:
             lambda composed: _single(verb, composed, statuses, lock.check),
         )
     return max(statuses)
+
+
+def _check_names(argv: list[str]) -> None:
+    """InputError for a name that is not UTF-8: a run's files, which hold it, are."""
+    for name, what in ((str(Path.cwd()), "the folder of this run"), *((w, "a word") for w in argv)):
+        if name.encode("utf-8", "replace") != os.fsencode(name):
+            raise InputError(f"{name!r}: {what} whose name is not UTF-8; rename it")
 
 
 def _refuse_another_run(verb: Verb, typed: Any, folder: Path) -> None:

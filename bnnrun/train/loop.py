@@ -13,6 +13,7 @@ from bnnrun.nn.memory import keep_freed
 from bnnrun.records import Record, Run
 from bnnrun.train.display import Display, duration
 from bnnrun.train.interrupt import stop_request
+from bnnrun.train.memory import check_memory
 from bnnrun.train.trainer import Trainer
 
 # Columns of metrics.csv that a record keeps whole.
@@ -24,6 +25,8 @@ def train(config: TrainConfig, run: Run) -> list[Record]:
     device = select_device(config.device, config.threads)
     display = Display()
     dataset = load(config.dataset)
+    if device.type == "cpu":
+        check_memory(config, dataset)
     trainer = Trainer(config, dataset, device, run.folder, display, check=run.check)
     if config.resume is not None:
         trainer.restore()
