@@ -8,6 +8,7 @@ from pathlib import Path
 from bnnrun import machine
 from bnnrun.config import DoctorConfig
 from bnnrun.data import PUBLISHED
+from bnnrun.errors import InputError
 from bnnrun.table import print_table
 
 
@@ -16,7 +17,7 @@ def doctor(config: DoctorConfig) -> None:
     rows = [
         ["python and packages", "ok", ", ".join(f"{k} {v}" for k, v in machine.versions().items())]
     ]
-    rows += [_processor(), _kernel(), *_gpu(), *_data(config.root), _disk(config.results_dir)]
+    rows += [_processor(), *_kernels(), *_gpu(), *_data(config.root), _disk(config.results_dir)]
     print_table(["what", "state", "detail"], rows)
 
 
@@ -29,19 +30,30 @@ def _processor() -> list[str]:
     return ["processor", "ok", detail]
 
 
-def _kernel() -> list[str]:
-    """Which of its ways to count bits the XNOR product takes here."""
-    import numba
+def _kernels() -> list[list[str]]:
+    """Which of its ways to count bits the XNOR product takes here, and where compiled ones go."""
+    try:
+        from bnnrun.gemm import cpu
+        from bnnrun.gemm.compiled import cache_folder, number_of_threads, threading_layer
+        from bnnrun.gemm.vector import HAS_BYTE_PRODUCT, HAS_TERNARY
 
-    from bnnrun.gemm import cpu
-    from bnnrun.gemm.vector import HAS_BYTE_PRODUCT, HAS_TERNARY
+        layer = threading_layer()
+    except InputError as error:  # a variable of Numba's
+        return [["xnor, processor", "broken", str(error)]]
 
     ways = {cpu.COUNT: "vector population count", cpu.ADDERS: "carry-save adders"}
     width = "512-bit vectors" if HAS_TERNARY else "vectors of less than 512 bits"
     first = "products of bytes" if HAS_BYTE_PRODUCT else "bit planes"
-    threads = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    detail = f"{ways[cpu.BITS]}, {width}; first layer by {first}; {threads} threads"
-    return ["xnor, processor", "ok", detail]
+    threads = f"{number_of_threads(0)} threads by {layer}"
+    detail = f"{ways[cpu.BITS]}, {width}; first layer by {first}; {threads}"
+    product = ["xnor, processor", "ok", detail]
+    if (folder := cache_folder()) is not None:
+        return [product, ["compiled kernels", "ok", f"kept in {folder}"]]
+    detail = (
+        "no folder can be written to: each process compiles them anew, some 20 s; set "
+        "NUMBA_CACHE_DIR to one that can be"
+    )
+    return [product, ["compiled kernels", "absent", detail]]
 
 
 def _gpu() -> list[list[str]]:

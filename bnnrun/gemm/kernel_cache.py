@@ -10,6 +10,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from inspect import getfile
 from pathlib import Path
 from typing import Any, ClassVar
@@ -102,8 +103,10 @@ class KernelCache(FunctionCache):
             super().save_overload(sig, data)
         except OSError:
             self.disable()
-        except Exception:  # as above: the index that it adds to
-            self.flush()
+        except Exception:  # as above, of the index that it adds to: a new one is begun
+            with suppress(OSError):
+                self.flush()
+                super().save_overload(sig, data)
 
 
 def open_cache(function: Callable[..., Any], options: dict[str, Any]) -> KernelCache | None:
