@@ -34,7 +34,7 @@ def cifar10(epochs=500, **changes) -> Record:
     return trained("table1_cifar10_theano", 12.0, epochs=epochs, **changes)
 
 
-def counted(epoch=9, first_layer=True, seed=0) -> Record:
+def counted(epoch=9, first_layer=True, seed=0, created=0) -> Record:
     """What `bnnrun filters` records: two layers, and the first's bits."""
     bits = np.random.default_rng(seed).integers(0, 2, (20, 27)).astype(bool)
     words = pack(bits).astype("<u4").tobytes().hex()
@@ -50,7 +50,8 @@ def counted(epoch=9, first_layer=True, seed=0) -> Record:
     }
     if not first_layer:
         del details["first_layer"]
-    return trained(quantity="unique_filters", details=details, cell="", experiment="")
+    return trained(quantity="unique_filters", details=details, cell="", experiment="",
+                   created=created)  # fmt: skip
 
 
 def every_kind() -> list[Record]:
@@ -244,6 +245,13 @@ def test_figure_2_is_drawn_from_the_record_alone():
     first = rows(found)[0]
     assert list(first) == ["filter", "map 1", "map 2", "map 3"]
     assert first["map 2"] == "".join("-+"[b] for b in bits[0, :, :, 1].ravel())
+
+
+def test_figure_2_is_of_cifar10_where_another_network_was_trained_longer():
+    other = counted(epoch=22, created=1)
+    other.details["trained"]["dataset"] = "svhn"
+    assert "CIFAR-10, epoch 9" in figure("figure2", [counted(epoch=9), other]).caption
+    assert "SVHN, epoch 22" in figure("figure2", [other]).caption
 
 
 @pytest.mark.parametrize(
