@@ -37,10 +37,10 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_atomically` for text."""
+    """`write_atomically` for text: UTF-8, lines that end in a line feed on every system."""
 
     def write(beside: Path) -> None:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(text, encoding="utf-8", newline="\n")
 
     write_atomically(path, write)
 
