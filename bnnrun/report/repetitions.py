@@ -88,7 +88,8 @@ def _unique(records: list[Record]) -> list[Figure]:
         "number of output maps; mean over input maps. The paper gives one number and no "
         "definition. By chance: the expected share of random weights."
     )
-    panel = Panel("", "layer", "unique filters, %", tuple(series), names=layers)
+    panel = Panel("", "layer", "unique filters, %", tuple(series), names=layers,
+                  x_name="layer", y_name="unique_pct")  # fmt: skip
     return [Figure("unique_filters", "Unique filters of each layer", caption, (panel,))]
 
 
