@@ -336,6 +336,7 @@ def test_a_line_break_in_a_name_does_not_break_a_message(tmp_path):
     [
         (["set/cat/1.png", "set/dog/1.png"], "", "set"),
         (["set/train/cat/1.png", "set/train/dog/1.png"], "", "set"),
+        (["deep/in/set/cat/1.png", "deep/in/set/dog/1.png"], "", "deep/in/set"),
         (["set/train/cat/1.png", "set/val/cat/1.png", "other/x/1.png"], "", "set"),
         (["set/cat/1.png", "set/dog/1.png", "docs/readme.txt"], "", "set"),
         (["cat/1.png", "dog/1.png"], "cat", ""),

@@ -180,13 +180,15 @@ def _check_classes(layout: Layout) -> None:
 
 
 def meant(folder: Path) -> str:
-    """What dataset.path was probably meant to be, a level above or below; nothing if not known."""
-    names, files = list_folder(folder)
+    """What dataset.path was probably meant to be, above or below; nothing if not known."""
     above = folder.resolve().parent
-    if files.images and _is_data_set(above):
-        return _is_meant(above)
+    if _images(folder):
+        return _is_meant(above) if _is_data_set(above) else ""
+    names = _names(folder)
     below = [folder / name for name in names if _is_data_set(folder / name)]
-    return _is_meant(below[0]) if len(below) == 1 and not files.images else ""
+    if not below and len(names) == 1:
+        return meant(folder / names[0]) if not _images(folder / names[0]) else ""
+    return _is_meant(below[0]) if len(below) == 1 else ""
 
 
 def _is_meant(folder: Path) -> str:
