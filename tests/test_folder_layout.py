@@ -79,6 +79,15 @@ def test_what_is_left_out_is_told_by_suffix(tmp_path):
     assert size(tmp_path) == 40
 
 
+@linux
+def test_what_is_neither_file_nor_folder_is_told(tmp_path):
+    write_folder(tmp_path)
+    (tmp_path / "owl").symlink_to("gone")  # a class, perhaps, so it is named
+    os.mkfifo(tmp_path / "cat" / "pipe.png")  # reading it would wait for ever
+    assert "left out: 1 no regular files, 1 links to nothing (owl)" in told(tmp_path)
+    assert size(tmp_path) == 40
+
+
 def test_our_own_runs_and_results_are_no_classes(tmp_path, monkeypatch, capsys):
     """The usual way to work: in the folder of the images."""
     from bnnrun.cli.main import run

@@ -84,12 +84,7 @@ class _Division:
 
 def _divide(config: FolderConfig, wanted: tuple[str, ...]) -> _Division:
     """The images of the parts that are wanted, and what a user should know of them."""
-    refuse_holdout(config, "splits off dataset.test_share, or takes its folder `test`")
-    if config.validation:
-        raise InputError(
-            f"dataset.validation={config.validation}: dataset=folder splits off "
-            "dataset.valid_share, or takes its folder `val`; leave dataset.validation out"
-        )
+    _check_settings(config)
     layout = find_layout(config.path)
     kind = Kind(_shape(config), layout.classes, LEVELS)
     absent = [part for part in wanted if part not in layout.parts]
@@ -121,6 +116,16 @@ def _divide(config: FolderConfig, wanted: tuple[str, ...]) -> _Division:
     return replace(division, notes=tuple(notes))
 
 
+def _check_settings(config: FolderConfig) -> None:
+    """InputError where settings are given that have a meaning for published data sets alone."""
+    refuse_holdout(config, "splits off dataset.test_share, or takes its folder `test`")
+    if config.validation:
+        raise InputError(
+            f"dataset.validation={config.validation}: dataset=folder splits off "
+            "dataset.valid_share, or takes its folder `val`; leave dataset.validation out"
+        )
+
+
 def _list_part(layout: Layout, part: str, found: Found) -> list[_Image]:
     """The images in the folder of a part, class by class, by name; `found` takes all the files.
 
@@ -136,7 +141,7 @@ def _list_part(layout: Layout, part: str, found: Found) -> list[_Image]:
         of_class = Found()
         for folder in of_part.classes.get(name, []):
             of_class.update(find_images(folder, classes, seen))
-        if not of_class.images and (part == "train" or of_class.others):
+        if not of_class.images and (part == "train" or of_class.left_out()):
             without.append(f"{printable(name)} ({of_class.left_out() or 'empty'})")
         images += [_Image(sort_key(p, layout.root), p, label) for p in of_class.images]
         found.update(replace(of_class, images=[]))

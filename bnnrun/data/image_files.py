@@ -18,7 +18,7 @@ NO_DATA = {
     "__macosx", "thumbs.db", "desktop.ini", "@eadir", "#recycle", "$recycle.bin", "lost+found",
     "system volume information", "__pycache__",
 }  # fmt: skip
-BROKEN_LINK, SPECIAL, NO_SUFFIX = "broken links", "no regular files", "no suffix"
+SPECIAL, NO_SUFFIX = "no regular files", "no suffix"
 
 
 @dataclass
@@ -29,12 +29,14 @@ class Found:
         images:       in the order of `sort_key`
         others:       number of the files that are left out, by suffix or another reason
         hidden:       number of hidden files named like images, such as macOS's "._photo.jpg"
+        broken:       links to nothing, except those named like images
         not_followed: links to folders that are read elsewhere, or that lead back up
     """
 
     images: list[Path] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
     hidden: int = 0
+    broken: list[Path] = field(default_factory=list)
     not_followed: list[Path] = field(default_factory=list)
 
     def add(self, entry: "os.DirEntry[str]", path: Path) -> None:
@@ -46,7 +48,7 @@ class Found:
         elif is_named_like_image and (is_broken or _is(entry.is_file, broken=True)):
             self.images.append(path)  # where it cannot be read, reading it tells name and reason
         elif is_broken:
-            self.others[BROKEN_LINK] += 1
+            self.broken.append(path)
         elif not _is(entry.is_file, broken=True):
             self.others[SPECIAL] += 1
         else:
@@ -57,12 +59,18 @@ class Found:
         self.images += other.images
         self.others += other.others
         self.hidden += other.hidden
+        self.broken += other.broken
         self.not_followed += other.not_followed
 
     def left_out(self) -> str:
         """'12 .txt, 1 no suffix, 2 hidden'; nothing where all are images."""
-        counts = [f"{n:,} {reason}" for reason, n in self.others.most_common()]
-        return listed([*counts, *([f"{self.hidden:,} hidden"] if self.hidden else [])])
+        told = [f"{n:,} {reason}" for reason, n in self.others.most_common()]
+        if self.hidden:
+            told.append(f"{self.hidden:,} hidden")
+        if self.broken:
+            names = listed((printable(path.name) for path in self.broken), 3)
+            told.append(f"{len(self.broken):,} links to nothing ({names})")
+        return listed(told)
 
 
 def find_images(folder: Path, classes: Iterable[str] = (), seen: set[str] | None = None) -> Found:
