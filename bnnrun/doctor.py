@@ -8,6 +8,7 @@ from pathlib import Path
 from bnnrun import machine
 from bnnrun.config import DoctorConfig
 from bnnrun.data import PUBLISHED
+from bnnrun.data.published import locate, unusual_folder, why_absent
 from bnnrun.errors import InputError
 from bnnrun.table import print_table
 
@@ -97,12 +98,18 @@ def _cupy() -> list[str]:
 
 
 def _data(root: str) -> list[list[str]]:
+    """Which data sets can be read, by the places where their readers look."""
     rows = []
-    folder = Path(root).expanduser()
     for name, files in PUBLISHED.items():
-        missing = [f.path for f in files if not f.optional and not (folder / f.path).is_file()]
+        places = {file: locate(root, file) for file in files if not file.optional}
+        missing = [file for file, (path, _) in places.items() if not path.is_file()]
         state = "absent" if missing else "ok"
-        detail = f"under {root}: no {', '.join(missing)}" if missing else f"under {root}"
+        detail = f"under {root}"
+        if missing:
+            detail += f": no {', '.join(file.path for file in missing)}"
+            detail += f"; {why}" if (why := why_absent(root, missing[0])) else ""
+        elif folders := {unusual_folder(root, *place) for place in places.values()} - {None}:
+            detail += f", in {', '.join(sorted(map(str, folders)))}"
         rows.append([f"data, {name}", state, detail if files else "bundled with scikit-learn"])
     return rows
 

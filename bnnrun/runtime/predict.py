@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnrun.config import PredictConfig
-from bnnrun.data.folder import SUFFIXES, decode, is_image
-from bnnrun.errors import InputError
+from bnnrun.data.decode import read_image
+from bnnrun.data.image_files import SUFFIXES, find_images
+from bnnrun.errors import InputError, printable
 from bnnrun.runtime.evaluate import open_model, why_not_gpu
 from bnnrun.table import print_table
 
@@ -22,7 +23,7 @@ def predict(config: PredictConfig) -> None:
     shape = classifier.image_shape
     if shape[0] not in (1, 3):
         raise InputError(f"{config.model}: takes images of {shape[0]} channels, not grey or RGB")
-    pixels = np.stack([decode(path.read_bytes(), path, shape) for path in paths])
+    pixels = np.stack([read_image(path, shape) for path in paths])
     scores = classifier.scores(_to_levels(pixels, classifier.levels))
     columns = ["image", "class", "score", "next", "its score"]
     rows = []
@@ -31,7 +32,13 @@ def predict(config: PredictConfig) -> None:
         best, second = order[0], order[1] if len(order) > 1 else order[0]
         names = classifier.classes
         rows.append(
-            [str(path), names[best], f"{each[best]:.3f}", names[second], f"{each[second]:.3f}"]
+            [
+                printable(path),
+                names[best],
+                f"{each[best]:.3f}",
+                names[second],
+                f"{each[second]:.3f}",
+            ]
         )
     if why := why_not_gpu(config):
         print(f"on the processor{why}", file=sys.stderr)
@@ -42,11 +49,14 @@ def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise InputError(f"{path}: no such image file or folder")
-    found = sorted(p for p in path.rglob("*") if is_image(p))
-    if not found:
-        raise InputError(f"{path}: no image in this folder ({', '.join(sorted(SUFFIXES))})")
-    return found
+        raise InputError(f"{printable(path)}: no such image file or folder")
+    found = find_images(path)
+    if not found.images:
+        left_out = f"; it holds {found.left_out()}" if found.left_out() else ""
+        raise InputError(
+            f"{printable(path)}: no image in this folder ({', '.join(sorted(SUFFIXES))}){left_out}"
+        )
+    return found.images
 
 
 def _to_levels(pixels: NDArray[np.uint8], levels: int) -> NDArray[np.uint8]:
