@@ -10,6 +10,7 @@ from bnnrun.config import DoctorConfig
 from bnnrun.data import PUBLISHED
 from bnnrun.data.published import locate, unusual_folder, why_absent
 from bnnrun.errors import InputError
+from bnnrun.gemm import cuda_device
 from bnnrun.table import print_table
 
 
@@ -87,9 +88,8 @@ def _cupy() -> list[str]:
         ]
     if not installed or importlib.util.find_spec("cupy") is None:
         return ["gpu, CuPy", "absent", "pip install cupy-cuda13x (or cupy-cuda12x by your driver)"]
-    import cupy
-
     try:
+        cupy = cuda_device.import_cupy()
         available = cupy.cuda.is_available()
     except Exception as error:  # whatever a half-installed CUDA raises, the doctor goes on
         return ["gpu, CuPy", "broken", " ".join(str(error).split())]

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bnnrun import files
+from bnnrun.files import private_folder
 from bnnrun.gemm import kernel_cache
 from bnnrun.gemm.compiled import Kernel, compilation, prange, stopwatch
-from bnnrun.gemm.kernel_cache import open_cache, temporary_folder
+from bnnrun.gemm.kernel_cache import open_cache
 
 SOURCE = """
 from bnnrun.gemm.compiled import kernel, prange
@@ -136,11 +138,11 @@ def nowhere(monkeypatch, but=None):
 
 
 def test_where_nobody_may_write_kernels_go_to_the_temporary_folder(sources, tmp_path, monkeypatch):
-    monkeypatch.setattr(kernel_cache.tempfile, "gettempdir", lambda: str(tmp_path / "t"))
+    monkeypatch.setattr(files.tempfile, "gettempdir", lambda: str(tmp_path / "t"))
     (tmp_path / "t").mkdir()
     nowhere(monkeypatch, but=tmp_path / "t")
     assert loaded(sources(2)) == (2.0, False)
-    folder = temporary_folder()
+    folder = private_folder()
     assert folder.parent == tmp_path / "t" and list(folder.rglob("a_kernel*.nbi"))
     assert loaded(sources(2)) == (2.0, True)
 
@@ -157,8 +159,8 @@ def test_where_there_is_no_temporary_folder_either_there_is_no_cache(sources, mo
 @pytest.mark.parametrize("how", ["open to others", "a link", "a file"])
 def test_a_temporary_folder_that_others_could_fill_is_not_used(tmp_path, monkeypatch, how):
     """What lies there is loaded and run."""
-    monkeypatch.setattr(kernel_cache.tempfile, "gettempdir", lambda: str(tmp_path))
-    place = temporary_folder()
+    monkeypatch.setattr(files.tempfile, "gettempdir", lambda: str(tmp_path))
+    place = private_folder()
     assert place is not None
     place.rmdir()
     if how == "open to others":
@@ -169,7 +171,7 @@ def test_a_temporary_folder_that_others_could_fill_is_not_used(tmp_path, monkeyp
         place.symlink_to(tmp_path / "elsewhere")
     else:
         place.write_text("")
-    assert temporary_folder() is None
+    assert private_folder() is None
 
 
 def test_a_folder_of_the_users_that_cannot_be_written_is_passed_over(tmp_path):

@@ -1,5 +1,6 @@
 """The figures of a report: what they show, from records alone; their data as CSV."""
 
+import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -44,6 +45,8 @@ def absent(found: list[Figure]) -> list[str]:
 
 def draw(figure: Figure) -> dict[str, bytes]:
     """The figure as "png" and "svg"; matplotlib is loaded here, by those alone who draw."""
+    # It warns where no folder can hold its settings, of which a figure takes none.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from bnnrun.report import plot
 
     return plot.draw(figure)
