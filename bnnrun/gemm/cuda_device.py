@@ -92,7 +92,8 @@ def import_cupy() -> ModuleType:
             os.environ["CUPY_CACHE_IN_MEMORY"] = "1"
     import cupy
 
-    return cupy
+    module: ModuleType = cupy
+    return module
 
 
 def missing() -> str | None:
