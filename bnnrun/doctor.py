@@ -3,11 +3,11 @@
 import importlib.util
 import os
 import shutil
-from pathlib import Path
 
 from bnnrun import machine
 from bnnrun.config import DoctorConfig
 from bnnrun.data import PUBLISHED
+from bnnrun.files import user_path
 from bnnrun.table import print_table
 
 
@@ -86,7 +86,7 @@ def _cupy() -> list[str]:
 
 def _data(root: str) -> list[list[str]]:
     rows = []
-    folder = Path(root).expanduser()
+    folder = user_path(root)
     for name, files in PUBLISHED.items():
         missing = [f.path for f in files if not f.optional and not (folder / f.path).is_file()]
         state = "absent" if missing else "ok"
@@ -97,7 +97,7 @@ def _data(root: str) -> list[list[str]]:
 
 def _disk(results_dir: str) -> list[str]:
     """Free space where the records would go; nothing is made there."""
-    path = Path(results_dir).expanduser().resolve()
+    path = user_path(results_dir).resolve()
     there = next(p for p in (path, *path.parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         return ["disk", "broken", f"results_dir={results_dir}: {there} cannot be written to"]

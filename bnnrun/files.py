@@ -1,4 +1,4 @@
-"""Writing files so that a crash, a full disk or a second reader never sees half of one."""
+"""Naming files as a user does, and writing them so that nobody ever sees half of one."""
 
 import os
 import tempfile
@@ -6,7 +6,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bnnrun.errors import RunError
+from bnnrun.errors import InputError, RunError
+
+
+def user_path(text: str | Path) -> Path:
+    """The file that a user's word names: `~` alone, or before a slash, is the home folder.
+
+    `~x.png`, `~x/y` and `./~/x` are files of those names, and no user's home.
+    """
+    if str(text) != "~" and not str(text).startswith(("~/", f"~{os.sep}")):
+        return Path(text)
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise InputError(f"{text}: there is no home folder here; name the place in full") from None
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -40,7 +53,8 @@ def write_text(path: Path, text: str) -> None:
     """`write_atomically` for text."""
 
     def write(beside: Path) -> None:
-        beside.write_text(text, encoding="utf-8")
+        # A name that is no UTF-8 on its disk has lone surrogates here, which UTF-8 does not.
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     write_atomically(path, write)
 

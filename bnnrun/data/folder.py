@@ -12,6 +12,7 @@ from bnnrun.config import FolderConfig
 from bnnrun.data.dataset import Dataset, Images, Kind, Source
 from bnnrun.data.published import refuse_holdout
 from bnnrun.errors import InputError
+from bnnrun.files import user_path
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp"}
 LEVELS = 255
@@ -34,7 +35,7 @@ def read(config: FolderConfig) -> Dataset:
             f"dataset.validation={config.validation}: dataset=folder splits off "
             "dataset.valid_share, or takes its folder `valid`; leave dataset.validation out"
         )
-    kind, root, notes = describe(config), Path(config.path).expanduser(), []
+    kind, root, notes = describe(config), user_path(config.path), []
     folders = {"train": _training_folder(config)}
     if folders["train"] != root:
         folders |= {p: root / p for p in ("valid", "test") if (root / p).is_dir()}
@@ -139,7 +140,7 @@ def _training_folder(config: FolderConfig) -> Path:
         raise InputError(
             "dataset.path: not given; expected the folder of your images, one folder a class in it"
         )
-    root = Path(config.path).expanduser()
+    root = user_path(config.path)
     if not root.is_dir():
         raise InputError(f"dataset.path={config.path}: no such folder; expected PATH/CLASS/*.png")
     return root / "train" if _folders(root / "train") else root

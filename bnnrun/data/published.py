@@ -8,6 +8,7 @@ from pathlib import Path
 from bnnrun.config import DatasetConfig, Verify
 from bnnrun.data.dataset import Source
 from bnnrun.errors import InputError
+from bnnrun.files import user_path
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class DataFile:
 
 def locate(config: DatasetConfig, file: DataFile) -> Path:
     """Where a file is looked for."""
-    return Path(config.root).expanduser() / file.path
+    return user_path(config.root) / file.path
 
 
 def check_file(config: DatasetConfig, file: DataFile, or_else: str = "") -> Source:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bnnrun.config import ReportConfig
 from bnnrun.errors import InputError, RunError
-from bnnrun.files import write_atomically, write_text
+from bnnrun.files import user_path, write_atomically, write_text
 from bnnrun.records import Record
 from bnnrun.report import formats, tables
 from bnnrun.report.chain import chain
@@ -36,7 +36,7 @@ def report(config: ReportConfig, experiments: list[Experiment]) -> None:
     if config.cell:
         print(chain(config.cell, found, collected.records), end="")
         return
-    folder = Path(config.results_dir).expanduser()
+    folder = user_path(config.results_dir)
     drawn = figures(drawable(collected.records, experiments))
     texts = content(found, drawn, collected)
     if config.check:
