@@ -16,9 +16,10 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 
 from bnnrun import data, records
-from bnnrun.cli.compose import parse, to_config
-from bnnrun.cli.job import FAILED, WRONG_INPUT, described, explain, run_hydra, work
+from bnnrun.cli.compose import to_config
+from bnnrun.cli.job import FAILED, WRONG_INPUT, as_typed, described, explain, run_hydra, work
 from bnnrun.cli.verbs import Verb
+from bnnrun.cli.words import parse
 from bnnrun.config import Device, computed
 from bnnrun.errors import InputError, Stopped
 from bnnrun.files import only_process
@@ -86,7 +87,7 @@ class Sweep:
     def _job(self, composed: Any) -> None:
         """One job; an error is told at once, noted, and does not cost the others."""
         hydra = HydraConfig.get()
-        number, task = hydra.job.num, hydra.overrides.task
+        number, task = hydra.job.num, as_typed(hydra.overrides.task)
         settings = " ".join(word for word in task if _key(word) in self.swept) or " ".join(task)
         if self.stop:
             raise Stopped(f"stopped before job {number}")

@@ -1,6 +1,5 @@
 """`bnnrun eval`: a network over a test set; a packed one with --verify against the trained one."""
 
-
 import numpy as np
 from numpy.typing import NDArray
 
