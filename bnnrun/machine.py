@@ -1,5 +1,6 @@
 """The machine and the software that a number was measured with."""
 
+import contextlib
 import os
 import platform
 import subprocess
@@ -62,6 +63,15 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def free_memory_bytes() -> int:
+    """Memory that this process can still have: the system's, or what its container is given."""
+    free = int(psutil.virtual_memory().available)
+    most, used = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    with contextlib.suppress(OSError, ValueError):  # no container, or no limit ("max")
+        free = min(free, int(most.read_text("utf-8")) - int(used.read_text("utf-8")))
+    return max(0, free)
 
 
 def stolen_s() -> float | None:

@@ -6,6 +6,7 @@ Tables and figures are made from these files alone; nothing else holds a result.
 import hashlib
 import json
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cached_property
@@ -21,11 +22,16 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Run:
-    """What the command line knows of a run."""
+    """What the command line knows of a run.
+
+    Attributes:
+        check: raises RunError where another process has taken the folder over
+    """
 
     folder: Path
     command: str
     experiment: str
+    check: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,11 @@ class Record:
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     format: int = FORMAT
 
+    def __post_init__(self) -> None:
+        # Names of files need not be UTF-8; a record is.
+        for f in fields(self):
+            object.__setattr__(self, f.name, _as_utf8(getattr(self, f.name)))
+
     @cached_property
     def checksum(self) -> str:
         """SHA-256 of the record's content in canonical JSON."""
@@ -76,6 +87,17 @@ class Record:
         stem = self.experiment or self.config.get("dataset", {}).get("name", "made-up")
         time = self.created[:19].replace(":", "").replace("-", "")
         return f"{stem}-{self.quantity}-s{self.seed}-{time}-{self.checksum[:8]}.json"
+
+
+def _as_utf8(value: Any) -> Any:
+    """`value` with what no UTF-8 can hold, such as half of a character, written as an escape."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_as_utf8(key): _as_utf8(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_as_utf8, value))
+    return value
 
 
 def _checksum(content: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from bnnrun.gemm import bits, cpu, reference, xnor
+from bnnrun.gemm.compiled import set_threads, thread_count
 
 # M, N and K each take each of 1, 2, 31, 32, 33, 63, 65, 127, 255, 257, 511, 513, 784, 1152, 4097.
 SHAPES = [
@@ -25,9 +26,9 @@ def way(request, monkeypatch):
 @pytest.fixture
 def threads():
     """Sets the number of threads, and sets it back."""
-    before = numba.get_num_threads()
-    yield xnor.set_threads
-    numba.set_num_threads(before)
+    before = thread_count()
+    yield set_threads
+    set_threads(before)
 
 
 def signs(x):
@@ -257,7 +258,7 @@ def test_the_answer_does_not_depend_on_threads_or_tasks(way, threads, monkeypatc
 
 def test_threads_are_those_asked_for_as_far_as_there_are_cores(threads):
     threads(1)
-    assert numba.get_num_threads() == 1
+    assert thread_count() == numba.get_num_threads() == 1
     threads(100_000)
     assert numba.get_num_threads() == numba.config.NUMBA_NUM_THREADS
 

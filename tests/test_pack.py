@@ -114,10 +114,10 @@ def runners(model):
 def assert_packed_is_trained(net: Network, x: np.ndarray) -> None:
     hidden, scores = trained_answer(net, x)
     for name, runner in runners(pack_network(net, {})).items():
-        got = runner.scores(x)
+        bits, got = runner.trace(x)
         assert got.dtype == scores.dtype == np.float64
-        assert len(runner.hidden) == len(hidden)
-        for i, (ours, theirs) in enumerate(zip(runner.hidden, hidden, strict=True)):
+        assert len(bits) == len(hidden)
+        for i, (ours, theirs) in enumerate(zip(bits, hidden, strict=True)):
             assert ours.shape == theirs.shape, f"{name}, hidden layer {i + 1}"
             different = np.argwhere(ours != theirs)
             assert len(different) == 0, f"{name}, hidden layer {i + 1}: {different[:5].tolist()}"

@@ -86,7 +86,7 @@ def pixels_for(model, n, seed=0):
 
 
 def assert_same(fast, pixels):
-    """Scores, and hidden bits of the last chunk, of a network and of the definition."""
+    """Scores, and hidden bits of the last chunk, of a network are those of the definition."""
     slow = ReferenceNetwork(fast.model)
     slow.chunk = fast.chunk
     expected = slow.scores(pixels)
@@ -94,9 +94,13 @@ def assert_same(fast, pixels):
     assert scores.dtype == np.float64
     assert scores.shape == (len(pixels), len(fast.model.kind.classes))
     if len(pixels):
-        assert len(fast.hidden) == len(slow.hidden) == len(fast.model.layers) - 1
-        for found, bits in zip(fast.hidden, slow.hidden, strict=True):
-            np.testing.assert_array_equal(found, bits)
+        last = slice((len(pixels) - 1) // fast.chunk * fast.chunk, None)
+        (found, ours), (bits, theirs) = fast.trace(pixels[last]), slow.trace(pixels[last])
+        assert len(found) == len(bits) == len(fast.model.layers) - 1
+        for a, b in zip(found, bits, strict=True):
+            np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(ours, scores[last])
+        np.testing.assert_array_equal(theirs, scores[last])
     np.testing.assert_array_equal(scores, expected)
 
 
@@ -210,7 +214,7 @@ def test_sums_past_what_float32_counts_are_compared_exactly(first):
         exact = PackedModel(model.kind, (changed, model.layers[1]), model.input, {})
         fast = PackedNetwork(exact, first)
         assert_same(fast, pixels)
-        assert (fast.hidden[0][0] == expected).all()
+        assert (fast.trace(pixels)[0][0][0] == expected).all()
 
 
 def bit(words, j):
@@ -266,21 +270,21 @@ def test_the_definition_is_a_convolution_with_zeros_around_pooling_and_products(
     assert len(conv1.threshold) == 9
     slow = ReferenceNetwork(model)
     pixels = pixels_for(model, 3)
-    scores = slow.scores(pixels)
+    hidden, scores = slow.trace(pixels)
     for k, each in enumerate(pixels):
         image = {(y, x, c): int(v) for (c, y, x), v in np.ndenumerate(each)}
         _, bits = convolved(conv1, image, of_class)
-        check(slow.hidden[0][k], bits)
+        check(hidden[0][k], bits)
         image = {at: 1 if on else -1 for at, on in bits.items()}
         sums, _ = convolved(conv2, image, of_class)
         bits = pooled(conv2, sums)
-        check(slow.hidden[1][k], bits)
+        check(hidden[1][k], bits)
         assert conv2.shape.pooled == (2, 3)
         # Row by row, pixel by pixel, channels innermost.
         flat = [1 if bits[y, x, n] else -1 for y in range(2) for x in range(3) for n in range(5)]
         sums = [sum(v * weight(fc1, n, j) for j, v in enumerate(flat)) for n in range(6)]
         found = [asks(fc1, n, s, fc1.threshold[0, n]) for n, s in enumerate(sums)]
-        assert slow.hidden[2][k].tolist() == found
+        assert hidden[2][k].tolist() == found
         flat = [1 if on else -1 for on in found]
         for n in range(4):
             s = sum(v * weight(fc2, n, j) for j, v in enumerate(flat))
@@ -298,12 +302,12 @@ def test_the_definition_of_a_fully_connected_network():
     fc1, fc2 = model.layers
     slow = ReferenceNetwork(model)
     pixels = pixels_for(model, 4)
-    scores = slow.scores(pixels)
+    hidden, scores = slow.trace(pixels)
     for k, each in enumerate(pixels):
         flat = [int(v) for v in each.ravel()]  # channel by channel, as the pixels lie
         sums = [sum(v * weight(fc1, n, j) for j, v in enumerate(flat)) for n in range(5)]
         found = [asks(fc1, n, s, fc1.threshold[0, n]) for n, s in enumerate(sums)]
-        assert slow.hidden[0][k].tolist() == found
+        assert hidden[0][k].tolist() == found
         flat = [1 if on else -1 for on in found]
         for n in range(3):
             s = sum(v * weight(fc2, n, j) for j, v in enumerate(flat))

@@ -5,7 +5,6 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
-import numba
 import numpy as np
 import psutil
 import torch
@@ -18,6 +17,7 @@ from bnnrun.config import BenchConfig, BenchKernel
 from bnnrun.errors import InputError
 from bnnrun.gemm import cpu, reference, xnor
 from bnnrun.gemm.bits import Words, pack, unpack, words
+from bnnrun.gemm.compiled import thread_count
 
 CHECKED = 16  # rows of the answer that are compared with the definition
 BASELINE_MACS = 2e8  # of the rows that the unoptimized product computes
@@ -42,7 +42,7 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
         a, w = (torch.from_numpy(part) for part in task.real)
         found.append(_torch(YARDSTICK, task, a, w))
         if config.kernel in (BenchKernel.blas, BenchKernel.all):
-            product, c = stack.enter_context(fastest(task.real, numba.get_num_threads()))
+            product, c = stack.enter_context(fastest(task.real, thread_count()))
             check = task.check(_then(product, c))
             found.append(Competitor(f"NumPy float32 ({product.name})", product, check,
                                     macs=task.macs))  # fmt: skip

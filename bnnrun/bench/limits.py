@@ -11,13 +11,12 @@ and equal ones the compiler would make one.
 from collections.abc import Callable
 from functools import partial
 
-import numba
 import numpy as np
-from numba import njit, prange
 from numpy.typing import NDArray
 
 from bnnrun.bench.measure import Competitor
 from bnnrun.gemm.bits import Words
+from bnnrun.gemm.compiled import kernel, njit, prange, thread_count
 from bnnrun.gemm.cpu import full_adder
 from bnnrun.gemm.floats import add_floats, choose
 from bnnrun.gemm.vector import (
@@ -58,7 +57,7 @@ def _four_triples(a, b, c, d, x):
     return _triple(a, x), _triple(b, x), _triple(c, x), _triple(d, x)
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def _triples(threads, rounds, words, starts, out):
     """12 chains in each thread: n += popcount(n ^ x), from `starts` (12, 16) to `out`."""
     for thread in prange(threads):
@@ -119,7 +118,7 @@ def _begin(starts, at):
     )
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def _adders(threads, rounds, words, starts, out):
     """The carry-save tree of gemm/cpu.py, three in each thread, from `starts` (3, 5, 16).
 
@@ -140,7 +139,7 @@ def _adders(threads, rounds, words, starts, out):
                 to += LANES
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def sum_choices(threads, rounds, words, starts, out):
     """12 chains in each thread: x += table[index], from `starts` (12, 16) to `out`.
 
@@ -170,7 +169,7 @@ def sum_choices(threads, rounds, words, starts, out):
             to += 16
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def sum_byte_products(threads, rounds, words, starts, out):
     """The same with x += the four products of each lane: bytes unsigned, then signed."""
     for thread in prange(threads):
@@ -197,7 +196,7 @@ def sum_byte_products(threads, rounds, words, starts, out):
             to += 16
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def _copy(source, target):
     for i in prange(source.size):
         target[i] = source[i]
@@ -235,7 +234,7 @@ def _in_registers(
     expected: Callable[..., NDArray[np.integer]],
 ) -> Competitor:
     """A loop of operations, checked after a few rounds by definition."""
-    threads = numba.get_num_threads()
+    threads = thread_count()
     shape = (SETS, ADDER_CHAINS, ADDER_WORDS, LANES)
     words = np.random.default_rng(1).integers(0, 2**32, shape, dtype=np.uint32)
     out = np.empty((threads, *starts.shape), np.uint32)

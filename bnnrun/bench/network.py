@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 
-import numba
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -26,6 +25,7 @@ from bnnrun.data.dataset import Images
 from bnnrun.data.preprocess import fit
 from bnnrun.errors import InputError
 from bnnrun.gemm import choice, cpu, cuda
+from bnnrun.gemm.compiled import thread_count
 from bnnrun.gemm.cuda_device import Device as Gpu
 from bnnrun.gemm.cuda_device import open_device
 from bnnrun.nn.binarize import sign
@@ -90,7 +90,8 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
         for first in (FirstLayer.bytes, FirstLayer.planes):
             by = f"first layer by {first.value}"
             if gpu is None:
-                add(f"xnor, {by}", partial(PackedNetwork(model, first).scores, pixels))
+                on_cpu = PackedNetwork(model, first, thread_count())
+                add(f"xnor, {by}", partial(on_cpu.scores, pixels))
                 continue
             for kernel in choice.variants(gpu):
                 packed = CudaNetwork(model, gpu, first, kernel)
@@ -241,7 +242,7 @@ class _Baseline(_Float):
 
 def _baseline_images(images: int, macs: float) -> int:
     """A few: all would take minutes. A multiple of the threads, which share them out."""
-    threads = numba.get_num_threads()
+    threads = thread_count()
     return min(images, threads * max(1, round(BASELINE_MACS / macs / threads)))
 
 

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from torch.profiler import ProfilerActivity
 from bnnrun.bench.limits import COPIED, COPY, limits, sum_byte_products, sum_choices
 from bnnrun.bench.measure import Competitor, Timing
 from bnnrun.gemm.bits import LANES
+from bnnrun.gemm.compiled import thread_count
 from bnnrun.gemm.lookup import HAS_LOOKUP
 from bnnrun.gemm.vector import HAS_BYTE_PRODUCT
 from bnnrun.nn import winograd
@@ -67,7 +67,7 @@ def _in_registers(
     added: NDArray[Any],
 ) -> Competitor:
     """A loop, checked by what each of its four kinds of rounds adds: `added` (4, 12, 16)."""
-    threads = numba.get_num_threads()
+    threads = thread_count()
     out = np.empty((threads, *starts.shape), starts.dtype)
     together = np.concatenate([array.ravel().view(np.int32) for array in words])
     flat = [array.ravel() for array in (together, starts, out)]

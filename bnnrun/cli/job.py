@@ -1,8 +1,11 @@
 """One run of a verb, in the folder that Hydra made for it, and how an error is told."""
 
+import errno
 import os
+import re
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,24 +20,36 @@ WRONG_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 OF_THIS_MACHINE = ("resume=", "again=", "results_dir=", "dataset.root=")
 
 
+_STATUS: dict[type[BaseException], int] = {
+    InputError: WRONG_INPUT, RunError: FAILED, Stopped: INTERRUPTED, KeyboardInterrupt: INTERRUPTED,
+}  # fmt: skip
+# What PyTorch raises as a RuntimeError, on a processor and on a GPU.
+_OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
+_SMALLER = (
+    "close other programs, or lower what is held at once: trainer.batch_size, "
+    "trainer.eval_batch_size, batch, dataset.image_size, the size of the network"
+)
+
+
 def explain(error: BaseException) -> tuple[str, int]:
     """(an error in one line, its exit status)."""
-    if isinstance(error, InputError):
-        return str(error), WRONG_INPUT
+    for kind, status in _STATUS.items():
+        if isinstance(error, kind):
+            return str(error) or "interrupted", status
+    shown = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(shown):
+        return f"not enough memory ({shown or 'none was left'}); {_SMALLER}", FAILED
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"{error.filename or 'a file'}: no space left on its disk", FAILED
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}; name another place", WRONG_INPUT
-    if isinstance(error, RunError):
-        return str(error), FAILED
-    if isinstance(error, Stopped):
-        return str(error), INTERRUPTED
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted", INTERRUPTED
-    shown = " ".join(str(error).split())
     return f"failed: {type(error).__name__}: {shown} (debug=true shows where)", FAILED
 
 
-def not_writable(error: OSError, *, multirun: bool) -> InputError:
+def not_writable(error: OSError, *, multirun: bool) -> Exception:
     """That the folder of a run, or with -m of the runs, cannot be made, and what moves it."""
+    if error.errno == errno.ENOSPC:
+        return error
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
     return InputError(f"{error.filename}: {error.strerror}; {key}=FOLDER puts the run elsewhere")
 
@@ -46,8 +61,8 @@ def tell(error: BaseException) -> int:
     return status
 
 
-def described(verb: Verb) -> "Run":
-    """What Hydra knows of the run that it began."""
+def described(verb: Verb, check: Callable[[], None]) -> "Run":
+    """What Hydra knows of the run that it began; `check` as of a Run."""
     from hydra.core.hydra_config import HydraConfig
 
     from bnnrun.records import Run
@@ -61,6 +76,7 @@ def described(verb: Verb) -> "Run":
         folder=folder.relative_to(here) if folder.is_relative_to(here) else folder,
         command=shlex.join(["bnnrun", verb.name, *task, *search]),
         experiment=hydra.runtime.choices.get("experiment") or "",
+        check=check,
     )
 
 
@@ -82,6 +98,7 @@ def work(verb: Verb, typed: Any, run: "Run") -> "list[Record]":
     machine.source_state()
     made: list[Record] = verb.load()(typed, run)
     for record in made:
+        run.check()
         path = records.write(record, typed.results_dir)
         Console(highlight=False).print(f"record: {path}", markup=False, soft_wrap=True)
     return made

@@ -1,15 +1,23 @@
 """`bnnrun VERB ...`: takes the verb off, checks the rest, and lets Hydra run it."""
 
+import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from bnnrun import __version__
 from bnnrun.cli import terminal
-from bnnrun.cli.job import described, run_hydra, tell, work
+from bnnrun.cli.compiling import announce_compiling
+from bnnrun.cli.job import described, not_writable, run_hydra, tell, work
+from bnnrun.cli.lasting import outlast_terminal
 from bnnrun.cli.verbs import VERBS, Verb
 from bnnrun.errors import InputError, Stopped, nearest
+from bnnrun.lock import Lock, locked
+from bnnrun.train import STATE
 
 
 def main() -> None:
@@ -20,6 +28,9 @@ def main() -> None:
     shows = verb is None or not verb.is_run or bool({"--help", "-h", "--cfg", "-c"} & set(argv))
     if shows and hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `bnnrun data | head` ends quietly
+    if not shows:
+        outlast_terminal()
+    announce_compiling()
     sys.exit(run(argv))
 
 
@@ -73,6 +84,7 @@ def _run_verb(verb: Verb, argv: list[str]) -> int:
     if flags.multirun and not verb.is_run:
         raise InputError(f"-m: `bnnrun {verb.name}` is no run; train, bench and eval take -m")
     if verb.is_run:
+        _check_names(argv)
         words = resumed(verb, words, multirun=flags.multirun)
     words, typed = checked_config(verb, words, multirun=flags.multirun)
     shows = flags.cfg is not None or flags.info is not None or flags.hydra_help
@@ -84,16 +96,64 @@ def _run_verb(verb: Verb, argv: list[str]) -> int:
 
         return Sweep(verb, argv).run(hydra_flags, words)
     statuses = [0]
-    run_hydra(verb, [*hydra_flags, *words], lambda composed: _single(verb, composed, statuses))
+    if shows:
+        run_hydra(verb, [*hydra_flags, *words], _complete_only)
+        return 0
+    from bnnrun.cli.compose import run_folder
+    from bnnrun.cli.words import escape, quoted
+
+    folder = run_folder(verb, words)
+    # Hydra writes its files there before it calls anybody, so the folder is taken first.
+    with _own(folder) as lock:
+        _refuse_another_run(verb, typed, folder)
+        words = [*words, f"hydra.run.dir={quoted(escape(str(folder), resolvers=False))}"]
+        run_hydra(
+            verb,
+            [*hydra_flags, *words],
+            lambda composed: _single(verb, composed, statuses, lock.check),
+        )
     return max(statuses)
 
 
-def _single(verb: Verb, composed: Any, statuses: list[int]) -> None:
+@contextmanager
+def _own(folder: Path) -> Iterator[Lock]:
+    """Hold the folder of a run; InputError, naming the setting, where it cannot be written."""
+    with ExitStack() as stack:
+        try:
+            lock = stack.enter_context(locked(folder))
+        except OSError as error:
+            raise not_writable(error, multirun=False) from None
+        yield lock
+
+
+def _check_names(argv: list[str]) -> None:
+    """InputError for a name that is not UTF-8: a run's files, which hold it, are."""
+    for name, what in ((str(Path.cwd()), "the folder of this run"), *((w, "a word") for w in argv)):
+        try:
+            os.fsencode(name).decode("utf-8")  # the locale's encoding may be another
+        except UnicodeDecodeError:
+            raise InputError(f"{name!r}: {what} whose name is not UTF-8; rename it") from None
+
+
+def _refuse_another_run(verb: Verb, typed: Any, folder: Path) -> None:
+    """InputError where the folder holds a training run that is not the one to go on with."""
+    if not (folder / STATE).exists():
+        return
+    if verb.name != "train":
+        raise InputError(f"{folder}: holds a training run; take another hydra.run.dir=")
+    if typed.resume is None and not typed.again:
+        raise InputError(
+            f"{folder}: holds a run's {STATE}; resume={folder} goes on with it, another "
+            "hydra.run.dir= keeps it, again=true trains anew in its place"
+        )
+
+
+def _single(verb: Verb, composed: Any, statuses: list[int], check: Callable[[], None]) -> None:
     """A run by itself; its error is told here, as Hydra would add lines of its own."""
     from bnnrun.cli.compose import to_config
 
     try:
-        work(verb, to_config(composed), described(verb))
+        work(verb, to_config(composed), described(verb, check))
     except Exception as error:
         if composed.debug:
             traceback.print_exc()

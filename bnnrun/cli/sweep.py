@@ -22,7 +22,7 @@ from bnnrun.cli.verbs import Verb
 from bnnrun.cli.words import parse
 from bnnrun.config import Device, computed
 from bnnrun.errors import InputError, Stopped
-from bnnrun.files import only_process
+from bnnrun.lock import locked
 from bnnrun.records import Record, Run
 from bnnrun.settings import plain
 from bnnrun.table import print_table
@@ -93,7 +93,8 @@ class Sweep:
             raise Stopped(f"stopped before job {number}")
         print(f"job {number}: {settings}", flush=True)
         try:
-            outcome, made = self._done(composed, described(self.verb))
+            with locked(Path(hydra.runtime.output_dir)) as lock:
+                outcome, made = self._done(composed, described(self.verb, lock.check))
         except Exception as error:
             if composed.debug:
                 traceback.print_exc()
@@ -111,15 +112,14 @@ class Sweep:
         typed = to_config(composed)
         if not self.verb.leaves:
             return "done", work(self.verb, typed, run)
-        with only_process(run.folder):
-            record = None if typed.again else self._record(typed, run.experiment)
-            if record is not None:
-                path = Path(typed.results_dir) / "runs" / record.name
-                print(f"skipped: its record is {path}; again=true trains it again", flush=True)
-                return "skipped", [record]
-            if _is_cut_off(typed, run.folder):
-                typed.resume = str(run.folder)
-            return "resumed" if typed.resume else "done", work(self.verb, typed, run)
+        record = None if typed.again else self._record(typed, run.experiment)
+        if record is not None:
+            path = Path(typed.results_dir) / "runs" / record.name
+            print(f"skipped: its record is {path}; again=true trains it again", flush=True)
+            return "skipped", [record]
+        if _is_cut_off(typed, run.folder):
+            typed.resume = str(run.folder)
+        return "resumed" if typed.resume else "done", work(self.verb, typed, run)
 
     def _record(self, typed: Any, experiment: str) -> Record | None:
         """The latest record of what would be trained: alike in all that the report pools by.

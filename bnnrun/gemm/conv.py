@@ -4,8 +4,8 @@ A thread gathers the patches of some pixels, and multiplies them by every panel 
 """
 
 import numpy as np
-from numba import njit, prange
 
+from bnnrun.gemm.compiled import kernel, njit, prange
 from bnnrun.gemm.cpu import BITS, BYTES, differences, to_planes
 from bnnrun.gemm.floats import to_floats
 from bnnrun.gemm.vector import add, at_most, load, store, subtract
@@ -55,7 +55,7 @@ def _compare_windows(counts, low, high, limits, borders, p, panels, flip, out, t
         out[to + targets[r] + p] = (b0 | b1 | b2 | b3) & ~flip | (b0 & b1 & b2 & b3) & flip
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def conv_bits(
     images,
     count,
@@ -117,7 +117,7 @@ def conv_bits(
                 _compare_at_border(counts, low, high, limits, borders, p, panels, out, to, targets)
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def conv_sums(images, count, size, origins, line, run, w, kw, base, borders, out, rows):
     """3x3 convolutions of bits to their sums, base - 2 · (bits that differ), as float32.
 

@@ -6,9 +6,6 @@ of A is broadcast, and no sum over lanes is ever needed.
 
     d[m, n] = popc(a[m] ^ w[n]),  s = K - 2 d
 
-Numba keeps what it compiled by this file's date: after a change in vector.py, delete
-__pycache__/*.nb?.
-
 Two ways to count, chosen by the processor:
 
 * a population count for each word and an addition, carry-save by one level: where the processor
@@ -18,8 +15,8 @@ Two ways to count, chosen by the processor:
 """
 
 import numpy as np
-from numba import njit, prange
 
+from bnnrun.gemm.compiled import kernel, njit, prange
 from bnnrun.gemm.vector import (
     HAS_POPCOUNT,
     add,
@@ -237,7 +234,7 @@ def _compare(counts, rows, limit, out, at, width):
         out[at + r * width] = at_most(load(counts, 16 * r), limit)
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def dense(a, stride, m, w, kw, way, planes, panels, base, out, width):
     """out[m, n] = base[n] - 2 d[m, n], with d of `differences`.
 
@@ -262,7 +259,7 @@ def dense(a, stride, m, w, kw, way, planes, panels, base, out, width):
             _subtract(counts, rows, load(base, 16 * p), out, r * width + 16 * p, width)
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def dense_bits(a, stride, m, w, kw, way, planes, panels, limits, out, width):
     """Bit n of row m of `out`: d[m, n] <= limits[n]; otherwise as `dense`.
 
@@ -292,14 +289,14 @@ def to_planes(source, at, k, bits, i, kw, planes):
             bits[word + plane * kw] |= bit << one
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def planes_of(source, m, k, bits, kw, planes):
     """(m, source.size / rows) bytes to (m, planes, kw) words of bits, highest plane first."""
     for r in prange(m):
         to_planes(source, r * (source.size // m), k, bits, r * planes * kw, kw, planes)
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def baseline(a, w, out):
     """c = a · wᵀ as one writes it down: a loop over each, float32, nothing rearranged.
 

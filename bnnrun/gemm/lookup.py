@@ -8,8 +8,8 @@ columns; the sums are those of float32, rounded in another order.
 """
 
 import numpy as np
-from numba import njit, prange
 
+from bnnrun.gemm.compiled import kernel, njit, prange
 from bnnrun.gemm.floats import add_floats, choose, multiply_add, scale
 from bnnrun.gemm.vector import HAS_TERNARY, load, shift_by_four, store, zero
 
@@ -79,7 +79,7 @@ def _multiply(tables, start, words, w, j, step, out, at, width):
     _store4(out, at + 3 * width, d)
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def signed_sums(x, m, w, kw, across, out):
     """out = x · wᵀ.
 

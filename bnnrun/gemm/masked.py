@@ -6,8 +6,7 @@ A third of the work of bytes, and the same whole numbers. Layouts, and the two w
 cpu.py.
 """
 
-from numba import njit, prange
-
+from bnnrun.gemm.compiled import kernel, njit, prange
 from bnnrun.gemm.cpu import COUNT, FLUSH, add_up, full_adder
 from bnnrun.gemm.floats import scale, to_floats
 from bnnrun.gemm.vector import (
@@ -118,7 +117,7 @@ def _by_counts(a, kept, whole, low, high, w, first, last, kw, factor, out, panel
             _put(b3, whole[s], factor, out, at + 48)
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def masked_sums(a, kept, whole, m, w, kw, way, factor, across, out):
     """out[m, n] = factor · s[m, n] as float32.
 

@@ -7,19 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from bnnrun.gemm import cpu
 from bnnrun.gemm.bits import LANES, Words, aligned, limits_of, to_panels, words
-from bnnrun.machine import cores
-
-
-def set_threads(threads: int) -> None:
-    """Processor threads of every product from now on; 0: as many as cores."""
-    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    numba.set_num_threads(min(threads or cores(), most))
+from bnnrun.gemm.compiled import thread_count
 
 
 @dataclass(frozen=True)
@@ -70,7 +63,7 @@ def padded_rows(m: int) -> int:
 
 def tasks(m: int, panels: int) -> int:
     """Panels of a task, so that there are enough tasks for every thread; m rows."""
-    wanted = 4 * numba.get_num_threads()
+    wanted = 4 * thread_count()
     bands = max(1, -(-m // cpu.BAND))
     return max(1, panels // max(1, -(-wanted // bands)))
 

@@ -4,13 +4,13 @@ Sums of ±1 are counted, exactly (XNOR-popcount); real numbers are summed in flo
 the processor has what that takes (gemm/lookup.py). Nothing here knows of gradients.
 """
 
-import numba
 import numpy as np
 import torch
 
 from bnnrun.architecture import Layer
 from bnnrun.gemm import lookup
 from bnnrun.gemm.bits import LANES, Words, aligned, words
+from bnnrun.gemm.compiled import thread_count
 from bnnrun.gemm.conv import conv_sums
 from bnnrun.gemm.cpu import BAND, BITS, TILE
 from bnnrun.gemm.masked import masked_sums
@@ -109,7 +109,7 @@ class PackedFilters:
         pack_images(flat(a), batch, self.height, self.width, a.shape[1], self.cells,
                     self.images.ravel().view(np.uint16))  # fmt: skip
         out = empty(batch, self.height, self.width, n)
-        bands = max(1, -(-4 * numba.get_num_threads() // batch))
+        bands = max(1, -(-4 * thread_count() // batch))
         rows = min(BAND, -(-len(self.origins) // bands // TILE) * TILE)
         conv_sums(
             self.images.ravel(), batch, self.images[0].size, self.origins, line, 3 * self.cells,
@@ -127,7 +127,7 @@ def _panels(rows: int, k: int) -> Words:
 
 def _across(bands: int) -> int:
     """Tasks of a band of rows, so that there are enough for every thread."""
-    return max(1, -(-4 * numba.get_num_threads() // bands))
+    return max(1, -(-4 * thread_count() // bands))
 
 
 def _lookup(x: torch.Tensor, panels: Words, n: int) -> torch.Tensor:

@@ -9,9 +9,10 @@ then every sum that can occur is tried.
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from bnnrun.gemm.compiled import kernel, prange
 
 Floats = NDArray[np.float64]
 
@@ -70,11 +71,11 @@ def first_difference(
     return (int(channels[0]), int(found[channels[0]])) if len(channels) else None
 
 
-@numba.njit(parallel=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _differences(mean, scale, shift, p, q, d, ones, t, flip, largest):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     """The lowest wrong sum of each channel, or largest + 1."""
     found = np.full(len(t), largest + 1)
-    for n in numba.prange(len(t)):
+    for n in prange(len(t)):
         wrong = largest + 1
         for s in range(largest, -largest - 1, -1):
             v = (p * np.float64(s) + q * ones[n]) / d

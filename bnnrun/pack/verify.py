@@ -41,8 +41,7 @@ def verify(classifier: Classifier, path: Path, images: Images, other: str | None
     step = min(BATCH, classifier.network.chunk)
     for start in range(0, len(images), step):
         part = images.take(slice(start, start + step))
-        scores = classifier.scores(part.pixels)
-        hidden = classifier.network.hidden
+        hidden, scores = classifier.trace(part.pixels)
         expected, expected_scores = _trained_bits(network, part)
         for shape, got, bits in zip(shapes, hidden, expected, strict=False):
             if (at := _first_difference(got, bits)) is not None:

@@ -44,7 +44,7 @@ def filters(config: FiltersConfig, run: Run) -> list[Record]:
     columns = ["layer", "maps", "unique %", "by chance %", "work saved %", "times less"]
     print_table(columns, rows, title=f"{path}: unique 3x3 filters of each input map")
     picture = run.folder / "filters.png"
-    write_atomically(picture, lambda beside: draw(kept(layers[0])).save(beside, "PNG"))
+    write_atomically(picture, lambda file: draw(kept(layers[0])).save(file, "PNG"))
     print(f"{layers[0].shape.name}, first {min(256, layers[0].shape.outputs)} filters: {picture}")
     hidden = counted[1:] or counted
     return [

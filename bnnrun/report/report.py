@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bnnrun.config import ReportConfig
 from bnnrun.errors import InputError, RunError
-from bnnrun.files import user_path, write_atomically, write_text
+from bnnrun.files import user_path, write_bytes, write_text
 from bnnrun.records import Record
 from bnnrun.report import formats, tables
 from bnnrun.report.chain import chain
@@ -122,19 +122,13 @@ def _write(folder: Path, texts: dict[str, str], drawn: list[Figure], found: list
         write_text(folder / name, text)
     for figure in drawn:
         for suffix, picture in draw(figure).items():
-            _write_bytes(folder / "figures" / f"{figure.name}.{suffix}", picture)
+            place = folder / "figures" / f"{figure.name}.{suffix}"
+            write_bytes(place, picture)
     written = f"{folder}: tables.md, index.html, {len(found)} tables, {len(drawn)} figures"
     if (readme := readme_of(folder, found)) is not None:
         write_text(*readme)
         written += ", the README's block"
     print(f"written: {written}")
-
-
-def _write_bytes(path: Path, picture: bytes) -> None:
-    def write(beside: Path) -> None:
-        beside.write_bytes(picture)
-
-    write_atomically(path, write)
 
 
 def surplus(folder: Path, texts: dict[str, str], drawn: list[Figure]) -> list[Path]:

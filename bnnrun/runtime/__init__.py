@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 
 
 class Classifier:
-    """A packed network and what is asked of one.
+    """A packed network and what is asked of one; any thread of a program may ask.
+
+    Calls that overlap in time each have buffers of their own; on a GPU they wait for one another.
+    A process that was forked from one that has used a network runs the same network on one thread.
 
     Attributes:
+        threads:     that a call runs on, from whichever thread it comes
         classes:     their names, in the order of the scores
         image_shape: (channels, height, width)
         levels:      the largest pixel value
@@ -28,14 +32,20 @@ class Classifier:
     """
 
     def __init__(
-        self, model: PackedModel, kernel: Kernel, first: FirstLayer, device: Device = Device.cpu
+        self,
+        model: PackedModel,
+        kernel: Kernel,
+        first: FirstLayer,
+        device: Device = Device.cpu,
+        threads: int = 0,
     ) -> None:
         self.model = model
         self.classes = model.kind.classes
         self.image_shape = model.kind.image_shape
         self.levels = model.kind.levels
         self.device = device.value
-        self.network = _network(model, kernel, first, device)
+        self.network = _network(model, kernel, first, device, threads)
+        self.threads = self.network.threads
 
     def scores(self, images: ArrayLike) -> NDArray[np.float64]:
         """Scores of images, the largest is the answer.
@@ -47,6 +57,20 @@ class Classifier:
         Raises:
             InputError: another shape, another type, a pixel above `levels`
         """
+        return self.network.scores(self._checked(images))
+
+    def trace(self, images: ArrayLike) -> tuple[list[NDArray[np.bool_]], NDArray[np.float64]]:
+        """(bits of each hidden layer, scores) of at most `network.chunk` images.
+
+        Shapes:
+            returns  (n, N) or (n, height, width, N) bool a layer; (n, classes) float64
+        """
+        pixels = self._checked(images)
+        if len(pixels) > self.network.chunk:
+            raise InputError(f"images: {len(pixels)}, expected at most {self.network.chunk}")
+        return self.network.trace(pixels)
+
+    def _checked(self, images: ArrayLike) -> NDArray[np.uint8]:
         pixels = np.asarray(images)
         if pixels.ndim != 4 or pixels.shape[1:] != self.image_shape or pixels.dtype != np.uint8:
             raise InputError(
@@ -55,7 +79,7 @@ class Classifier:
             )
         if self.levels < 255 and pixels.size and pixels.max() > self.levels:
             raise InputError(f"images: a pixel of {pixels.max()}, expected 0 to {self.levels}")
-        return self.network.scores(pixels)
+        return pixels
 
     @property
     def gpu(self) -> dict[str, Any] | None:
@@ -71,7 +95,7 @@ class Classifier:
 
 
 def _network(
-    model: PackedModel, kernel: Kernel, first: FirstLayer, device: Device
+    model: PackedModel, kernel: Kernel, first: FirstLayer, device: Device, threads: int
 ) -> "ReferenceNetwork | PackedNetwork | CudaNetwork":
     if kernel is Kernel.reference:
         if device is Device.cuda:
@@ -84,7 +108,7 @@ def _network(
         return CudaNetwork(model, open_device(), first)
     from bnnrun.runtime.network import PackedNetwork  # with Numba, which the reference runs without
 
-    return PackedNetwork(model, first)
+    return PackedNetwork(model, first, threads)
 
 
 def select_device(asked: Device, kernel: Kernel) -> tuple[Device, str | None]:
@@ -110,11 +134,13 @@ def load(
 ) -> Classifier:
     """A packed network, ready to run. Imports no torch, and CuPy only for a GPU.
 
+    Any thread of the program may call what is returned, and so may a process forked from this one.
+
     Args:
         path:    the file, or the folder that holds model.safetensors
         kernel:  "xnor", or "reference", which needs no Numba and is slow
         first:   "auto", "bytes" or "planes": how the first layer multiplies
-        threads: processor threads, for the whole process; 0: as many as cores
+        threads: processor threads of each call, whichever thread it comes from; 0: as many as cores
         device:  "cpu", "cuda", or "auto": a GPU where there is one
 
     Raises:
@@ -125,9 +151,5 @@ def load(
         if value not in kind.__members__:
             raise InputError(f"{name}={value}: expected one of {', '.join(kind.__members__)}")
     on, _ = select_device(Device(device), Kernel(kernel))
-    if kernel == "xnor" and on is Device.cpu:
-        from bnnrun.gemm.xnor import set_threads
-
-        set_threads(threads)
     model = file.load(file.find(str(path)))
-    return Classifier(model, Kernel(kernel), FirstLayer(first), on)
+    return Classifier(model, Kernel(kernel), FirstLayer(first), on, threads)

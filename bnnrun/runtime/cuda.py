@@ -5,6 +5,7 @@ them on the processor, in float64, as on every other way.
 """
 
 import math
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -25,11 +26,10 @@ PIXELS = 2**21  # of the first layer's images together: what the grid's second d
 
 
 class CudaNetwork:
-    """Runs a packed model on a device.
+    """Runs a packed model on a device, for one thread after the other: its memory is there once.
 
     Attributes:
-        chunk:  images that go through the layers together
-        hidden: the bits of each hidden layer of the latest chunk, (n, N) or (n, height, width, N)
+        chunk: images that go through the layers together
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class CudaNetwork:
         first: FirstLayer = FirstLayer.auto,
         kernel: str = "auto",
     ) -> None:
-        self.model, self.device = model, device
+        self.model, self.device, self.threads = model, device, 1
         self.xnor = choice.products(device, kernel)
         pixels = math.prod(model.kind.image_shape[1:])
         self.chunk = int(np.clip(PIXELS // pixels, 1, CHUNK))
@@ -52,7 +52,7 @@ class CudaNetwork:
         ]
         for behind, layer in zip(self.layers, self.layers[1:], strict=False):
             layer.read(behind)
-        self.count = 0
+        self._lock = threading.Lock()
         self._graphs: dict[int, Callable[[], None]] = {}
 
     def scores(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -63,27 +63,36 @@ class CudaNetwork:
             returns  (n, classes) float64
         """
         out = np.empty((len(pixels), len(self.model.kind.classes)))
-        for start in range(0, len(pixels), self.chunk):
-            part = np.ascontiguousarray(pixels[start : start + self.chunk])
-            self.count = len(part)
-            self.device.put(part, self.pixels[: self.count])
-            self._run(self.count)
-            sums = self.device.get(self.layers[-1].sums[: self.count])
-            out[start : start + self.count] = self.model.layers[-1].scores(sums)
+        with self._lock:
+            for start in range(0, len(pixels), self.chunk):
+                part = pixels[start : start + self.chunk]
+                out[start : start + len(part)] = self._run(part)
         return out
 
-    def _run(self, count: int) -> None:
+    def trace(
+        self, pixels: NDArray[np.uint8]
+    ) -> tuple[list[NDArray[np.bool_]], NDArray[np.float64]]:
+        """(bits of each hidden layer, scores) of at most `chunk` images.
+
+        Shapes:
+            returns  (n, N) or (n, height, width, N) bool a layer; (n, classes) float64
+        """
+        with self._lock:
+            scores = self._run(pixels)
+            return [layer.bits(len(pixels)) for layer in self.layers[:-1]], scores
+
+    def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        count = len(pixels)
+        self.device.put(np.ascontiguousarray(pixels), self.pixels[:count])
         if count not in self._graphs:
             self._graphs[count] = self.device.record(lambda: self._launch(count))
         self._graphs[count]()
+        sums = self.device.get(self.layers[-1].sums[:count])
+        return self.model.layers[-1].scores(sums)
 
     def _launch(self, count: int) -> None:
         for i, layer in enumerate(self.layers):
             layer.launch(count, self.pixels if i == 0 else None)
-
-    @property
-    def hidden(self) -> list[NDArray[np.bool_]]:
-        return [layer.bits(self.count) for layer in self.layers[:-1]]
 
 
 class _Layer:

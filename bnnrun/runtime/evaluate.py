@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -70,7 +69,7 @@ def evaluate_packed(
         "sha256": file.sha256(path),
         "trained": classifier.model.source,
         "verified": verified,
-        "threads": numba.get_num_threads(),
+        "threads": classifier.threads,
     }
     classifier.scores(dataset.test.pixels[:1])  # compiles what is not in the cache yet
     seed = int(classifier.model.source.get("seed", 0))

@@ -18,7 +18,7 @@ from safetensors.numpy import save as to_bytes
 from bnnrun.architecture import Layer
 from bnnrun.data.dataset import Kind
 from bnnrun.errors import InputError
-from bnnrun.files import user_path, write_atomically
+from bnnrun.files import user_path, write_bytes
 from bnnrun.gemm.bits import clean_tail, pack, unpack_bits, words
 from bnnrun.runtime.model import PackedLayer, PackedModel, borders
 
@@ -49,12 +49,7 @@ def save(model: PackedModel, path: Path) -> None:
         "network": network,
         "sha256": _checksum(network, arrays),
     }
-    content = _in_order(to_bytes(arrays, metadata))
-
-    def write(beside: Path) -> None:
-        beside.write_bytes(content)
-
-    write_atomically(path, write)
+    write_bytes(path, _in_order(to_bytes(arrays, metadata)))
 
 
 def _in_order(content: bytes) -> bytes:

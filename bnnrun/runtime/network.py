@@ -1,17 +1,18 @@
-"""A packed network at full speed: bits from layer to layer, memory planned once.
+"""A packed network at full speed: bits from layer to layer, through buffers that are used again.
 
 Weights are laid out for the kernels when the network is made; where gamma < 0 they are negated,
-so that every comparison is s >= t. Buffers for a chunk of images are made then too, and every
-batch goes through them.
+so that every comparison is s >= t. Buffers hold a chunk of images. Each call takes a set of them
+that no other call has, and leaves it to the next: threads may share a network.
 """
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, cast
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +20,7 @@ from bnnrun.architecture import Layer
 from bnnrun.config import FirstLayer
 from bnnrun.gemm import cpu
 from bnnrun.gemm.bits import LANES, Words, aligned, pack, to_panels, unpack_bits, words
+from bnnrun.gemm.compiled import number_of_threads, on_threads, thread_count
 from bnnrun.gemm.conv import conv_bits
 from bnnrun.gemm.vector import HAS_BYTE_PRODUCT
 from bnnrun.gemm.xnor import padded_rows, row_words, tasks
@@ -53,15 +55,18 @@ class _Weights:
 
 
 class PackedNetwork:
-    """Runs a packed model on the processor.
+    """Runs a packed model on the processor; safe to call from any thread.
 
     Attributes:
-        chunk:  images that go through the layers together
-        hidden: the bits of each hidden layer of the latest chunk, (n, N) or (n, height, width, N)
+        chunk:   images that go through the layers together
+        threads: that the kernels run on, from whichever thread a call comes
     """
 
-    def __init__(self, model: PackedModel, first: FirstLayer = FirstLayer.auto) -> None:
+    def __init__(
+        self, model: PackedModel, first: FirstLayer = FirstLayer.auto, threads: int = 0
+    ) -> None:
         self.model = model
+        self.threads = number_of_threads(threads)
         if first is FirstLayer.auto:
             first = FirstLayer.bytes if HAS_BYTE_PRODUCT else FirstLayer.planes
         self.first = first
@@ -71,14 +76,15 @@ class PackedNetwork:
             *(layer.shape.activations // 8 for layer in model.layers[:-1]),
         )
         self.chunk = int(np.clip(MEMORY // max(1, largest), 1, CHUNK))
-        self.count = 0
         self.steps: list[_Step] = []
         behind: Layer | None = None
         for layer in model.layers:
             levels = model.kind.levels if behind is None else 0
             make: type[_Step] = _Conv if layer.shape.is_conv else _Dense
-            self.steps.append(make(layer, levels, first, padded_rows(self.chunk), behind))
+            self.steps.append(make(layer, levels, first, behind))
             behind = layer.shape
+        # Sets of buffers that no call has now: pop and append of a list cannot be interrupted.
+        self._idle: list[list[NDArray[Any]]] = []
 
     def scores(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Scores of images, in whatever number.
@@ -88,20 +94,45 @@ class PackedNetwork:
             returns  (n, classes) float64
         """
         out = np.empty((len(pixels), len(self.model.kind.classes)))
-        for start in range(0, len(pixels), self.chunk):
-            part = pixels[start : start + self.chunk]
-            self.count = len(part)
-            self.steps[0].enter(part)
-            for step, following in pairwise(self.steps):
-                step.run(self.count, following)
-            sums = cast(_Dense, self.steps[-1]).sums(self.count)
-            out[start : start + len(part)] = self.model.layers[-1].scores(sums)
+        with on_threads(self.threads), self._buffers() as buffers:
+            for start in range(0, len(pixels), self.chunk):
+                part = pixels[start : start + self.chunk]
+                out[start : start + len(part)] = self._run(part, buffers)
         return out
 
-    @property
-    def hidden(self) -> list[NDArray[np.bool_]]:
-        """Unpacked from where they lie."""
-        return [b.read(self.count, a.shape) for a, b in pairwise(self.steps)]
+    def trace(
+        self, pixels: NDArray[np.uint8]
+    ) -> tuple[list[NDArray[np.bool_]], NDArray[np.float64]]:
+        """(bits of each hidden layer, scores) of at most `chunk` images.
+
+        Shapes:
+            returns  (n, N) or (n, height, width, N) bool a layer; (n, classes) float64
+        """
+        with on_threads(self.threads), self._buffers() as buffers:
+            scores = self._run(pixels, buffers)
+            pairs = zip(pairwise(self.steps), buffers[1:], strict=True)
+            return [b.read(given, len(pixels), a.shape) for (a, b), given in pairs], scores
+
+    def _run(self, pixels: NDArray[np.uint8], buffers: list[NDArray[Any]]) -> NDArray[np.float64]:
+        count = len(pixels)
+        self.steps[0].enter(pixels, buffers[0])
+        for i, (step, following) in enumerate(pairwise(self.steps)):
+            step.run(buffers[i], count, following, buffers[i + 1])
+        sums = cast(_Dense, self.steps[-1]).sums(buffers[-1], count)
+        return self.model.layers[-1].scores(sums)
+
+    @contextmanager
+    def _buffers(self) -> Iterator[list[NDArray[Any]]]:
+        """The input of each layer, for a chunk of images, the caller's alone within the block."""
+        try:
+            buffers = self._idle.pop()
+        except IndexError:
+            rows = padded_rows(self.chunk)
+            buffers = [step.new_input(rows) for step in self.steps]
+        try:
+            yield buffers
+        finally:
+            self._idle.append(buffers)
 
 
 def _weights(layer: PackedLayer, levels: int, first: FirstLayer, channels: int) -> _Weights:
@@ -144,28 +175,27 @@ def _byte_panels(w: NDArray[np.int8]) -> Words:
 
 
 class _Step(ABC):
-    """A layer and the memory it reads; the layer in front writes there.
-
-    Attributes:
-        input: the rows, or padded images, of a chunk
-    """
+    """A layer: what it reads lies in a buffer of `new_input`, where the previous layer wrote it."""
 
     shape: Layer
     weights: _Weights
-    input: NDArray[Any]
 
     @abstractmethod
     def __init__(
-        self, layer: PackedLayer, levels: int, first: FirstLayer, of: int, behind: Layer | None
+        self, layer: PackedLayer, levels: int, first: FirstLayer, behind: Layer | None
     ) -> None: ...
 
     @abstractmethod
-    def enter(self, pixels: NDArray[np.uint8]) -> None:
-        """Take up the pixels of a chunk, as the first layer."""
+    def new_input(self, count: int) -> NDArray[Any]:
+        """A buffer for the rows, or padded images, of `count` images."""
 
     @abstractmethod
-    def run(self, count: int, following: "_Step") -> None:
-        """Write the bits of `count` images to the layer that follows."""
+    def enter(self, pixels: NDArray[np.uint8], given: NDArray[Any]) -> None:
+        """Write the pixels of a chunk to the buffer of the first layer."""
+
+    @abstractmethod
+    def run(self, given: NDArray[Any], count: int, following: "_Step", out: NDArray[Any]) -> None:
+        """Write the bits of `count` images to the buffer `out` of the layer that follows."""
 
     @abstractmethod
     def target(
@@ -174,54 +204,58 @@ class _Step(ABC):
         """Where a convolution in front puts the bits of pixel (y, x): `cells` pieces of 16."""
 
     @abstractmethod
-    def read(self, count: int, behind: Layer) -> NDArray[np.bool_]:
-        """The bits that layer `behind` wrote here."""
+    def read(self, given: NDArray[Any], count: int, behind: Layer) -> NDArray[np.bool_]:
+        """The bits that layer `behind` wrote to the buffer `given`."""
 
 
 class _Dense(_Step):
     """A fully connected layer and the rows it reads: bits, or pixels as bytes or bit planes."""
 
     def __init__(
-        self, layer: PackedLayer, levels: int, first: FirstLayer, of: int, behind: Layer | None
+        self, layer: PackedLayer, levels: int, first: FirstLayer, behind: Layer | None
     ) -> None:
         self.shape = layer.shape
         channels = behind.outputs if behind is not None and behind.is_conv else 0
         self.weights = _weights(layer, levels, first, channels)
         self.planes = self.weights.planes
         self.row = self.weights.kw * max(1, self.planes)
-        self.input = aligned((of, self.row), np.uint32)
 
-    def enter(self, pixels: NDArray[np.uint8]) -> None:
+    def new_input(self, count: int) -> NDArray[Any]:
+        return aligned((count, self.row), np.uint32)
+
+    def enter(self, pixels: NDArray[np.uint8], given: NDArray[Any]) -> None:
         flat = np.ascontiguousarray(pixels.reshape(len(pixels), -1))
         if self.planes:
             m, k = flat.shape
-            cpu.planes_of(flat.ravel(), m, k, self.input.ravel(), self.weights.kw, self.planes)
+            cpu.planes_of(flat.ravel(), m, k, given.ravel(), self.weights.kw, self.planes)
         else:
-            self.input.view(np.uint8)[: len(flat), : flat.shape[1]] = flat
+            given.view(np.uint8)[: len(flat), : flat.shape[1]] = flat
 
-    def run(self, count: int, following: _Step) -> None:
-        w, rows = self.weights, padded_rows(count)
-        panels = tasks(rows, len(w.panels))
-        given = (self.input.ravel(), self.row, rows, w.panels.ravel(), w.kw, w.way, w.planes)
-        out = following.input.view(np.uint16)
-        cpu.dense_bits(*given, panels, w.limits.ravel(), out.ravel(), out.shape[1])
+    def run(self, given: NDArray[Any], count: int, following: _Step, out: NDArray[Any]) -> None:
+        halves = out.view(np.uint16)
+        operands, limits = self._operands(given, count), self.weights.limits.ravel()
+        cpu.dense_bits(*operands, limits, halves.ravel(), halves.shape[1])
 
-    def sums(self, count: int) -> NDArray[np.int32]:
+    def sums(self, given: NDArray[Any], count: int) -> NDArray[np.int32]:
         """(count, N) sums, of the output layer."""
-        w, rows = self.weights, padded_rows(count)
-        out = np.empty((rows, w.limits.shape[1]), np.int32)
-        panels = tasks(rows, len(w.panels))
-        given = (self.input.ravel(), self.row, rows, w.panels.ravel(), w.kw, w.way, w.planes)
-        cpu.dense(*given, panels, w.limits[0], out.ravel(), out.shape[1])
+        base = self.weights.limits[0]
+        out = np.empty((padded_rows(count), len(base)), np.int32)
+        cpu.dense(*self._operands(given, count), base, out.ravel(), out.shape[1])
         return out[:count, : self.shape.outputs]
+
+    def _operands(self, given: NDArray[Any], count: int) -> tuple[Any, ...]:
+        """What both products of cpu.py begin with."""
+        w, rows = self.weights, padded_rows(count)
+        panels = tasks(rows, len(w.panels))
+        return given.ravel(), self.row, rows, w.panels.ravel(), w.kw, w.way, w.planes, panels
 
     def target(
         self, y: NDArray[np.intp], x: NDArray[np.intp], width: int, cells: int
     ) -> NDArray[np.intp]:
         return (y * width + x) * cells
 
-    def read(self, count: int, behind: Layer) -> NDArray[np.bool_]:
-        rows = self.input[:count]
+    def read(self, given: NDArray[Any], count: int, behind: Layer) -> NDArray[np.bool_]:
+        rows = given[:count]
         if not behind.is_conv:
             return unpack_bits(rows, behind.outputs).astype(bool)
         height, width = behind.pooled
@@ -234,14 +268,13 @@ class _Conv(_Step):
     """A 3x3 convolution and the padded images it reads: words of bits, or pixels as bytes."""
 
     def __init__(
-        self, layer: PackedLayer, levels: int, first: FirstLayer, of: int, behind: Layer | None
+        self, layer: PackedLayer, levels: int, first: FirstLayer, behind: Layer | None
     ) -> None:
         shape = self.shape = layer.shape
         self.weights = _weights(layer, levels, first, 0 if levels else shape.inputs)
         height, width = shape.size
         self.cells = shape.inputs if levels else words(shape.inputs)
-        kind = np.uint8 if levels else np.uint32
-        self.input = aligned((of, height + 2, width + 2, self.cells), kind)
+        self.dtype: type[np.generic] = np.uint8 if levels else np.uint32
         self.line, self.run_length = (width + 2) * self.cells, 3 * self.cells
         y, x = _order(shape)
         self.origins = ((y * (width + 2) + x) * self.cells).astype(np.int32)
@@ -250,20 +283,24 @@ class _Conv(_Step):
         self.borders = used[y, x].astype(np.int32)
         self.y, self.x = (y // 2, x // 2) if shape.pool else (y, x)
 
-    def enter(self, pixels: NDArray[np.uint8]) -> None:
-        self.input[: len(pixels), 1:-1, 1:-1] = pixels.transpose(0, 2, 3, 1)
+    def new_input(self, count: int) -> NDArray[Any]:
+        height, width = self.shape.size
+        return aligned((count, height + 2, width + 2, self.cells), self.dtype)
 
-    def run(self, count: int, following: _Step) -> None:
+    def enter(self, pixels: NDArray[np.uint8], given: NDArray[Any]) -> None:
+        given[: len(pixels), 1:-1, 1:-1] = pixels.transpose(0, 2, 3, 1)
+
+    def run(self, given: NDArray[Any], count: int, following: _Step, out: NDArray[Any]) -> None:
         w = self.weights
         cells = 2 * words(self.shape.outputs)
         targets = following.target(self.y, self.x, self.shape.pooled[1], cells).astype(np.int32)
-        out = following.input.reshape(len(following.input), -1).view(np.uint16)
-        bands = max(1, -(-4 * numba.get_num_threads() // count))
+        halves = out.reshape(len(out), -1).view(np.uint16)
+        bands = max(1, -(-4 * thread_count() // count))
         rows = min(cpu.BAND, -(-len(self.origins) // bands // cpu.TILE) * cpu.TILE)
         conv_bits(
-            self.input.ravel(), count, self.input[0].size, self.origins, self.line,
+            given.ravel(), count, given[0].size, self.origins, self.line,
             self.run_length, w.panels.ravel(), w.kw, w.way, w.planes, w.limits.ravel(),
-            self.borders, self.shape.pool, w.flips, out.ravel(), out.shape[1], targets, rows,
+            self.borders, self.shape.pool, w.flips, halves.ravel(), halves.shape[1], targets, rows,
         )  # fmt: skip
 
     def target(
@@ -271,8 +308,8 @@ class _Conv(_Step):
     ) -> NDArray[np.intp]:
         return ((y + 1) * (width + 2) + x + 1) * cells
 
-    def read(self, count: int, behind: Layer) -> NDArray[np.bool_]:
-        return unpack_bits(self.input[:count, 1:-1, 1:-1], behind.outputs).astype(bool)
+    def read(self, given: NDArray[Any], count: int, behind: Layer) -> NDArray[np.bool_]:
+        return unpack_bits(given[:count, 1:-1, 1:-1], behind.outputs).astype(bool)
 
 
 def _order(shape: Layer) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

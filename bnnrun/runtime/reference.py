@@ -14,16 +14,11 @@ CHUNK = 100  # images at once: patches of a convolution take 9 times the memory 
 
 
 class ReferenceNetwork:
-    """Runs a packed model; the same interface as `PackedNetwork`.
-
-    Attributes:
-        hidden: the bits of each hidden layer of the latest chunk, (n, N) or (n, height, width, N)
-    """
+    """Runs a packed model; the same interface as `PackedNetwork`."""
 
     def __init__(self, model: PackedModel) -> None:
         self.model = model
-        self.chunk = CHUNK
-        self.hidden: list[NDArray[np.bool_]] = []
+        self.chunk, self.threads = CHUNK, 1
         self.weights = [unpack(layer.weight, layer.shape.k) for layer in model.layers]
 
     def scores(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -33,12 +28,20 @@ class ReferenceNetwork:
             pixels:  (n, channels, height, width) uint8
             returns  (n, classes) float64
         """
-        parts = [self._chunk(pixels[i : i + self.chunk]) for i in range(0, len(pixels), self.chunk)]
+        starts = range(0, len(pixels), self.chunk)
+        parts = [self.trace(pixels[i : i + self.chunk])[1] for i in starts]
         empty = np.zeros((0, len(self.model.kind.classes)))
         return np.concatenate([empty, *parts])
 
-    def _chunk(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        self.hidden = []
+    def trace(
+        self, pixels: NDArray[np.uint8]
+    ) -> tuple[list[NDArray[np.bool_]], NDArray[np.float64]]:
+        """(bits of each hidden layer, scores) of at most `chunk` images.
+
+        Shapes:
+            returns  (n, N) or (n, height, width, N) bool a layer; (n, classes) float64
+        """
+        hidden: list[NDArray[np.bool_]] = []
         a = pixels.astype(np.int32)
         if self.model.layers[0].shape.is_conv:
             a = a.transpose(0, 2, 3, 1)
@@ -47,9 +50,9 @@ class ReferenceNetwork:
             rows = _patches(a) if layer.shape.is_conv else a.reshape(len(a), -1)
             s = whole_product(rows, w, largest)
             if layer.shape.last:
-                return layer.scores(s)
+                return hidden, layer.scores(s)
             bits = _pooled(_bits(s, layer), layer)
-            self.hidden.append(bits)
+            hidden.append(bits)
             a = 2 * bits.astype(np.int32) - 1
         raise AssertionError("a network ends in its output layer")
 

@@ -12,15 +12,16 @@ import torch
 
 from bnnrun.errors import InputError
 from bnnrun.files import write_atomically
+from bnnrun.train import BEST, STATE
 
+__all__ = ["BEST", "STATE", "load", "save"]
 FORMAT = 1
-STATE, BEST = "checkpoint.pt", "best.pt"
 
 
 def save(path: Path, kind: str, state: dict[str, Any]) -> None:
     """Write a state beside `path` and rename it, so that the last good one survives a failure."""
     content = {"format": FORMAT, "kind": kind, **state}
-    write_atomically(path, lambda beside: torch.save(content, beside))
+    write_atomically(path, lambda file: torch.save(content, file))
 
 
 def load(path: Path, kind: str) -> dict[str, Any]:

@@ -26,8 +26,8 @@ class Display:
             self.console.print(text, markup=False, soft_wrap=True)
 
     @contextmanager
-    def epoch(self, epoch: int, epochs: int, steps: int) -> Iterator["Display"]:
-        """A bar over the steps of one epoch."""
+    def epoch(self, epoch: int, epochs: int, steps: int, done: int) -> Iterator["Display"]:
+        """A bar over the steps of one epoch, `done` of them already."""
         if not self.console.is_terminal:
             yield self
             return
@@ -40,7 +40,7 @@ class Display:
         )
         with Progress(*columns, console=self.console, transient=True) as bar:
             self._bar = bar
-            self._task = bar.add_task(f"{epoch}/{epochs}", total=steps)
+            self._task = bar.add_task(f"{epoch}/{epochs}", total=steps, completed=done)
             try:
                 yield self
             finally:

@@ -8,12 +8,12 @@ from bnnrun.config import Device, TrainConfig, computed
 from bnnrun.data import load
 from bnnrun.data.dataset import Dataset
 from bnnrun.errors import InputError
-from bnnrun.gemm.xnor import set_threads
+from bnnrun.gemm.compiled import set_threads
 from bnnrun.nn.memory import keep_freed
 from bnnrun.records import Record, Run
-from bnnrun.train.checkpoint import STATE
 from bnnrun.train.display import Display, duration
 from bnnrun.train.interrupt import stop_request
+from bnnrun.train.memory import check_memory
 from bnnrun.train.trainer import Trainer
 
 # Columns of metrics.csv that a record keeps whole.
@@ -22,11 +22,12 @@ CURVE = ("lr", "train_loss", "valid_loss", "valid_error_pct", "test_error_pct", 
 
 def train(config: TrainConfig, run: Run) -> list[Record]:
     """Train a network in `run.folder`; one record, the test error of the epoch picked."""
-    _refuse_to_overwrite(config, run)
     device = select_device(config.device, config.threads)
     display = Display()
     dataset = load(config.dataset)
-    trainer = Trainer(config, dataset, device, run.folder, display)
+    if device.type == "cpu":
+        check_memory(config, dataset)
+    trainer = Trainer(config, dataset, device, run.folder, display, check=run.check)
     if config.resume is not None:
         trainer.restore()
         display.line(f"resumed {run.folder} after epoch {trainer.epoch}")
@@ -36,15 +37,6 @@ def train(config: TrainConfig, run: Run) -> list[Record]:
     with stop_request() as stop:
         trainer.run(stop)
     return [_record(trainer, config, run, display)]
-
-
-def _refuse_to_overwrite(config: TrainConfig, run: Run) -> None:
-    """InputError where the folder holds a run that is not the one to go on with."""
-    if config.resume is None and not config.again and (run.folder / STATE).exists():
-        raise InputError(
-            f"{run.folder}: holds a run's {STATE}; resume={run.folder} goes on with it, another "
-            "hydra.run.dir= keeps it, again=true trains anew in its place"
-        )
 
 
 def select_device(device: Device, threads: int) -> torch.device:

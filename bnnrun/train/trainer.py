@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from bnnrun.data.dataset import Dataset, Images
 from bnnrun.data.preprocess import fit
 from bnnrun.errors import InputError, RunError, Stopped
 from bnnrun.files import remove_unfinished, write_text
+from bnnrun.gemm.compiled import stopwatch
 from bnnrun.gemm.cuda_device import open_device
 from bnnrun.nn.cuda import Passes
 from bnnrun.nn.losses import squared_hinge
@@ -58,9 +59,12 @@ class Trainer:
         device: torch.device,
         folder: Path,
         display: Display | None = None,
+        *,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
+        """`check` is called before anything is written, and raises where that must not be."""
         self.config, self.dataset, self.device = config, dataset, device
-        self.folder, self.display = folder, display or Display()
+        self.folder, self.display, self.check = folder, display or Display(), check
         self.batch_size, self.epochs = config.trainer.batch_size, config.trainer.epochs
         self.steps = len(dataset.train) // self.batch_size
         if self.steps == 0:
@@ -81,6 +85,7 @@ class Trainer:
         self.pixels = torch.from_numpy(dataset.train.pixels.copy()).to(device)
         self.labels = torch.from_numpy(dataset.train.labels.astype(np.int64)).to(device)
         self.epoch, self.step = 0, 0
+        self.begun = False  # a step has been made by this process
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         self.signs = self._signs()  # of the weights when the running epoch began
         self.history: list[dict[str, Any]] = []
@@ -95,11 +100,17 @@ class Trainer:
 
     def run(self, stop: StopRequest) -> None:
         """Train to the last epoch; on a stop request save and raise Stopped."""
+        self._compile()
         while self.epoch < self.epochs:
             self._train_epoch(stop)
             self._finish_epoch()
             if stop and self.epoch < self.epochs:
                 raise Stopped(self._stopped())
+
+    def _compile(self) -> None:
+        """Have evaluation's kernels compiled before the first epoch, where they are not yet."""
+        few = torch.from_numpy(self.dataset.valid.pixels[:2].copy()).to(self.device)
+        self.network.evaluate(few)
 
     def _train_epoch(self, stop: StopRequest) -> None:
         number = self.epoch + 1
@@ -113,21 +124,28 @@ class Trainer:
         rate = learning_rate(self.config.optimizer, number, self.epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        began, spent = time.perf_counter(), self.epoch_time_s
-        with self.display.epoch(number, self.epochs, self.steps) as bar:
+        clock, spent = stopwatch(), self.epoch_time_s
+        if not self.begun:
+            self._step(indices)  # compiles kernels, before a bar tells how long the rest will take
+            self.begun = True
+        with self.display.epoch(number, self.epochs, self.steps, self.step) as bar:
             while self.step < self.steps:
-                start = self.step * self.batch_size
-                batch = indices[start : start + self.batch_size]
-                self.loss_sum += self.train_step(self.pixels[batch], self.labels[batch])
-                self.step += 1
-                self.epoch_time_s = spent + time.perf_counter() - began
-                bar.step(self.step)
-                if stop and self.step < self.steps:
+                if stop and self.step:
+                    self.epoch_time_s = spent + clock()
                     self._check_loss()
                     self.save()
                     raise Stopped(self._stopped())
+                self._step(indices)
+                self.epoch_time_s = spent + clock()
+                bar.step(self.step)
             self._check_loss()  # waits for the device: its work belongs to the epoch's time
-            self.epoch_time_s = spent + time.perf_counter() - began
+            self.epoch_time_s = spent + clock()
+
+    def _step(self, indices: torch.Tensor) -> None:
+        start = self.step * self.batch_size
+        batch = indices[start : start + self.batch_size]
+        self.loss_sum += self.train_step(self.pixels[batch], self.labels[batch])
+        self.step += 1
 
     def train_step(self, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """One minibatch: forward, backward, update. Returns the loss, a detached scalar, on a GPU
@@ -173,10 +191,10 @@ class Trainer:
     def _finish_epoch(self) -> None:
         loss = self.loss_sum.item() / self.steps
         self.epoch, self.step = self.epoch + 1, 0
-        began = time.perf_counter()
+        clock = stopwatch()
         valid_loss, valid_errors, closed = self.evaluate(self.dataset.valid)
         _, test_errors, _ = self.evaluate(self.dataset.test)
-        evaluation_s = time.perf_counter() - began
+        evaluation_s = clock()
         row = {
             "epoch": self.epoch,
             "lr": self.optimizer.param_groups[0]["lr"],
@@ -197,11 +215,7 @@ class Trainer:
         self.history.append(row)
         if not self.best or row["valid_error_pct"] <= self.best["valid_error_pct"]:
             self.best = row
-            checkpoint.save(
-                self.folder / checkpoint.BEST,
-                "network",
-                {**self._header(), "row": row, "network": self.network.state_dict()},
-            )
+            self._save_best()
         self.save()
         self._write_metrics()
         self.display.line(self._line(row))
@@ -245,6 +259,14 @@ class Trainer:
             },
         }
 
+    def _save_best(self) -> None:
+        self.check()
+        checkpoint.save(
+            self.folder / checkpoint.BEST,
+            "network",
+            {**self._header(), "row": self.best, "network": self.network.state_dict()},
+        )
+
     def save(self) -> None:
         """Write the checkpoint: at an epoch's end, or in the middle of one with its generators."""
         generators: dict[str, torch.Tensor] = {}
@@ -252,6 +274,7 @@ class Trainer:
             generators["cpu"] = torch.get_rng_state()
             if self.device.type == "cuda":
                 generators["cuda"] = torch.cuda.get_rng_state()
+        self.check()
         checkpoint.save(
             self.folder / checkpoint.STATE,
             "checkpoint",

@@ -1,13 +1,14 @@
 """Pooling, batch norm and Sign or ReLU over rows of pixels, channels innermost."""
 
 import numpy as np
-from numba import njit, prange
+
+from bnnrun.gemm.compiled import kernel, prange
 
 ROWS = 512  # whose sums are one summand: the same for any number of threads
 COLUMNS = 512  # of a task: a fully connected layer has few rows
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def pool_pass(s, width, p, places):
     """Shapes: s (4 R, N), its images `width` pixels wide; p, places (R, N)."""
     half = width // 2
@@ -24,7 +25,7 @@ def pool_pass(s, width, p, places):
                 places[r, c] = np.uint8(0) if s0[c] == largest else later
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def unpool_pass(g, places, width, out):
     """The way back of `pool_pass`: 0 but at the place."""
     half, none = width // 2, np.float32(0)
@@ -39,7 +40,7 @@ def unpool_pass(g, places, width, out):
                 out[i + width + 1, c] = value if place == 3 else none
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def moment_pass(p, parts):
     """Sums and sums of squares. Shapes: p (R, N) float32; parts (., 2, N) float64, zeros."""
     across = -(-p.shape[1] // COLUMNS)
@@ -55,7 +56,7 @@ def moment_pass(p, parts):
                 squares[c] += x * x
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def activation_pass(p, line, relu, a):
     """a = Sign(y) or, where `relu`, max(y, 0), y = (p - mean) · scale + beta.
 
@@ -69,7 +70,7 @@ def activation_pass(p, line, relu, a):
             a[r, c] = max(y, none) if relu else sign
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def evaluation_pass(p, affine, relu, a, closed):
     """As `evaluate_hidden`. Shapes: p, a (R, N); affine (3, N) float64; closed (parts,) int64."""
     for part in prange(len(closed)):
@@ -83,7 +84,7 @@ def evaluation_pass(p, affine, relu, a, closed):
         closed[part] = count
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def gradient_sum_pass(g, p, line, gate, parts):
     """Sums of g_y and of g_y · (p - mean), where gate[0] <= y <= gate[1]. Shapes as above."""
     low, high = gate
@@ -103,7 +104,7 @@ def gradient_sum_pass(g, p, line, gate, parts):
                 along[c] += np.float64(g_y * off)
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def gradient_pass(g, p, line, numbers, gate, out):
     """out = k0 · g_y + k1 + k2 · p. Shapes as above; numbers (3, N): k0, k1, k2."""
     low, high = gate

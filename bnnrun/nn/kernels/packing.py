@@ -1,8 +1,8 @@
 """Signs of floats to bits, as the products of gemm read them."""
 
 import numpy as np
-from numba import njit, prange
 
+from bnnrun.gemm.compiled import kernel, prange
 from bnnrun.gemm.floats import not_negative, not_zero
 from bnnrun.gemm.vector import load, set_bit, store, zero
 
@@ -10,7 +10,7 @@ BLOCK = 32  # rows of W that make a word of every column
 STRETCH = 1024  # columns whose words are made together: what the first cache holds
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def pack_weights(w, first, last, k, rows, row_kw, columns, column_kw):
     """Signs of rows `first` to `last` of W to both kinds of panels; first a multiple of BLOCK.
 
@@ -49,7 +49,7 @@ def pack_weights(w, first, last, k, rows, row_kw, columns, column_kw):
             columns[16 * (i // 16 * column_kw + low // 32) + i % 16] = word
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def pack_rows(a, k, bits, kept, whole):
     """Which elements of each row are +1, which are not 0, and how many those are.
 
@@ -69,7 +69,7 @@ def pack_rows(a, k, bits, kept, whole):
         whole[m] = count
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def pack_images(a, images, height, width, channels, cells, out):
     """Signs of images to padded images of bits; channels a multiple of 16.
 
@@ -85,7 +85,7 @@ def pack_images(a, images, height, width, channels, cells, out):
                 out[to + c] = not_negative(load(a, at + 16 * c))
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def pack_filters(w, outputs, channels, cells, out, kw, ones):
     """Signs of filters to panels, and the +1 of each tap; channels a multiple of 16.
 

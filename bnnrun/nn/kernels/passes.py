@@ -3,9 +3,10 @@
 Each element depends on itself alone, so the results do not depend on the number of threads.
 """
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from bnnrun.gemm.compiled import kernel, njit, prange
 
 Floats = NDArray[np.float32]
 
@@ -16,14 +17,14 @@ TINY = np.float32(1e-30)
 TINY_ROOT = np.float32(1e-15)
 
 
-@numba.njit(parallel=True, cache=True)
+@kernel()
 def sign_pass(r: Floats, out: Floats) -> None:
     """out <- +1 where r >= 0, else -1. Shapes: (n,) both."""
-    for i in numba.prange(r.size):
+    for i in prange(r.size):
         out[i] = np.float32(1) if r[i] >= 0 else np.float32(-1)
 
 
-@numba.njit(inline="always", error_model="numpy")
+@njit(inline="always", error_model="numpy")
 def adam_element(w, g, m, v, b1, b1_rest, b2, b2_rest, step, eps, limit):  # type: ignore[no-untyped-def]
     """(w, m, v) after Adam's step from gradient `g`; see `adam_pass`."""
     zero = np.float32(0)
@@ -40,7 +41,7 @@ def adam_element(w, g, m, v, b1, b1_rest, b2, b2_rest, step, eps, limit):  # typ
 
 
 # Unpacked from one tuple, Numba 0.68 loses what is written to w: hence so many arguments.
-@numba.njit(parallel=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def adam_pass(w: Floats, g: Floats, m: Floats, v: Floats, constants: Floats, clip: bool) -> None:
     """Adam's whole update: m, v, then w <- clip(w - step · m / (sqrt(v) + eps)); optim.Adam.
 
@@ -51,20 +52,20 @@ def adam_pass(w: Floats, g: Floats, m: Floats, v: Floats, constants: Floats, cli
     b1, b1_rest, b2, b2_rest, step, eps = constants
     limit = np.float32(1) if clip else np.float32(np.inf)
     # One flat loop without branches: so the compiler makes vector code of it.
-    for i in numba.prange(w.size):
+    for i in prange(w.size):
         w[i], m[i], v[i] = adam_element(
             w[i], g[i], m[i], v[i], b1, b1_rest, b2, b2_rest, step, eps, limit
         )
 
 
-@numba.njit(inline="always")
+@njit(inline="always")
 def _ap2(x):  # type: ignore[no-untyped-def]
     """norm.ap2 of one float32: its bits rounded to a power of two."""
     carried = np.float32(x).view(np.int32) + np.int32(0x80_0000 - 0x35_04F4)
     return np.int32(carried & np.int32(~0x7F_FFFF)).view(np.float32)
 
 
-@numba.njit(parallel=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def adamax_pass(
     w: Floats, g: Floats, m: Floats, u: Floats, constants: Floats, clip: bool, by_code: bool
 ) -> None:
@@ -78,7 +79,7 @@ def adamax_pass(
     b1_rest, b2, step, added, least = constants
     zero, one = np.float32(0), np.float32(1)
     limit = one if clip else np.float32(np.inf)
-    for i in numba.prange(w.size):
+    for i in prange(w.size):
         m[i] = m[i] + b1_rest * (g[i] - m[i])
         largest = max(b2 * u[i], abs(g[i]))
         if by_code:
@@ -90,7 +91,7 @@ def adamax_pass(
         w[i] = min(limit, max(-limit, w[i] - step * moved))
 
 
-@numba.njit(inline="always")
+@njit(inline="always")
 def _draw(seed, i):  # type: ignore[no-untyped-def]
     """32 random bits of element i: a hash of (seed, i), the finalizer of SplitMix64.
 
@@ -102,15 +103,15 @@ def _draw(seed, i):  # type: ignore[no-untyped-def]
     return (z ^ (z >> np.uint64(31))) >> np.uint64(32)
 
 
-@numba.njit(parallel=True, cache=True)
+@kernel()
 def stochastic_pass(r: Floats, out: Floats, seed: int) -> None:
     """out <- +1 with probability clip((r + 1) / 2, 0, 1), else -1. Shapes: (n,) both."""
-    for i in numba.prange(r.size):
+    for i in prange(r.size):
         share = (np.float64(r[i]) + 1.0) * 2.0**31  # of 2^32
         out[i] = np.float32(1) if np.float64(_draw(seed, i)) < share else np.float32(-1)
 
 
-@numba.njit(parallel=True, cache=True)
+@kernel()
 def dropout_pass(a: Floats, out: Floats, mask: NDArray[np.bool_], share: float, seed: int) -> None:
     """mask <- kept with probability 1 - share; out <- a / (1 - share) where kept, else 0.
 
@@ -118,14 +119,14 @@ def dropout_pass(a: Floats, out: Floats, mask: NDArray[np.bool_], share: float, 
     """
     limit = np.uint64(share * 2.0**32)
     scale = np.float32(1.0 / (1.0 - share))
-    for i in numba.prange(a.size):
+    for i in prange(a.size):
         kept = _draw(seed, i) >= limit
         mask[i] = kept
         out[i] = a[i] * scale if kept else np.float32(0)
 
 
-@numba.njit(parallel=True, cache=True)
+@kernel()
 def masked_pass(g: Floats, mask: NDArray[np.bool_], scale: float, out: Floats) -> None:
     """out <- g · scale where kept, else 0. Shapes: (n,) all."""
-    for i in numba.prange(g.size):
+    for i in prange(g.size):
         out[i] = g[i] * np.float32(scale) if mask[i] else np.float32(0)

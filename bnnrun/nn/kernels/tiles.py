@@ -5,8 +5,8 @@ infinity: Bᵀ of six inputs, G of a filter of three or four, Aᵀ of four outpu
 """
 
 import numpy as np
-from numba import njit, prange
 
+from bnnrun.gemm.compiled import kernel, njit, prange
 from bnnrun.gemm.floats import add_floats, multiply_add, scale, signs, subtract_floats
 from bnnrun.gemm.vector import load, store, zero
 
@@ -153,7 +153,7 @@ def _row(x, image, y, left, height, width, channels, channel):
     )
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def transform_tiles(x, images, height, width, channels, out):
     """Bᵀ d B of the 6x6 pixels around each 4x4.
 
@@ -187,7 +187,7 @@ def _filter_columns(block, out, at, plane):
         _store6(out, s * plane + at, 6 * plane, v)
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def transform_filters(x, images, height, width, channels, out):
     """G x Gᵀ of each 4x4 pixels. Shapes: as `transform_tiles`."""
     down, across = height // 4, width // 4
@@ -210,7 +210,7 @@ def transform_filters(x, images, height, width, channels, out):
                 _filter_columns(block, out, at + channel, plane)
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def transform_packed_filters(x, images, height, width, channels, cells, out):
     """The same of pixels that are ±1. Shapes: x as `pack_images` leaves it."""
     down, across = height // 4, width // 4
@@ -234,7 +234,7 @@ def transform_packed_filters(x, images, height, width, channels, cells, out):
                 _filter_columns(block, out, at + channel, plane)
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def transform_outputs(m, images, height, width, channels, out):
     """Aᵀ m A: the pixels of each tile. Shapes: m as `out` of `transform_tiles`, out as its `x`."""
     down, across = height // 4, width // 4
@@ -265,7 +265,7 @@ def _weight_columns(block, out, at, plane):
         _store6(out, s * plane + at, 6 * plane, v)
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def transform_weights(w, outputs, channels, turned, out):
     """G w Gᵀ of filters, or of filters turned by half a turn.
 
@@ -287,7 +287,7 @@ def transform_weights(w, outputs, channels, turned, out):
             _weight_columns(block, out, n * channels + channel, plane)
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def transform_packed_weights(w, kw, outputs, channels, cells, out):
     """The same of filters of ±1, turned.
 
@@ -307,7 +307,7 @@ def transform_packed_weights(w, kw, outputs, channels, cells, out):
             _weight_columns(block, out, n * channels + channel, plane)
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def transform_weight_gradients(m, outputs, channels, out):
     """Aᵀ m A: the nine taps, turned.
 

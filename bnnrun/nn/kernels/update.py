@@ -1,8 +1,8 @@
 """Products of bytes, Adam's step and new signs, some rows of weights at a time."""
 
 import numpy as np
-from numba import njit, prange
 
+from bnnrun.gemm.compiled import kernel, njit, prange
 from bnnrun.gemm.floats import multiply_add, not_negative, not_zero, scale, to_floats
 from bnnrun.gemm.vector import (
     add,
@@ -25,7 +25,7 @@ STRETCH = 1024  # columns of g_W that lie in the first cache
 OUTPUTS = 64  # whose gradients are quantized side by side
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def quantize(g, q, factor, scales, sums):
     """q = round(g / scale), scale = (largest |g| of an output) / LARGEST, as two signed bytes.
 
@@ -62,7 +62,7 @@ def quantize(g, q, factor, scales, sums):
             scales[first + j], sums[first + j] = factor * scale[j], total[j]
 
 
-@njit(parallel=True, cache=True)
+@kernel()
 def panels_of(a, k, panels):
     """Bytes 1 + Sign, or 1 of a 0; the first of four the lowest.
 
@@ -220,7 +220,7 @@ def _buffers():
     return g, (64 - g.ctypes.data % 64) % 64 // 4, column
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def adam_by_bytes(
     w, m, v, q, scales, sums, panels, kw, constants, clip, rows, row_kw, columns, column_kw
 ):
@@ -248,7 +248,7 @@ def adam_by_bytes(
             _columns_done(column, count, columns, column_kw, left, block)
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def adam_by_reals(
     w, m, v, g_s, a, batch, constants, clip, rows, row_kw, columns, column_kw
 ):  # fmt: skip

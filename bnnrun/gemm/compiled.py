@@ -1,0 +1,238 @@
+"""How kernels are compiled and run on the processor's threads: the one module that asks Numba.
+
+A kernel is a Python function with `prange`, compiled at its first call. Any thread of the program
+may call it. Numba's threads do not survive a fork: a process that was forked after they began runs
+the same kernels compiled without threads.
+"""
+
+import functools
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from bnnrun.errors import InputError
+from bnnrun.machine import cores
+
+try:
+    import numba
+    from numba import njit, prange
+    from numba.core import event
+    from numba.core.compiler_lock import global_compiler_lock
+except ValueError as error:  # Numba reads its variables when it is imported
+    raise InputError(
+        f"NUMBA_NUM_THREADS={os.environ.get('NUMBA_NUM_THREADS')}: Numba cannot start "
+        f"({error}); unset it, or give 1 or more"
+    ) from None
+
+from bnnrun.gemm.kernel_cache import open_cache
+
+__all__ = ["kernel", "njit", "prange"]
+
+if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+    raise InputError(
+        "NUMBA_DISABLE_JIT=1: the kernels are vector code and cannot run as Python; unset it, or "
+        "take kernel=reference, which needs no Numba"
+    )
+
+log = logging.getLogger("bnnrun.kernels")
+_lock = threading.RLock()
+
+
+class _State:
+    """Of this process.
+
+    Attributes:
+        layer:  the threading layer that Numba chose; "" before it did
+        forked: this process is a fork of one whose threads had begun
+    """
+
+    layer = ""
+    forked = False
+
+
+def threading_layer() -> str:
+    """'tbb', 'omp' or 'workqueue', started; 'none' in a fork of a process that had started one.
+
+    Raises:
+        InputError: a variable of Numba's asks for a layer that there is not
+    """
+    if _State.forked:
+        return "none"
+    if not _State.layer:
+        with _lock:
+            try:
+                numba.get_num_threads()
+            except ValueError as error:
+                raise InputError(_layer_fault(error)) from None
+            _State.layer = numba.threading_layer()  # type: ignore[attr-defined]
+    return _State.layer
+
+
+def _layer_fault(error: ValueError) -> str:
+    """The variable that Numba's complaint is about, and what to do."""
+    name = "NUMBA_THREADING_LAYER"
+    if "PRIORITY" in str(error):
+        name = "NUMBA_THREADING_LAYER_PRIORITY"
+    reason = " ".join(str(error).split())
+    return f"{name}={os.environ.get(name, '')}: {reason}; unset {name}, or set it to omp"
+
+
+def number_of_threads(wanted: int) -> int:
+    """What `wanted` comes to: 0 is as many as cores, and Numba has begun with so many at most."""
+    return min(wanted or cores(), int(numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+
+
+def thread_count() -> int:
+    """Threads that kernels called from this thread run on."""
+    return 1 if threading_layer() == "none" else int(numba.get_num_threads())
+
+
+def set_threads(wanted: int) -> int:
+    """Have kernels called from this thread run on so many threads; 0: as many as cores.
+
+    Another thread of the program keeps its number. Returns the number before.
+    """
+    before, number = thread_count(), number_of_threads(wanted)
+    if number != before and not _State.forked:
+        numba.set_num_threads(number)
+    return before
+
+
+@contextmanager
+def on_threads(number: int) -> Iterator[None]:
+    """`set_threads` within the block."""
+    before = set_threads(number)
+    try:
+        yield
+    finally:
+        set_threads(before)
+
+
+class Kernel:
+    """A compiled function that shares its work out to threads; safe to call from any thread.
+
+    Attributes:
+        function: what is compiled
+    """
+
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
+        self.function, self.options = function, options
+        self._run: Callable[..., Any] | None = None
+        functools.update_wrapper(self, function)
+        _kernels.append(self)
+
+    def __call__(self, *args: Any) -> Any:
+        return (self._run or self._prepare())(*args)
+
+    def _prepare(self) -> Callable[..., Any]:
+        with _lock:
+            if self._run is None:
+                layer = threading_layer()
+                run = self.compiled(parallel=layer != "none")
+                # This layer aborts the process where two threads of it begin work at once.
+                self._run = _one_at_a_time(run) if layer == "workqueue" else run
+            return self._run
+
+    def compiled(self, *, parallel: bool) -> Any:
+        """Numba's dispatcher, with or without threads; it compiles when it is called."""
+        options = {**self.options, "parallel": parallel}
+        dispatcher = njit(**options)(self.function)
+        if (cache := open_cache(self.function, options)) is not None:
+            dispatcher._cache = cache
+        return dispatcher
+
+    def forget(self) -> None:
+        """Choose anew at the next call."""
+        self._run = None
+
+
+_kernels: list[Kernel] = []
+
+
+def kernel(**options: Any) -> Callable[[Callable[..., Any]], Kernel]:
+    """Decorator: a function with `prange` becomes a Kernel; options as of numba.njit."""
+    return lambda function: Kernel(function, options)
+
+
+def cache_folder() -> str | None:
+    """Where compiled kernels are kept; None where nowhere."""
+    cache = open_cache(_kernels[0].function, {}) if _kernels else None
+    return None if cache is None else str(cache.cache_path)
+
+
+def _one_at_a_time(run: Callable[..., Any]) -> Callable[..., Any]:
+    def locked(*args: Any) -> Any:
+        with _lock:
+            return run(*args)
+
+    return locked
+
+
+class _Compilation(event.Listener):
+    """Tells the log what is compiled, and adds up how long it takes.
+
+    Attributes:
+        count:  kernels compiled in this process, those taken from the cache left out
+        time_s: what they took together
+    """
+
+    def __init__(self) -> None:
+        self.count, self.time_s = 0, 0.0
+        self.running: list[tuple[Any, float]] = []  # under Numba's own lock
+
+    def on_start(self, e: Any) -> None:
+        dispatcher = e.data["dispatcher"]
+        if self.running or not dispatcher.py_func.__module__.startswith("bnnrun."):
+            return  # a function that a kernel calls is part of it
+        self.running.append((dispatcher, time.perf_counter()))
+        self.count += 1
+        log.info("compiling %s", dispatcher.py_func.__name__)
+
+    def on_end(self, e: Any) -> None:
+        if self.running and self.running[0][0] is e.data["dispatcher"]:
+            dispatcher, began = self.running.pop()
+            taken = time.perf_counter() - began
+            self.time_s += taken
+            log.info("compiled %s in %.1f s", dispatcher.py_func.__name__, taken)
+
+
+compilation = _Compilation()
+event.register("numba:compile", compilation)
+
+
+def stopwatch() -> Callable[[], float]:
+    """Seconds from now on, without those in which kernels are compiled."""
+    began, compiled = time.perf_counter(), compilation.time_s
+    return lambda: time.perf_counter() - began - (compilation.time_s - compiled)
+
+
+def _before_fork() -> None:
+    # What another thread holds would stay held in the child for ever.
+    _lock.acquire()
+    global_compiler_lock.acquire()
+
+
+def _after_fork() -> None:
+    global_compiler_lock.release()
+    _lock.release()
+
+
+def _after_fork_in_child() -> None:
+    _after_fork()
+    try:
+        numba.threading_layer()  # type: ignore[attr-defined]
+    except ValueError:  # not begun yet: the child begins its own
+        return
+    _State.forked = True
+    for each in _kernels:
+        each.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
+    )

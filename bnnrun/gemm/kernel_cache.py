@@ -1,0 +1,123 @@
+"""Where compiled kernels are kept: beside the package, in the user's cache, else for a while.
+
+Numba keeps a compiled function in the first of its folders that can be written to, and raises an
+error where there is none. A kernel needs no cache: without one, each process compiles it anew.
+"""
+
+import functools
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Callable
+from inspect import getfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+from numba.core.caching import (
+    CompileResultCacheImpl,
+    FunctionCache,
+    IndexDataCacheFile,
+    UserProvidedCacheLocator,
+)
+
+FOLDER = Path(__file__).parent  # kernels are made of functions of this folder and of their own
+
+
+def temporary_folder() -> Path | None:
+    """A folder for compiled kernels below the system's temporary one; None where none is safe.
+
+    It is the user's own and closed to others: what lies in it is loaded and run.
+    """
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    try:
+        folder = Path(tempfile.gettempdir()) / f"bnnrun-kernels-{user}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        state = folder.lstat()
+    except OSError:
+        return None
+    if not stat.S_ISDIR(state.st_mode):
+        return None
+    if os.name == "posix" and (state.st_uid != user or state.st_mode & 0o077):
+        return None
+    return folder
+
+
+class _TemporaryLocator(UserProvidedCacheLocator):
+    """The last resort: `temporary_folder`."""
+
+    def __init__(self, py_func: Any, py_file: str, folder: Path) -> None:
+        super().__init__(py_func, py_file)
+        self._cache_path = str(folder / self.get_suitable_cache_subpath(py_file))
+
+    @classmethod
+    def from_function(cls, py_func: Any, py_file: str) -> "_TemporaryLocator | None":
+        folder = temporary_folder()
+        if folder is None:
+            return None
+        locator = cls(py_func, py_file, folder)
+        try:
+            locator.ensure_cache_path()
+        except OSError:
+            return None
+        return locator
+
+
+class _Places(CompileResultCacheImpl):
+    _locator_classes: ClassVar[list[Any]] = [  # type: ignore[misc]
+        *CompileResultCacheImpl._locator_classes,
+        _TemporaryLocator,
+    ]
+
+
+class KernelCache(FunctionCache):
+    """Numba's cache of a kernel, that costs no run: what cannot be read or written is not kept.
+
+    Numba knows a kernel by its own file. Here it is fresh only while every file that kernels are
+    made of is the same too.
+    """
+
+    _impl_class = _Places
+
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
+        super().__init__(function)
+        self.options = tuple(sorted(options.items()))
+        stamp = (self._impl.locator.get_source_stamp(), _digest(Path(getfile(function)).parent))
+        self._cache_file = IndexDataCacheFile(self._cache_path, self._impl.filename_base, stamp)
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        # Numba's key has no options: the forms with and without threads would be taken for one.
+        return (*super()._index_key(sig, codegen), self.options)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The compiled kernel of a signature, or None."""
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # a file that was cut short makes pickle and LLVM raise many kinds
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep a compiled kernel, where there is room for it."""
+        try:
+            super().save_overload(sig, data)
+        except OSError:
+            self.disable()
+        except Exception:  # as above: the index that it adds to
+            self.flush()
+
+
+def open_cache(function: Callable[..., Any], options: dict[str, Any]) -> KernelCache | None:
+    """The cache of a kernel; None where there is no folder for one."""
+    try:
+        return KernelCache(function, options)
+    except (RuntimeError, OSError):  # Numba: "no locator available"
+        return None
+
+
+@functools.cache
+def _digest(own: Path) -> str:
+    """SHA-256 of the files that the kernels of a folder are made of."""
+    digest = hashlib.sha256()
+    for path in sorted({*FOLDER.glob("*.py"), *own.glob("*.py")}):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()

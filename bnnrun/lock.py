@@ -1,0 +1,210 @@
+"""The one lock of the program: a file in a folder that one process holds, on one machine of many.
+
+The file names its holder: the machine, the process and its start, a token of this claim, and a
+count that the holder raises while it lives. On the holder's own machine a claim is stale only if
+its process is gone. On another, which cannot see that process, it is stale where its content has
+not changed for some minutes of the watcher's own clock: clocks of machines differ.
+
+Every step is one that a shared file system does at once: a file is made only if there is none, and
+renamed away by one process alone. A holder that was stopped while its claim was taken over finds
+another token in the file when it goes on, and must look before it writes anything (`Lock.check`).
+"""
+
+import json
+import os
+import platform
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bnnrun.errors import RunError
+
+NAME = ".run-lock"
+BEAT_S = 15.0  # seconds between two changes of a claim
+STALE_S = 180.0  # without a change, seen from another machine
+PATIENCE_S = 1.0  # a claim that is looked at may be out of its place for a moment
+
+
+class Lock:
+    """A claim that this process holds on a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path = folder, folder / NAME
+        self.token = uuid.uuid4().hex
+        self._ended = threading.Event()
+
+    def check(self) -> None:
+        """RunError where the claim is no longer this process's: it must write nothing more."""
+        until = time.monotonic() + PATIENCE_S
+        while (now := _read(self.path)).get("token") != self.token:
+            if time.monotonic() > until:
+                raise RunError(
+                    f"{self.folder}: {_lost(now)} while this process was stopped or cut off from "
+                    "it; nothing more is written here, what was saved before is kept"
+                )
+            time.sleep(PATIENCE_S / 20)
+
+    def _claim(self) -> bool:
+        """Make the file; False where there is one."""
+        content = {**_this_process(), "token": self.token, "beat": 0}
+        try:
+            handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        except FileExistsError:
+            return False
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(content, file)
+        threading.Thread(target=self._beat, name="bnnrun-lock", daemon=True).start()
+        return True
+
+    def _beat(self) -> None:
+        """Raise the count in the file, as long as it is this claim's."""
+        beat = 0
+        while not self._ended.wait(BEAT_S):
+            beat += 1
+            # Written into the file that was looked at: another claim would be another file.
+            with suppress(OSError), self.path.open("r+", encoding="utf-8") as file:
+                content = _parsed(file.read())
+                if content.get("token") == self.token:
+                    file.seek(0)
+                    file.write(json.dumps({**content, "beat": beat}))
+                    file.truncate()
+                    file.flush()
+                    os.fsync(file.fileno())
+
+    def _release(self) -> None:
+        self._ended.set()
+        _remove(self.path, self.token)
+
+
+@contextmanager
+def locked(folder: Path, tell: Callable[[str], None] | None = None) -> Iterator[Lock]:
+    """Hold `folder`, which is made where there is none.
+
+    Args:
+        tell: is given a line where it takes minutes to see whether a claim is stale; None: stderr
+
+    Raises:
+        RunError: another process holds it
+        OSError:  nothing can be written there
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = Lock(folder)
+    while not lock._claim():
+        held = _read(lock.path)
+        if not held:
+            time.sleep(PATIENCE_S / 20)  # released just now, or not written yet
+            held = _read(lock.path)
+        if _is_alive(lock.path, held, tell or _to_stderr):
+            raise RunError(
+                f"{folder}: another process is at work there ({_holder(held)}); wait for it, or "
+                "take another folder"
+            )
+        _remove(lock.path, held.get("token"))
+    try:
+        yield lock
+    finally:
+        lock._release()
+
+
+def _is_alive(path: Path, held: dict[str, Any], tell: Callable[[str], None]) -> bool:
+    """Whether the holder of a claim is at work; False where the claim is stale, or gone."""
+    here = _this_process()
+    if held.get("place") == here["place"]:
+        return bool(_start_of(held["pid"]) == held["started"])
+    until, told = time.monotonic() + STALE_S, False
+    while time.monotonic() < until:
+        time.sleep(min(BEAT_S, STALE_S) / 10)
+        if not path.exists():
+            return False
+        if (now := _read(path)) and now != held:
+            return True
+        if not told:
+            tell(
+                f"{path.parent}: held by {_holder(held)}; looking for a sign of life for up to "
+                f"{STALE_S:.0f} s (delete {path} if you know that it has ended)"
+            )
+            told = True
+    return False
+
+
+def _remove(path: Path, token: str | None) -> bool:
+    """Take the claim of `token` away: one process alone does, and never another's claim."""
+    aside = path.with_name(f"{NAME}.{uuid.uuid4().hex}")
+    try:
+        path.rename(aside)
+    except FileNotFoundError:
+        return False
+    removed = bool(_read(aside).get("token") == token)
+    if not removed:  # made since the claim was looked at: back to its place, if none is there
+        with suppress(OSError):
+            os.link(aside, path)
+    aside.unlink(missing_ok=True)
+    return removed
+
+
+def _this_process() -> dict[str, Any]:
+    pid = os.getpid()
+    return {"place": _place(), "host": platform.node(), "pid": pid, "started": _start_of(pid)}
+
+
+def _place() -> str:
+    """Where process numbers mean the same: a running system, and its name space of processes."""
+    parts = [platform.node()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip())
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return " ".join(parts)
+
+
+def _start_of(pid: int) -> str | None:
+    """When a process of this system began; None where there is none (one that has died is none)."""
+    try:
+        # In ticks since the system began: psutil's seconds follow a clock that is set.
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        state, *fields = text.rpartition(")")[2].split()
+        return None if state in "ZX" else fields[18]
+    except FileNotFoundError:
+        if Path("/proc/self/stat").exists():
+            return None
+    except (OSError, IndexError, ValueError):
+        pass
+    try:
+        return f"{psutil.Process(pid).create_time():.0f}"
+    except psutil.Error:
+        return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A claim; {} where there is none, or none that can be read."""
+    try:
+        return _parsed(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return {}
+    known = isinstance(content, dict) and {"place", "host", "started", "token"} <= set(content)
+    return content if known and isinstance(content.get("pid"), int) else {}
+
+
+def _holder(held: dict[str, Any]) -> str:
+    return f"process {held['pid']} on {held['host']}" if held else "an unknown process"
+
+
+def _lost(now: dict[str, Any]) -> str:
+    return f"{_holder(now)} took it over" if now else f"its {NAME} was removed"
+
+
+def _to_stderr(line: str) -> None:
+    print(f"bnnrun: {line}", file=sys.stderr, flush=True)
