@@ -388,6 +388,9 @@ class TrainConfig(NetworkConfig):
     resume: str | None = setting(
         None, "run folder to go on with, in its own configuration", place=True
     )
+    init: str | None = setting(
+        None, "run folder, or network file (.pt), whose weights training starts from", place=True
+    )
     again: bool = setting(
         False, "train anew over a run in the same folder; with -m also what has its record"
     )
@@ -517,8 +520,8 @@ class DoctorConfig(VerbConfig):
 
 # Settings that say where a run happens and what is shown of it, not what it computes.
 PLACES = {
-    "device", "threads", "results_dir", "resume", "again", "debug", "dataset.root", "dataset.path",
-    "model", "trained", "run", "out",
+    "device", "threads", "results_dir", "resume", "init", "again", "debug", "dataset.root",
+    "dataset.path", "model", "trained", "run", "out",
 }  # fmt: skip
 
 

@@ -68,6 +68,8 @@ def run_name(*, _root_: DictConfig) -> str:
     experiment = composed.pop("hydra").runtime.choices.get("experiment")
     for key in NOT_IN_NAME:
         composed.pop(key)
+    if composed.get("init") is None:  # folders are older than this key
+        composed.pop("init", None)
     try:
         content = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
     except OmegaConfBaseException:

@@ -72,7 +72,7 @@ def _text_keys(
             for choice in (hint, *hint.__subclasses__()):  # type: ignore[union-attr]
                 found += _text_keys(choice, f"{key}.", is_template=is_template)
         elif _is_text(hint):
-            place = bool(f.metadata.get("place"))
+            place = bool(f.metadata.get("place")) or key in FOLDERS
             found.append((key, TextKey(get_origin(hint) is list, place, is_template)))
         elif get_origin(hint) is dict and get_args(hint) == (str, str):
             found.append((f"{key}.*", TextKey(is_template=is_template)))
@@ -97,7 +97,7 @@ def literal(word: str, keys: dict[str, TextKey], *, multirun: bool = False) -> s
     key = keys.get(name) or keys.get(f"{name.rpartition('.')[0]}.*")
     if not equals or key is None:
         return word
-    if name in FOLDERS and value.startswith("~"):
+    if key.is_place and key.is_template and value.startswith("~"):
         value = str(user_path(value))
     if key.is_list:
         if not (value.startswith("[") and value.endswith("]")):

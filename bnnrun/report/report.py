@@ -60,14 +60,16 @@ def content(found: list[Table], drawn: list[Figure], collected: Collected) -> di
 
 
 def drawable(records: list[Record], experiments: list[Experiment]) -> list[Record]:
-    """All but runs that name a cell or an experiment and changed its settings: their curves are
-    neither's.
+    """All but runs that name a cell or an experiment and changed its settings, or that started
+    from weights trained before: their curves are neither's.
     """
     by_cell = {e.cell: e for e in experiments if e.cell}
     by_name = {e.name: e for e in experiments}
 
     def altered(record: Record) -> bool:
         named = by_cell.get(record.cell) or by_name.get(record.experiment)
+        if record.quantity == "test_error" and "init" in record.config:
+            return True
         if named is None or record.quantity != "test_error":
             return False
         return bool(differences(record.config, named))
