@@ -1,15 +1,14 @@
 """A run that is resumed from another folder, and one that starts from another's weights."""
 
-import json
-from pathlib import Path
-
 import made_up
 import numpy as np
 import pytest
 import torch
 from digit_runs import assert_refused, digits, records
 
-from bnnrun.cli.compose import CONF
+from bnnrun.cli.compose import keys_of
+from bnnrun.cli.verbs import VERBS
+from bnnrun.report.collect import collect
 from bnnrun.report.experiments import differences
 from bnnrun.report.report import drawable
 from bnnrun.train import checkpoint, initial
@@ -168,8 +167,6 @@ def test_such_a_run_has_no_curve_and_differs_from_its_experiment(bnnrun, tmp_pat
     words = ("experiment=digits_binary", "arch.width=512", "trainer.epochs=1", "threads=1")
     assert bnnrun("train", *words, "hydra.run.dir=first").status == 0
     assert bnnrun("train", *words, "init=first", "hydra.run.dir=second").status == 0
-    from bnnrun.report.collect import collect
-
     first, second = sorted(
         collect(tmp_path / "results").records, key=lambda record: "init" in record.config
     )
@@ -182,18 +179,8 @@ def test_such_a_run_has_no_curve_and_differs_from_its_experiment(bnnrun, tmp_pat
 
 def test_every_place_is_marked_as_one():
     """A new setting that names a file is found again by resume=."""
-    from bnnrun.cli.compose import keys_of
-    from bnnrun.cli.verbs import VERBS
-
-    assert CONF.is_dir()
     known = {"cell", "name"}
     for verb in VERBS.values():
         for key, kind in keys_of(verb).items():
             if not (kind.is_place or kind.is_template or key.rpartition(".")[2] in known):
                 assert (verb.name, key) == ("data", "sets")
-
-
-def test_records_of_before_are_alike(bnnrun, tmp_path):
-    assert bnnrun("train", *TINY, "hydra.run.dir=first").status == 0
-    (path,) = Path("results/runs").iterdir()
-    assert "init" not in json.loads(path.read_text())["config"]
