@@ -172,7 +172,7 @@ class DatasetConfig:
     """The images, and what the paper fixes for them."""
 
     name: str = setting(MISSING, "the reader in bnnrun/data")
-    root: str = setting(MISSING, "folder of the data sets' files ($BNNRUN_DATA)")
+    root: str = setting(MISSING, "folder of the data sets' files ($BNNRUN_DATA)", place=True)
     validation: int = setting(
         MISSING,
         "training images kept for validation (svhn: of each class; folder: by valid_share)",
@@ -212,7 +212,7 @@ class SvhnConfig(DatasetConfig):
 class FolderConfig(DatasetConfig):
     """A user's own images: path/CLASS/*.png, or such folders in path/train, val and test."""
 
-    path: str = setting("", "folder that holds one folder of images a class")
+    path: str = setting("", "folder that holds one folder of images a class", place=True)
     image_size: list[int] = setting(
         [32, 32], "[height,width] that images are resized to", unit="pixels", valid="[1, inf)"
     )
@@ -373,7 +373,7 @@ class NetworkConfig(VerbConfig):
     seed: int = setting(0, "of initial weights, shuffling and dropout", valid="[0, 4294967295]")
     device: Device = setting(Device.auto, "auto: cuda where there is one, else cpu")
     threads: int = setting(0, "processor threads; 0: as many as cores", valid="[0, 4096]")
-    results_dir: str = setting("results", "folder whose runs/ takes the records")
+    results_dir: str = setting("results", "folder whose runs/ takes the records", place=True)
     cell: str = setting(
         "", "cell of the paper's tables that the run belongs to (experiments set it)"
     )
@@ -389,7 +389,12 @@ class NetworkConfig(VerbConfig):
 class TrainConfig(NetworkConfig):
     """Train a network; the epoch is picked by validation error, then tested."""
 
-    resume: str | None = setting(None, "run folder to go on with, in its own configuration")
+    resume: str | None = setting(
+        None, "run folder to go on with, in its own configuration", place=True
+    )
+    init: str | None = setting(
+        None, "run folder, or network file (.pt), whose weights training starts from", place=True
+    )
     again: bool = setting(
         False, "train anew over a run in the same folder; with -m also what has its record"
     )
@@ -421,15 +426,19 @@ class BenchConfig(NetworkConfig):
 class PackConfig(VerbConfig):
     """Pack a trained network: weights as bits, batch norm and Sign as whole thresholds."""
 
-    run: str = setting("", "run folder of `bnnrun train`, or a network file of its (best.pt)")
-    out: str | None = setting(None, "packed file to write; none named: model.safetensors there")
+    run: str = setting(
+        "", "run folder of `bnnrun train`, or a network file of its (best.pt)", place=True
+    )
+    out: str | None = setting(
+        None, "packed file to write; none named: model.safetensors there", place=True
+    )
 
 
 @dataclass
 class PackedConfig(VerbConfig):
     """What every verb takes that runs a packed network."""
 
-    model: str = setting("", "packed file, or the folder that holds model.safetensors")
+    model: str = setting("", "packed file, or the folder that holds model.safetensors", place=True)
     kernel: Kernel = setting(Kernel.xnor, "xnor: fast; reference: by definition, in NumPy")
     first: FirstLayer = setting(
         FirstLayer.auto, "first layer: products of bytes, or one bit plane after the other"
@@ -446,9 +455,11 @@ class EvalConfig(PackedConfig):
         False, "compare every hidden bit and every score with the trained network"
     )
     trained: str | None = setting(
-        None, "network file that verify compares with; none named: best.pt beside the model"
+        None,
+        "network file that verify compares with; none named: best.pt beside the model",
+        place=True,
     )
-    results_dir: str = setting("results", "folder whose runs/ takes the records")
+    results_dir: str = setting("results", "folder whose runs/ takes the records", place=True)
     dataset: DatasetConfig = setting(MISSING, "")
     # A data set names its network, so there is a group for it; the file's own network is run.
     arch: ArchConfig = setting(MISSING, "")
@@ -458,7 +469,7 @@ class EvalConfig(PackedConfig):
 class PredictConfig(PackedConfig):
     """Class and scores of image files by a packed network."""
 
-    images: list[str] = setting([], "image files, or folders of them")
+    images: list[str] = setting([], "image files, or folders of them", place=True)
     format: TableFormat = setting(TableFormat.table, "how it is printed")
 
 
@@ -466,8 +477,8 @@ class PredictConfig(PackedConfig):
 class FiltersConfig(VerbConfig):
     """How many 3x3 filters of a packed ConvNet differ, and a picture of the first layer's."""
 
-    model: str = setting("", "packed file, or the folder that holds model.safetensors")
-    results_dir: str = setting("results", "folder whose runs/ takes the records")
+    model: str = setting("", "packed file, or the folder that holds model.safetensors", place=True)
+    results_dir: str = setting("results", "folder whose runs/ takes the records", place=True)
 
 
 @dataclass
@@ -484,7 +495,7 @@ class SummaryConfig(VerbConfig):
 class ReportConfig(VerbConfig):
     """Make every table and figure from the records, or check that they are made."""
 
-    results_dir: str = setting("results", "folder whose runs/ holds the records")
+    results_dir: str = setting("results", "folder whose runs/ holds the records", place=True)
     check: bool = setting(False, "write nothing; fail where a file is not what the records give")
     cell: str = setting(
         "", "explain one number, such as table1.mnist.theano: its runs; table1: which there are"
@@ -500,21 +511,21 @@ class DataConfig(VerbConfig):
         "status: which files are there; verify: their MD5 sums too; fetch: download the others",
     )
     sets: list[str] = setting([], "data sets: mnist, cifar10, svhn, digits; none named: all")
-    root: str = setting(MISSING, "folder of the data sets' files ($BNNRUN_DATA)")
+    root: str = setting(MISSING, "folder of the data sets' files ($BNNRUN_DATA)", place=True)
 
 
 @dataclass
 class DoctorConfig(VerbConfig):
     """What works on this machine, what does not, and why."""
 
-    root: str = setting(MISSING, "folder of the data sets' files ($BNNRUN_DATA)")
-    results_dir: str = setting("results", "folder whose runs/ takes the records")
+    root: str = setting(MISSING, "folder of the data sets' files ($BNNRUN_DATA)", place=True)
+    results_dir: str = setting("results", "folder whose runs/ takes the records", place=True)
 
 
 # Settings that say where a run happens and what is shown of it, not what it computes.
 PLACES = {
-    "device", "threads", "results_dir", "resume", "again", "debug", "dataset.root", "dataset.path",
-    "model", "trained", "run", "out",
+    "device", "threads", "results_dir", "resume", "init", "again", "debug", "dataset.root",
+    "dataset.path", "model", "trained", "run", "out",
 }  # fmt: skip
 
 

@@ -3,13 +3,13 @@
 import importlib.util
 import os
 import shutil
-from pathlib import Path
 
 from bnnrun import machine
 from bnnrun.config import DoctorConfig
 from bnnrun.data import PUBLISHED
 from bnnrun.data.published import locate, unusual_folder, why_absent
 from bnnrun.errors import InputError
+from bnnrun.files import user_path
 from bnnrun.gemm import cuda_device
 from bnnrun.table import print_table
 
@@ -116,7 +116,7 @@ def _data(root: str) -> list[list[str]]:
 
 def _disk(results_dir: str) -> list[str]:
     """Free space where the records would go; nothing is made there."""
-    path = Path(results_dir).expanduser().resolve()
+    path = user_path(results_dir).resolve()
     there = next(p for p in (path, *path.parents) if p.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         return ["disk", "broken", f"results_dir={results_dir}: {there} cannot be written to"]

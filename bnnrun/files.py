@@ -1,4 +1,4 @@
-"""Writing files so that a crash, a full disk or a second reader never sees half of one."""
+"""Naming files as a user does, and writing them so that nobody ever sees half of one."""
 
 import errno
 import io
@@ -9,7 +9,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from bnnrun.errors import RunError
+from bnnrun.errors import InputError, RunError
+
+
+def user_path(text: str | Path) -> Path:
+    """The file that a user's word names: `~` alone, or before a slash, is the home folder.
+
+    `~x.png`, `~x/y` and `./~/x` are files of those names, and no user's home.
+    """
+    if str(text) != "~" and not str(text).startswith(("~/", f"~{os.sep}")):
+        return Path(text)
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise InputError(f"{text}: there is no home folder here; name the place in full") from None
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -76,7 +89,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """`write_atomically` for text, as UTF-8."""
-    write_bytes(path, text.encode("utf-8"))
+    # A name that is no UTF-8 on its disk has lone surrogates here, which UTF-8 does not.
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def private_folder() -> Path | None:

@@ -43,7 +43,10 @@ def cpu() -> dict[str, Any]:
     model, flags = platform.processor() or platform.machine(), ""
     info = Path("/proc/cpuinfo")
     if info.exists():
-        lines = [line.partition(":") for line in info.read_text().splitlines()]
+        lines = [
+            line.partition(":")
+            for line in info.read_text(encoding="utf-8", errors="replace").splitlines()
+        ]
         fields = {key.strip(): value.strip() for key, _, value in lines}
         model = fields.get("model name", model)
         flags = fields.get("flags", fields.get("Features", ""))
@@ -118,10 +121,10 @@ def nvidia_driver() -> str:
     """Version of the NVIDIA driver."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        shown = _output(command)
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return shown.stdout.splitlines()[0].strip()
+    return shown.splitlines()[0].strip()
 
 
 @cache
@@ -144,9 +147,15 @@ def source_state() -> dict[str, Any]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    command = ["git", "-C", str(folder), *arguments]
     try:
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        return _output(["git", "-C", str(folder), *arguments]).strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return shown.stdout.strip()
+
+
+def _output(command: list[str]) -> str:
+    """What a program prints, whatever the locale; OSError or SubprocessError where it fails."""
+    shown = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", timeout=20, check=True
+    )
+    return shown.stdout

@@ -15,7 +15,7 @@ from typing import Any
 
 from bnnrun import machine
 from bnnrun.errors import InputError
-from bnnrun.files import write_text
+from bnnrun.files import user_path, write_text
 
 FORMAT = 1
 
@@ -102,12 +102,12 @@ def _as_utf8(value: Any) -> Any:
 
 def _checksum(content: dict[str, Any]) -> str:
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return hashlib.sha256(canonical.encode(errors="backslashreplace")).hexdigest()
 
 
 def prepare(results_dir: str | Path) -> None:
     """Make the folder for records; InputError, before the long work, where none can be written."""
-    runs = Path(results_dir).expanduser() / "runs"
+    runs = user_path(results_dir) / "runs"
     try:
         runs.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=runs):
@@ -120,7 +120,7 @@ def prepare(results_dir: str | Path) -> None:
 
 def write(record: Record, results_dir: str | Path) -> Path:
     """Write a record to `results_dir`/runs/ and return its path."""
-    path = Path(results_dir).expanduser() / "runs" / record.name
+    path = user_path(results_dir) / "runs" / record.name
     content = {**asdict(record), "checksum": record.checksum}
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return path
@@ -157,7 +157,7 @@ def read_all(results_dir: str | Path, names: str = "*.json") -> tuple[list[Recor
         names: pattern of the files that are looked at
     """
     records, damaged = [], []
-    for path in sorted((Path(results_dir).expanduser() / "runs").glob(names)):
+    for path in sorted((user_path(results_dir) / "runs").glob(names)):
         try:
             records.append(read(path))
         except InputError as error:

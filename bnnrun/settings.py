@@ -14,7 +14,9 @@ T = TypeVar("T")
 MISSING: Any = "???"  # OmegaConf's mark of a value that conf/ must give
 
 
-def setting(default: Any, meaning: str, *, unit: str = "", valid: str = "") -> Any:
+def setting(
+    default: Any, meaning: str, *, unit: str = "", valid: str = "", place: bool = False
+) -> Any:
     """A field of the configuration.
 
     Args:
@@ -22,8 +24,9 @@ def setting(default: Any, meaning: str, *, unit: str = "", valid: str = "") -> A
         meaning: one line for `--help`
         unit:    of the value, for `--help`
         valid:   the range of a number as an interval, such as "[1, inf)" or "(0, 1]"
+        place:   a file or folder, relative to the folder where the command is given
     """
-    metadata = {"meaning": meaning, "unit": unit, "valid": valid}
+    metadata = {"meaning": meaning, "unit": unit, "valid": valid, "place": place}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)

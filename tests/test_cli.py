@@ -34,7 +34,7 @@ WRONG = {
     "unknown file": (["train", "resume=no_such_run"], ["resume=no_such_run", "no run folder"]),
     "folder that cannot be made": (
         ["train", "dataset=digits", "hydra.run.dir=a_file/run"],
-        ["a_file", "name another place"],
+        ["a_file", "hydra.run.dir="],
     ),
     "results that cannot be written": (
         ["train", "dataset=digits", "results_dir=a_file"],

@@ -1,11 +1,14 @@
 """`bnnrun predict`, as a user calls it."""
 
+import os
+
 import numpy as np
 import pytest
 from digit_runs import assert_refused, digits
 from PIL import Image
 
 import bnnrun as package
+from bnnrun.runtime import Classifier
 
 
 def predicted(outcome) -> dict[str, list[str]]:
@@ -118,7 +121,12 @@ def test_brackets_in_a_name_are_shown_as_they_are(here, tmp_path, name):
     assert name in outcome.out
 
 
-def test_what_is_no_picture_is_refused_by_name(here, tmp_path):
+BAD = ("text.png", "empty.png", "cut.png", "deep.png", "missing.png", "nothing", "", "n" * 300)
+
+
+@pytest.fixture
+def bad(here, tmp_path):
+    """The command line beside good.png and what is no picture."""
     _, (picture, *_) = digits(1)
     picture.save(tmp_path / "good.png")
     (tmp_path / "text.png").write_text("no picture at all\n")
@@ -126,8 +134,70 @@ def test_what_is_no_picture_is_refused_by_name(here, tmp_path):
     (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:60])
     (tmp_path / "nothing").mkdir()
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "deep.png")
-    for name in ("text.png", "empty.png", "cut.png", "deep.png", "missing.png", "nothing"):
-        outcome = here("predict", "model=mlp", "good.png", name)
-        assert_refused(outcome, f"{name}: ")
-        assert "good.png" not in outcome.out
+    return here
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_no_picture_is_refused_by_name(bad, name):
+    outcome = bad("predict", "model=mlp", name)
+    assert_refused(outcome, f"{name or repr(name)}: ")
+    assert outcome.out == ""
+
+
+def test_no_picture_named_is_refused(here):
     assert_refused(here("predict", "model=mlp"), "images", "a.png")
+
+
+def test_the_good_ones_are_predicted_and_the_others_named(bad):
+    outcome = bad("predict", "model=mlp", "format=csv", "good.png", *BAD, "good.png")
+    assert outcome.status == 1
+    rows = outcome.out.splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == ["good.png", "good.png"]
+    assert rows[0] == rows[1]
+    lines = [line for line in outcome.err.splitlines() if not line.startswith("on the processor")]
+    assert sorted(line.split(": ")[1] for line in lines[:-1]) == sorted(n or "''" for n in BAD)
+    assert lines[-1] == "bnnrun: images: 8 of 10 cannot be read"
+
+
+def test_where_no_file_can_be_read_the_input_is_wrong(bad):
+    outcome = bad("predict", "model=mlp", "text.png", "missing.png")
+    assert outcome.status == 2
+    assert [line.split(": ")[1] for line in outcome.err.splitlines()[:2]] == [
+        "missing.png", "text.png",
+    ]  # fmt: skip
+    assert "none of the 2" in outcome.err.splitlines()[-1]
+
+
+def test_a_folder_with_files_that_cannot_be_read_is_predicted_without_them(bad):
+    outcome = bad("predict", "model=mlp", "format=csv", ".")
+    assert outcome.status == 1
+    assert [row.split(",")[0] for row in outcome.out.splitlines()[1:]] == ["good.png"]
+    for name in ("text.png", "empty.png", "cut.png", "deep.png"):
+        assert f"bnnrun: {name}: " in outcome.err
+
+
+def test_a_folder_that_may_not_be_read_is_named(bad, monkeypatch):
+    def refused(path, onerror):
+        onerror(PermissionError(13, "Permission denied", "nothing"))
+        return iter(())
+
+    monkeypatch.setattr(os, "walk", refused)
+    outcome = bad("predict", "model=mlp", "nothing", "good.png")
+    assert outcome.status == 1
+    assert "bnnrun: nothing: cannot be read (Permission denied)" in outcome.err
+
+
+def test_many_pictures_are_held_in_memory_by_batches(here, tmp_path, monkeypatch):
+    _, (picture, *_) = digits(1)
+    picture.save(tmp_path / "a.png")
+    seen, scores = [], Classifier.scores
+
+    def noted(classifier, images):
+        seen.append(len(images))
+        return scores(classifier, images)
+
+    monkeypatch.setattr(Classifier, "scores", noted)
+    outcome = here("predict", "model=mlp", "format=csv", *["a.png"] * 250)
+    assert outcome.status == 0, outcome.err
+    assert len(outcome.out.splitlines()) == 251
+    assert seen == [100, 100, 50]

@@ -52,7 +52,7 @@ class Product:
         self.process = subprocess.Popen(
             [sys.executable, "-c", WORKER, *words],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            text=True, env=environment,
+            encoding="utf-8", env=environment,
         )  # fmt: skip
         self.name = f"{self._line().strip()}, {core or 'its own choice of'} kernels"
 

@@ -112,7 +112,7 @@ def step_process(job: Job) -> Iterator[StepProcess]:
             words.open("w", encoding="utf-8") as stderr,
             subprocess.Popen(
                 [sys.executable, "-m", "bnnrun.bench.step_process", str(path)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, encoding="utf-8",
             ) as process,
         ):  # fmt: skip
             try:
@@ -126,7 +126,7 @@ def step_process(job: Job) -> Iterator[StepProcess]:
 
 def _serve(path: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, who ends this process
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anything prints is no answer
     job: Job = pickle.loads(path.read_bytes())
     if job.kept:

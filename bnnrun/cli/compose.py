@@ -8,23 +8,24 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bnnrun import config
+from bnnrun.cli.faults import check_plugin, explained, one_line
 from bnnrun.cli.verbs import VERBS, Verb
+from bnnrun.cli.words import TextKey, literal, parse, text_keys
 from bnnrun.errors import InputError, nearest
 from bnnrun.settings import check
 
@@ -67,6 +68,8 @@ def run_name(*, _root_: DictConfig) -> str:
     experiment = composed.pop("hydra").runtime.choices.get("experiment")
     for key in NOT_IN_NAME:
         composed.pop(key)
+    if composed.get("init") is None:  # folders are older than this key
+        composed.pop("init", None)
     try:
         content = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
     except OmegaConfBaseException:
@@ -89,40 +92,14 @@ def to_config(composed: DictConfig) -> Any:
     try:
         typed = OmegaConf.to_object(composed)
     except OmegaConfBaseException as error:
-        raise InputError(_one_line(error)) from None
+        raise InputError(one_line(error)) from None
     check(typed)
     return typed
 
 
-def parse(words: list[str]) -> list[Override]:
-    """Hydra overrides of the words; a value that only parses when quoted is quoted."""
-    return [_parse_word(word) for word in words]
-
-
-def quoted(text: str) -> str:
-    """`text` as a quoted value of Hydra's grammar.
-
-    Backslashes are themselves there, but before a quote: before those of the text and the last.
-    """
-    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
-
-
-def _parse_word(word: str) -> Override:
-    parser = OverridesParser.create()
-    try:
-        return parser.parse_override(word)
-    except HydraException:
-        key, equals, value = word.partition("=")
-    if not equals:
-        raise InputError(
-            f"{word!r}: expected key=value or group=choice; `--help` lists both"
-        ) from None
-    try:
-        return parser.parse_override(f"{key}={quoted(value)}")
-    except HydraException:
-        raise InputError(
-            f"{word!r}: not a setting that Hydra can read; expected key=value"
-        ) from None
+def keys_of(verb: Verb) -> dict[str, TextKey]:
+    """The keys of a verb, of its groups and of Hydra that hold text."""
+    return text_keys(verb.schema, tuple(path.name for path in CONF.iterdir() if path.is_dir()))
 
 
 def checked_config(verb: Verb, words: list[str], *, multirun: bool) -> tuple[list[str], Any]:
@@ -135,7 +112,8 @@ def checked_config(verb: Verb, words: list[str], *, multirun: bool) -> tuple[lis
         InputError: a word that is no override, an unknown group, choice or key, a value of the
             wrong type or outside its range
     """
-    overrides = parse(words)
+    keys = keys_of(verb)
+    overrides = parse([literal(word, keys, multirun=multirun) for word in words])
     lines = [o.input_line for o in overrides if o.input_line is not None]
     # Hydra's own keys belong to the run, not to the configuration checked here; but for the
     # folders in which it looks for choices.
@@ -143,6 +121,8 @@ def checked_config(verb: Verb, words: list[str], *, multirun: bool) -> tuple[lis
     own = [o for o in overrides if not o.key_or_group.startswith("hydra")]
     swept = [_values(o, multirun) for o in own]
     with hydra_session():
+        for override in overrides:
+            _check_plugin(override)
         _check_names(verb, own, swept, search)
         typed = _compose(verb, [*search, *(values[0] for values in swept)])
         for i, values in enumerate(swept):
@@ -160,9 +140,12 @@ def run_folder(verb: Verb, words: list[str]) -> Path:
         words: of `checked_config`
     """
     with hydra_session():
-        composed = compose(verb.name, words, return_hydra_config=True)
-        HydraConfig.instance().set_config(composed)  # what `${hydra:...}` in a name reads
-        return Path(composed.hydra.run.dir)
+        try:
+            composed = compose(verb.name, words, return_hydra_config=True)
+            HydraConfig.instance().set_config(composed)  # what `${hydra:...}` in a name reads
+            return Path(composed.hydra.run.dir)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise explained(error, words, _folders(words)) from None
 
 
 def _values(override: Override, multirun: bool) -> list[str]:
@@ -181,6 +164,13 @@ def _values(override: Override, multirun: bool) -> list[str]:
         raise InputError(
             f"{line!r}: expected values to sweep over as a,b,c, choice(...) or range(...)"
         ) from None
+
+
+def _check_plugin(override: Override) -> None:
+    group = override.key_or_group
+    if group.startswith("hydra/"):
+        installed = GlobalHydra.instance().config_loader().get_group_options(group)
+        check_plugin(group, str(override.value()), installed)
 
 
 def _check_names(
@@ -213,12 +203,11 @@ def _known(verb: str, chosen: tuple[str, ...]) -> tuple[dict[str, list[str]], se
     """(each group with its choices, every key) of a verb when those choices are made."""
     try:
         composed = compose(verb, list(chosen), return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(_one_line(error)) from None
+    except Exception as error:
+        raise explained(error, list(chosen), _folders(chosen)) from None
     loader = GlobalHydra.instance().config_loader()
     groups = [name for name in composed.hydra.runtime.choices if "/" not in name]
-    # The loader lists its own folders; those of hydra.searchpath it only looks into.
-    added = [Path(str(p).removeprefix("file://")) for p in composed.hydra.searchpath]
+    added = _folders(chosen)  # the loader lists its own; into those it only looks
     OmegaConf.set_struct(composed, False)
     del composed["hydra"]
     keys = set(_keys(OmegaConf.to_container(composed, resolve=False)))
@@ -250,39 +239,15 @@ def _keys(tree: Any, path: str = "") -> Iterator[str]:
             yield from _keys(value, f"{path}{name}.")
 
 
+def _folders(words: Iterable[str]) -> list[Path]:
+    """The folders of a word of hydra.searchpath."""
+    found = [o.value() for o in parse(list(words)) if o.key_or_group == "hydra.searchpath"]
+    return [Path(str(p).removeprefix("file://")) for each in found for p in cast(list[str], each)]
+
+
 def _compose(verb: Verb, words: list[str]) -> Any:
     try:
         composed = compose(verb.name, words)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(_type_error(error, words) or _one_line(error)) from None
+    except Exception as error:
+        raise explained(error, words, _folders(words)) from None
     return to_config(composed)
-
-
-def _type_error(error: Exception, words: list[str]) -> str | None:
-    """OmegaConf's complaint about a value, told with the word that held it."""
-    cause = error.__cause__ if isinstance(error, HydraException) else error
-    key = getattr(cause, "full_key", None)
-    given = next((word for word in words if word.partition("=")[0] == key), None)
-    if given is None or cause is None:
-        return None
-    message = str(cause).splitlines()[0]
-    if match := re.search(r"could not be converted to (\w+)", message):
-        kinds = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
-        return f"{given}: expected {kinds.get(match[1], match[1])}"
-    if match := re.search(r"expected one of \[(.*)\]", message):
-        value, options = given.partition("=")[2], match[1].split(", ")
-        hint = nearest(value, options)
-        return f"{given}: expected one of {', '.join(options)}" + (
-            f"; {hint}" if hint.startswith("did") else ""
-        )
-    if "invalid type assigned" in message.lower():
-        return f"{given}: {key} is a group of keys; set those, such as {key}.KEY=VALUE"
-    return f"{given}: {message[0].lower()}{message[1:]}"
-
-
-def _one_line(error: BaseException) -> str:
-    """The first lines of Hydra's or OmegaConf's message: what is wrong, and where."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return "; ".join(
-        line for line in lines[:2] if not line.startswith(("object_type", "See "))
-    ) or repr(error)

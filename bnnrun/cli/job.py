@@ -46,6 +46,14 @@ def explain(error: BaseException) -> tuple[str, int]:
     return f"failed: {type(error).__name__}: {shown} (debug=true shows where)", FAILED
 
 
+def not_writable(error: OSError, *, multirun: bool) -> Exception:
+    """That the folder of a run, or with -m of the runs, cannot be made, and what moves it."""
+    if error.errno == errno.ENOSPC:
+        return error
+    key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+    return InputError(f"{error.filename}: {error.strerror}; {key}=FOLDER puts the run elsewhere")
+
+
 def tell(error: BaseException) -> int:
     """Print an error in one line; its exit status."""
     line, status = explain(error)
@@ -60,16 +68,24 @@ def described(verb: Verb, check: Callable[[], None]) -> "Run":
     from bnnrun.records import Run
 
     hydra = HydraConfig.get()
-    search = [word for word in hydra.overrides.hydra if word.startswith("hydra.searchpath=")]
-    overrides = [w for w in hydra.overrides.task if not w.startswith(OF_THIS_MACHINE)] + search
+    search = [w for w in as_typed(hydra.overrides.hydra) if w.startswith("hydra.searchpath=")]
+    task = [w for w in as_typed(hydra.overrides.task) if not w.startswith(OF_THIS_MACHINE)]
     folder = Path(hydra.runtime.output_dir)
     here = Path.cwd()
     return Run(
         folder=folder.relative_to(here) if folder.is_relative_to(here) else folder,
-        command=shlex.join(["bnnrun", verb.name, *overrides]),
+        command=shlex.join(["bnnrun", verb.name, *task, *search]),
         experiment=hydra.runtime.choices.get("experiment") or "",
         check=check,
     )
+
+
+def as_typed(overrides: Any) -> list[str]:
+    """Hydra's list of a run's words; what looks like an interpolation in them is not resolved."""
+    from omegaconf import OmegaConf
+
+    words: list[str] = OmegaConf.to_container(overrides, resolve=False)  # type: ignore[assignment]
+    return words
 
 
 def work(verb: Verb, typed: Any, run: "Run") -> "list[Record]":
@@ -89,15 +105,29 @@ def work(verb: Verb, typed: Any, run: "Run") -> "list[Record]":
 
 
 def run_hydra(verb: Verb, words: list[str], task: Any) -> None:
-    """Hydra's own main over the verb's configuration."""
+    """Hydra's own main over the verb's configuration.
+
+    Raises:
+        InputError: a setting of Hydra's own is wrong, or the run's folder cannot be written
+    """
     import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
     from bnnrun.cli.compose import CONF, VERSION_BASE, register_schemas
+    from bnnrun.cli.faults import one_line
 
     register_schemas()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back here, to be told in one line
     before, sys.argv = sys.argv, ["bnnrun", *words]
     try:
         hydra.main(version_base=VERSION_BASE, config_path=str(CONF), config_name=verb.name)(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(one_line(error)) from None
+    except (OSError, ValueError) as error:  # logging wraps that it cannot open its file
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError):
+            raise
+        raise not_writable(cause, multirun=bool({"-m", "--multirun"} & set(words))) from None
     finally:
         sys.argv = before

@@ -4,22 +4,25 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from bnnrun import __version__
+from bnnrun.cli import terminal
 from bnnrun.cli.compiling import announce_compiling
-from bnnrun.cli.job import described, run_hydra, tell, work
+from bnnrun.cli.job import described, not_writable, run_hydra, tell, work
 from bnnrun.cli.lasting import outlast_terminal
 from bnnrun.cli.verbs import VERBS, Verb
 from bnnrun.errors import InputError, Stopped, nearest
-from bnnrun.lock import locked
+from bnnrun.lock import Lock, locked
 from bnnrun.train import STATE
 
 
 def main() -> None:
     """Entry point of the `bnnrun` command."""
+    terminal.prepare()
     argv = sys.argv[1:]
     verb = VERBS.get(argv[0]) if argv else None
     shows = verb is None or not verb.is_run or bool({"--help", "-h", "--cfg", "-c"} & set(argv))
@@ -68,13 +71,11 @@ def _complete_only(composed: Any) -> None:
 
 
 def _run_verb(verb: Verb, argv: list[str]) -> int:
+    from bnnrun.cli.arguments import split
     from bnnrun.cli.compose import checked_config
+    from bnnrun.cli.resume import resumed
 
-    own = {f"--{name}": f"{name}=true" for name in verb.flags}
-    flags, hydra_flags, words = _split_flags([word for word in argv if word not in own])
-    words = [*_as_overrides(verb, words), *(own[word] for word in argv if word in own)]
-    if flags.config_dir is not None:
-        words.append(_search_path(flags.config_dir))
+    flags, hydra_flags, words = split(verb, argv)
     if flags.help:
         from bnnrun.cli.help import verb_help
 
@@ -84,7 +85,7 @@ def _run_verb(verb: Verb, argv: list[str]) -> int:
         raise InputError(f"-m: `bnnrun {verb.name}` is no run; train, bench and eval take -m")
     if verb.is_run:
         _check_names(argv)
-        words = _resumed(words, multirun=flags.multirun)
+        words = resumed(verb, words, multirun=flags.multirun)
     words, typed = checked_config(verb, words, multirun=flags.multirun)
     shows = flags.cfg is not None or flags.info is not None or flags.hydra_help
     if not verb.is_run and not shows:
@@ -98,13 +99,14 @@ def _run_verb(verb: Verb, argv: list[str]) -> int:
     if shows:
         run_hydra(verb, [*hydra_flags, *words], _complete_only)
         return 0
-    from bnnrun.cli.compose import quoted, run_folder
+    from bnnrun.cli.compose import run_folder
+    from bnnrun.cli.words import escape, quoted
 
     folder = run_folder(verb, words)
     # Hydra writes its files there before it calls anybody, so the folder is taken first.
-    with locked(folder) as lock:
+    with _own(folder) as lock:
         _refuse_another_run(verb, typed, folder)
-        words = [*words, f"hydra.run.dir={quoted(str(folder))}"]
+        words = [*words, f"hydra.run.dir={quoted(escape(str(folder), resolvers=False))}"]
         run_hydra(
             verb,
             [*hydra_flags, *words],
@@ -113,11 +115,24 @@ def _run_verb(verb: Verb, argv: list[str]) -> int:
     return max(statuses)
 
 
+@contextmanager
+def _own(folder: Path) -> Iterator[Lock]:
+    """Hold the folder of a run; InputError, naming the setting, where it cannot be written."""
+    with ExitStack() as stack:
+        try:
+            lock = stack.enter_context(locked(folder))
+        except OSError as error:
+            raise not_writable(error, multirun=False) from None
+        yield lock
+
+
 def _check_names(argv: list[str]) -> None:
     """InputError for a name that is not UTF-8: a run's files, which hold it, are."""
     for name, what in ((str(Path.cwd()), "the folder of this run"), *((w, "a word") for w in argv)):
-        if name.encode("utf-8", "replace") != os.fsencode(name):
-            raise InputError(f"{name!r}: {what} whose name is not UTF-8; rename it")
+        try:
+            os.fsencode(name).decode("utf-8")  # the locale's encoding may be another
+        except UnicodeDecodeError:
+            raise InputError(f"{name!r}: {what} whose name is not UTF-8; rename it") from None
 
 
 def _refuse_another_run(verb: Verb, typed: Any, folder: Path) -> None:
@@ -131,93 +146,6 @@ def _refuse_another_run(verb: Verb, typed: Any, folder: Path) -> None:
             f"{folder}: holds a run's {STATE}; resume={folder} goes on with it, another "
             "hydra.run.dir= keeps it, again=true trains anew in its place"
         )
-
-
-def _split_flags(argv: list[str]) -> tuple[Any, list[str], list[str]]:
-    """Hydra's flags as parsed, the words that they are, and the other words."""
-    from hydra._internal.utils import get_args_parser
-
-    parser = get_args_parser()
-
-    def refuse(message: str) -> None:
-        raise InputError(f"{message}; `--help` and `--hydra-help` list what there is")
-
-    parser.error = refuse  # type: ignore[method-assign, assignment]
-    flags = parser.parse_intermixed_args(argv)
-    if flags.config_path is not None or flags.config_name is not None:
-        raise InputError("--config-path, --config-name: the verb decides; --config-dir adds files")
-    others = list(flags.overrides)
-    flag_words = [word for word in argv if word not in others]
-    if flags.config_dir is not None:  # handed on as a setting, which is checked as all others
-        at = next(
-            i for i, word in enumerate(flag_words) if word.startswith(("--config-dir", "-cd"))
-        )
-        del flag_words[at : at + (1 if "=" in flag_words[at] else 2)]
-    return flags, flag_words, others
-
-
-def _search_path(folder: str) -> str:
-    """--config-dir FOLDER as a setting: the user's own experiments stand beside ours."""
-    path = Path(folder).expanduser().resolve()
-    if not path.is_dir():
-        raise InputError(f"--config-dir {folder}: no such folder")
-    from bnnrun.cli.compose import quoted
-
-    return f"hydra.searchpath=[{quoted(f'file://{path}')}]"
-
-
-def _as_overrides(verb: Verb, words: list[str]) -> list[str]:
-    """The bare words of a verb that takes some, as settings.
-
-    `data verify mnist svhn` is `data action=verify "sets=['mnist','svhn']"`; a file whose name
-    holds "=" is a bare word where it is there.
-    """
-    if not verb.action and not verb.words:
-        return words
-    bare = [word for word in words if _is_bare(word, files=not verb.action)]
-    others = [word for word in words if word not in bare]
-    if verb.action and bare:
-        others.append(f"{verb.action}={bare.pop(0)}")
-    if bare and not verb.words:
-        raise InputError(f"{bare[0]!r}: expected key=value behind `bnnrun {verb.name} ACTION`")
-    if bare:
-        from bnnrun.cli.compose import quoted
-
-        others.append(f"{verb.words}=[{','.join(map(quoted, bare))}]")
-    return others
-
-
-def _is_bare(word: str, *, files: bool) -> bool:
-    if "=" in word:
-        return files and Path(word).exists()
-    return not word.startswith("~")
-
-
-def _resumed(words: list[str], *, multirun: bool) -> list[str]:
-    """With resume=FOLDER, the words that made that run, then those given now, in its folder."""
-    from omegaconf import OmegaConf
-
-    from bnnrun.cli.compose import parse
-
-    value = next((o.value() for o in parse(words) if o.key_or_group == "resume"), None)
-    if value is None:
-        return words
-    if multirun:
-        raise InputError(
-            f"resume={value}: with -m each job finds its own folder and goes on; leave it out"
-        )
-    folder = Path(str(value)).expanduser()
-    saved = folder / ".hydra" / "overrides.yaml"
-    if not saved.is_file():
-        raise InputError(f"resume={folder}: no run folder ({saved} is not there)")
-    loaded = [str(word) for word in OmegaConf.load(saved)]
-    before = [word for word in loaded if not word.startswith("resume=")]
-    if not any(word.startswith("hydra.searchpath=") for word in words):
-        hydra = OmegaConf.load(saved.with_name("hydra.yaml")).hydra.overrides.hydra
-        before += [str(word) for word in hydra if str(word).startswith("hydra.searchpath=")]
-    quoted = str(folder).replace("'", "\\'")
-    # The words that began the run stay the ones that are read here the next time.
-    return [*before, *words, f"hydra.run.dir='{quoted}'", "hydra.output_subdir=null"]
 
 
 def _single(verb: Verb, composed: Any, statuses: list[int], check: Callable[[], None]) -> None:

@@ -16,15 +16,17 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 
 from bnnrun import data, records
-from bnnrun.cli.compose import parse, to_config
-from bnnrun.cli.job import FAILED, WRONG_INPUT, described, explain, run_hydra, work
+from bnnrun.cli.compose import to_config
+from bnnrun.cli.job import FAILED, WRONG_INPUT, as_typed, described, explain, run_hydra, work
 from bnnrun.cli.verbs import Verb
-from bnnrun.config import Device, computed
+from bnnrun.cli.words import parse
+from bnnrun.config import Device
 from bnnrun.errors import InputError, Stopped
 from bnnrun.lock import locked
 from bnnrun.records import Record, Run
 from bnnrun.settings import plain
 from bnnrun.table import print_table
+from bnnrun.train import initial
 from bnnrun.train.interrupt import stop_request
 
 
@@ -86,7 +88,7 @@ class Sweep:
     def _job(self, composed: Any) -> None:
         """One job; an error is told at once, noted, and does not cost the others."""
         hydra = HydraConfig.get()
-        number, task = hydra.job.num, hydra.overrides.task
+        number, task = hydra.job.num, as_typed(hydra.overrides.task)
         settings = " ".join(word for word in task if _key(word) in self.swept) or " ".join(task)
         if self.stop:
             raise Stopped(f"stopped before job {number}")
@@ -124,10 +126,12 @@ class Sweep:
         """The latest record of what would be trained: alike in all that the report pools by.
 
         Raises:
-            InputError: the data that would be compared with the record's cannot be read
+            InputError: the data, or the first weights, that would be compared with the record's
+                cannot be read
         """
         names = f"*-{self.verb.leaves}-s{typed.seed}-*.json"
-        config, device = computed(typed), typed.device
+        sha256 = None if typed.init is None else initial.sha256(typed.init)
+        config, device = initial.settings(typed, sha256), typed.device
         found, _ = records.read_all(typed.results_dir, names)
         alike = [
             record

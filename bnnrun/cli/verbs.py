@@ -59,6 +59,7 @@ VERBS = {
                 "bnnrun train dataset=digits binarization=none seed=3",
                 "bnnrun train -m experiment=digits_binary,digits_float 'seed=range(5)'",
                 "bnnrun train resume=outputs/train/RUN",
+                "bnnrun train init=outputs/train/RUN dataset=digits trainer.epochs=20",
             ),
             leaves="test_error",
         ),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bnnrun.data.image_files import Found, find_images, list_folder
 from bnnrun.errors import InputError, listed, nearest, printable
+from bnnrun.files import user_path
 
 PARTS = ("train", "valid", "test")
 NAMES = {
@@ -75,7 +76,7 @@ def find_layout(path: str) -> Layout:
         raise InputError(
             "dataset.path: not given; expected the folder of your images, one folder a class in it"
         )
-    root = Path(path).expanduser()
+    root = user_path(path)
     if not root.is_dir():
         raise InputError(f"dataset.path={printable(path)}: no such folder; expected {EXPECTED}")
     names, ours, loose = _list(root)

@@ -73,12 +73,18 @@ class Found:
         return listed(told)
 
 
-def find_images(folder: Path, classes: Iterable[str] = (), seen: set[str] | None = None) -> Found:
+def find_images(
+    folder: Path,
+    classes: Iterable[str] = (),
+    seen: set[str] | None = None,
+    faults: list[str] | None = None,
+) -> Found:
     """Every image in `folder` and below; links to folders are followed, each folder once.
 
     Args:
         classes: real paths of folders that are read by themselves: no link leads into one
         seen:    real paths of the folders read so far, which are not read again
+        faults:  takes a line for each folder that cannot be read; None: it is an InputError
     """
     found, seen = Found(), set() if seen is None else seen
     others = {Path(path) for path in classes if path != os.path.realpath(folder)}
@@ -92,7 +98,7 @@ def find_images(folder: Path, classes: Iterable[str] = (), seen: set[str] | None
             found.not_followed.append(current)
             continue
         seen.add(str(real))
-        for entry in scan(current):
+        for entry in _scan_or_note(current, faults):
             path = current / entry.name
             if not _is(entry.is_dir):
                 found.add(entry, path)
@@ -100,6 +106,16 @@ def find_images(folder: Path, classes: Iterable[str] = (), seen: set[str] | None
                 (links if entry.is_symlink() else waiting).append(path)
     found.images.sort(key=lambda path: sort_key(path, folder))
     return found
+
+
+def _scan_or_note(folder: Path, faults: list[str] | None) -> "list[os.DirEntry[str]]":
+    try:
+        return scan(folder)
+    except InputError as error:
+        if faults is None:
+            raise
+        faults.append(str(error))
+        return []
 
 
 def list_folder(folder: Path) -> tuple[list[str], Found]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from bnnrun.config import DatasetConfig, Verify
 from bnnrun.data.dataset import Source
 from bnnrun.errors import InputError
+from bnnrun.files import user_path
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def locate(root: str | Path, file: DataFile) -> tuple[Path, DataFile]:
     above the root, where one folder in it alone holds the file.
     """
     forms = (file, *file.also)
-    folder = Path(root).expanduser()
+    folder = user_path(root)
     for find in (_standard, _inside, _below):
         for form in forms:
             if (path := find(folder, form.path)) is not None:
@@ -76,7 +77,7 @@ def why_absent(root: str | Path, file: DataFile) -> str:
         if path.is_file():
             return f"{path} is {what}"
     for form in (file, *file.also):
-        if len(places := _places_below(Path(root).expanduser(), form.path)) > 1:
+        if len(places := _places_below(user_path(root), form.path)) > 1:
             return f"{' and '.join(map(str, places[:3]))} are there: choose one by dataset.root"
     return ""
 
@@ -114,7 +115,7 @@ def found_source(root: str | Path, path: Path, form: DataFile) -> Source:
 
 def unusual_folder(root: str | Path, path: Path, form: DataFile) -> Path | None:
     """The folder of a file found by `locate`; None where it is the one looked into first."""
-    return None if path == Path(root).expanduser() / form.path else path.parent
+    return None if path == user_path(root) / form.path else path.parent
 
 
 def _advice(config: DatasetConfig) -> str:

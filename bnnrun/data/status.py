@@ -14,6 +14,7 @@ from bnnrun.data.published import (
     wrong_size,
 )
 from bnnrun.errors import InputError, nearest
+from bnnrun.files import user_path
 from bnnrun.table import print_table
 
 ABSENT = "not there"
@@ -28,7 +29,7 @@ def data(config: DataConfig) -> None:
     for name in config.sets:
         if name not in PUBLISHED:
             raise InputError(f"sets={name}: no such data set; {nearest(name, PUBLISHED)}")
-    root = Path(config.root).expanduser()
+    root = user_path(config.root)
     sets = config.sets or list(PUBLISHED)
     if config.action is DataAction.fetch:
         from bnnrun.data.fetch import fetch

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from bnnrun.errors import InputError
-from bnnrun.files import private_folder
+from bnnrun.files import private_folder, user_path
 from bnnrun.machine import nvidia_driver
 
 HERE = Path(__file__).resolve().parents[1]
@@ -264,4 +264,4 @@ def _argument(given: Any) -> Any:
 
 def _cache_folder() -> Path:
     """Where CuPy keeps machine code, by its own settings."""
-    return Path(os.environ.get("CUPY_CACHE_DIR", "~/.cupy/kernel_cache")).expanduser()
+    return user_path(os.environ.get("CUPY_CACHE_DIR", "~/.cupy/kernel_cache"))

@@ -21,6 +21,7 @@ from bnnrun.config import (
 from bnnrun.data.dataset import Kind
 from bnnrun.data.preprocess import Input
 from bnnrun.errors import InputError, RunError
+from bnnrun.files import user_path
 from bnnrun.gemm.bits import pack as to_bits
 from bnnrun.nn.models import Block, Network
 from bnnrun.pack.fold import Affine, first_difference, fold
@@ -35,10 +36,10 @@ def pack(given: PackConfig) -> None:
     """Pack the network of a run, write it, and print its bytes beside those of float32."""
     if not given.run:
         raise InputError("run: not given; name a run folder: `bnnrun pack run=outputs/train/RUN`")
-    path = Path(given.run).expanduser()
+    path = user_path(given.run)
     if path.is_dir():
         path /= checkpoint.BEST
-    out = Path(given.out).expanduser() if given.out else path.with_name(file.NAME)
+    out = user_path(given.out) if given.out else path.with_name(file.NAME)
     model = convert(path)
     file.save(model, out)
     model = file.load(out)

@@ -1,12 +1,11 @@
 """`bnnrun eval`: a network over a test set; a packed one with --verify against the trained one."""
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
 from bnnrun.config import EvalConfig
 from bnnrun.errors import InputError
+from bnnrun.files import user_path
 from bnnrun.records import Record, Run
 from bnnrun.runtime.evaluate import evaluate_packed, measure_error, open_model, test_images
 
@@ -42,7 +41,7 @@ def _evaluate_trained(config: EvalConfig, run: Run) -> Record:
         raise InputError(f"model={config.model}: the trained network itself; --verify compares a "
                          "packed one with it: model=FOLDER --verify")  # fmt: skip
     device = select_device(config.device, config.threads)
-    network, saved = trained(Path(config.model).expanduser())
+    network, saved = trained(user_path(config.model))
     network.to(device)
     made = saved["config"]
     dataset = test_images(config, provenance(saved), network.kind)

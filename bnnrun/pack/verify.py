@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from bnnrun.data.dataset import Images
 from bnnrun.errors import InputError, RunError
+from bnnrun.files import user_path
 from bnnrun.nn.models import Network
 from bnnrun.pack.convert import trained
 from bnnrun.runtime import Classifier
@@ -30,7 +31,7 @@ def verify(classifier: Classifier, path: Path, images: Images, other: str | None
     Raises:
         RunError: the first difference, by layer, image, channel and place
     """
-    source = Path(other).expanduser() if other else path.with_name(checkpoint.BEST)
+    source = user_path(other) if other else path.with_name(checkpoint.BEST)
     network, _ = trained(source)
     shapes = [layer.shape for layer in classifier.model.layers]
     ours = [(block.layer.inputs, block.layer.outputs) for block in network.blocks]

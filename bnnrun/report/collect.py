@@ -6,6 +6,7 @@ from typing import Any
 
 from bnnrun import records
 from bnnrun.errors import InputError
+from bnnrun.files import user_path
 from bnnrun.records import Record
 
 # What a record of a quantity must tell to stand in a table; what else it lacks is noted there.
@@ -37,7 +38,7 @@ def collect(results_dir: str | Path) -> Collected:
     """Read every file of `results_dir`/runs/; one bad file never costs the others."""
     found: dict[str, tuple[Path, Record]] = {}
     left_out = []
-    for path in sorted((Path(results_dir).expanduser() / "runs").glob("*.json")):
+    for path in sorted((user_path(results_dir) / "runs").glob("*.json")):
         try:
             record = records.read(path)
         except InputError as error:

@@ -20,6 +20,7 @@ def facts(record: Record) -> Facts:
         ("competitor", str(record.details.get("competitor", ""))),
         ("timed", timed(record)),
         ("protocol", str(record.details.get("protocol", ""))),
+        ("began from", began_from(record)),
         ("curve", curve(record)),
         ("data", "; ".join(data(record))),
         ("device", record.device),
@@ -28,6 +29,14 @@ def facts(record: Record) -> Facts:
         ("SHA-256", record.checksum),
     )
     return tuple((what, text) for what, text in told if text)
+
+
+def began_from(record: Record) -> str:
+    """'outputs/train/RUN, epoch 20, SHA-256 1a2b…' where it was not weights of its own."""
+    init = record.details.get("init")
+    if not isinstance(init, dict):
+        return ""
+    return f"{init.get('path')}, epoch {init.get('epoch')}, SHA-256 {init.get('sha256')}"
 
 
 def commit(record: Record, digits: int = 40) -> str:

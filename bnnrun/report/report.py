@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bnnrun.config import ReportConfig
 from bnnrun.errors import InputError, RunError
-from bnnrun.files import write_bytes, write_text
+from bnnrun.files import user_path, write_bytes, write_text
 from bnnrun.records import Record
 from bnnrun.report import formats, tables
 from bnnrun.report.chain import chain
@@ -36,7 +36,7 @@ def report(config: ReportConfig, experiments: list[Experiment]) -> None:
     if config.cell:
         print(chain(config.cell, found, collected.records), end="")
         return
-    folder = Path(config.results_dir).expanduser()
+    folder = user_path(config.results_dir)
     drawn = figures(drawable(collected.records, experiments))
     texts = content(found, drawn, collected)
     if config.check:
@@ -60,14 +60,16 @@ def content(found: list[Table], drawn: list[Figure], collected: Collected) -> di
 
 
 def drawable(records: list[Record], experiments: list[Experiment]) -> list[Record]:
-    """All but runs that name a cell or an experiment and changed its settings: their curves are
-    neither's.
+    """All but runs that name a cell or an experiment and changed its settings, or that started
+    from weights trained before: their curves are neither's.
     """
     by_cell = {e.cell: e for e in experiments if e.cell}
     by_name = {e.name: e for e in experiments}
 
     def altered(record: Record) -> bool:
         named = by_cell.get(record.cell) or by_name.get(record.experiment)
+        if record.quantity == "test_error" and "init" in record.config:
+            return True
         if named is None or record.quantity != "test_error":
             return False
         return bool(differences(record.config, named))

@@ -18,7 +18,7 @@ from safetensors.numpy import save as to_bytes
 from bnnrun.architecture import Layer
 from bnnrun.data.dataset import Kind
 from bnnrun.errors import InputError
-from bnnrun.files import write_bytes
+from bnnrun.files import user_path, write_bytes
 from bnnrun.gemm.bits import clean_tail, pack, unpack_bits, words
 from bnnrun.runtime.model import PackedLayer, PackedModel, borders
 
@@ -245,7 +245,7 @@ def find(model: str) -> Path:
     if not model:
         raise InputError(f"model: not given; name a packed file, or a folder with {NAME} in it")
     try:
-        path = Path(model).expanduser()
+        path = user_path(model)
         return path / NAME if path.is_dir() else path
     except (RuntimeError, OSError) as error:  # no such user, a name too long
         raise InputError(f"{model[:100]}: no such file ({error})") from None

@@ -1,6 +1,8 @@
 """`bnnrun predict`: class and scores of image files."""
 
 import sys
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -9,54 +11,111 @@ from numpy.typing import NDArray
 from bnnrun.config import PredictConfig
 from bnnrun.data.decode import read_image
 from bnnrun.data.image_files import SUFFIXES, find_images
-from bnnrun.errors import InputError, printable
+from bnnrun.errors import InputError, RunError, printable
+from bnnrun.files import user_path
+from bnnrun.runtime import Classifier
 from bnnrun.runtime.evaluate import open_model, why_not_gpu
 from bnnrun.table import print_table
 
+BATCH = 100  # images in memory at a time
+SHOWN_FROM = 200  # images, a few seconds: fewer need no bar
+COLUMNS = ["image", "class", "score", "next", "its score"]
+
 
 def predict(config: PredictConfig) -> None:
-    """Print a row an image: its class, the score, and how far the next one is behind."""
+    """Print a row an image: its class, the score, and how far the next one is behind.
+
+    What cannot be read is named on stderr, a line each, and does not cost the others.
+
+    Raises:
+        InputError: none of the images can be read
+        RunError:   some of them cannot
+    """
     if not config.images:
         raise InputError("images=[]: name image files: `bnnrun predict model=FILE a.png b.png`")
     classifier, _ = open_model(config)
-    paths = [path for name in config.images for path in _files(Path(name).expanduser())]
     shape = classifier.image_shape
     if shape[0] not in (1, 3):
         raise InputError(f"{config.model}: takes images of {shape[0]} channels, not grey or RGB")
-    pixels = np.stack([read_image(path, shape) for path in paths])
-    scores = classifier.scores(_to_levels(pixels, classifier.levels))
-    columns = ["image", "class", "score", "next", "its score"]
+    faults: list[str] = []
+    paths = _find(config.images, faults)
     rows = []
-    for path, each in zip(paths, scores, strict=True):
-        order = np.argsort(-each, kind="stable")
-        best, second = order[0], order[1] if len(order) > 1 else order[0]
-        names = classifier.classes
-        rows.append(
-            [
-                printable(path),
-                names[best],
-                f"{each[best]:.3f}",
-                names[second],
-                f"{each[second]:.3f}",
-            ]
-        )
-    if why := why_not_gpu(config):
+    for path, scores in _scores(classifier, _progress(paths), faults):
+        rows.append(_row(path, scores, classifier.classes))
+    if rows and (why := why_not_gpu(config)):
         print(f"on the processor{why}", file=sys.stderr)
-    print_table(columns, rows, format=config.format)
+    if not rows and len(faults) == 1:
+        raise InputError(faults[0])
+    for fault in faults:
+        print(f"bnnrun: {fault}", file=sys.stderr)
+    if not rows:
+        raise InputError(f"images: none of the {len(faults):,} can be read")
+    print_table(COLUMNS, rows, format=config.format)
+    if faults:
+        raise RunError(f"images: {len(faults):,} of {len(faults) + len(rows):,} cannot be read")
 
 
-def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise InputError(f"{printable(path)}: no such image file or folder")
-    found = find_images(path)
-    if not found.images:
+def _find(names: list[str], faults: list[str]) -> list[Path]:
+    """The image files that are named, and those in the folders that are; a fault of each other."""
+    found: list[Path] = []
+    for name in names:
+        path = user_path(name)
+        try:
+            if name and path.is_file():
+                found.append(path)
+            elif name and path.is_dir():
+                found += _in_folder(path, faults)
+            else:
+                faults.append(f"{printable(name) or repr(name)}: no such image file or folder")
+        except OSError as error:  # a name too long, a folder that may not be looked into
+            faults.append(f"{printable(name)}: cannot be read ({error.strerror})")
+    return found
+
+
+def _in_folder(folder: Path, faults: list[str]) -> list[Path]:
+    before = len(faults)
+    found = find_images(folder, faults=faults)
+    if not found.images and len(faults) == before:
         left_out = f"; it holds {found.left_out()}" if found.left_out() else ""
-        raise InputError(
-            f"{printable(path)}: no image in this folder ({', '.join(sorted(SUFFIXES))}){left_out}"
-        )
+        suffixes = ", ".join(sorted(SUFFIXES))
+        faults.append(f"{printable(folder)}: no image in this folder ({suffixes}){left_out}")
     return found.images
+
+
+def _scores(
+    classifier: Classifier, paths: Iterator[Path], faults: list[str]
+) -> Iterator[tuple[Path, NDArray[np.float64]]]:
+    """(file, its scores) of every image that can be read; a fault of each other."""
+    while batch := list(islice(paths, BATCH)):
+        read, pixels = [], []
+        for path in batch:
+            try:
+                pixels.append(read_image(path, classifier.image_shape))
+                read.append(path)
+            except InputError as error:
+                faults.append(str(error))
+        if read:
+            scores = classifier.scores(_to_levels(np.stack(pixels), classifier.levels))
+            yield from zip(read, scores, strict=True)
+
+
+def _row(path: Path, scores: NDArray[np.float64], names: tuple[str, ...]) -> list[str]:
+    order = np.argsort(-scores, kind="stable")
+    best, second = order[0], order[1] if len(order) > 1 else order[0]
+    return [
+        printable(path), names[best], f"{scores[best]:.3f}", names[second], f"{scores[second]:.3f}",
+    ]  # fmt: skip
+
+
+def _progress(paths: list[Path]) -> Iterator[Path]:
+    """The paths, with a bar on a terminal where there are many of them."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    if len(paths) < SHOWN_FROM or not console.is_terminal:
+        return iter(paths)
+    return iter(track(paths, "reading images", console=console, transient=True))
 
 
 def _to_levels(pixels: NDArray[np.uint8], levels: int) -> NDArray[np.uint8]:

@@ -24,13 +24,14 @@ def save(path: Path, kind: str, state: dict[str, Any]) -> None:
     write_atomically(path, lambda file: torch.save(content, file))
 
 
-def load(path: Path, kind: str) -> dict[str, Any]:
-    """Read a state back onto the CPU.
+def load(path: Path, *kinds: str) -> dict[str, Any]:
+    """Read a state, of one of the kinds, back onto the CPU.
 
     Raises:
         InputError: the file is absent, cut short, altered (by the CRC of each part), of another
             kind or of a newer format
     """
+    kind = " or ".join(kinds)
     if path.is_dir():
         raise InputError(f"{path}: a folder, expected a {kind} file")
     if not path.exists():
@@ -48,7 +49,7 @@ def load(path: Path, kind: str) -> dict[str, Any]:
     except Exception as error:
         # torch.load raises pickle.UnpicklingError, and whatever a foreign pickle makes it raise.
         raise InputError(f"{path}: not a {kind} of bnnrun ({type(error).__name__})") from None
-    if not isinstance(content, dict) or content.get("kind") != kind:
+    if not isinstance(content, dict) or content.get("kind") not in kinds:
         raise InputError(f"{path}: not a {kind} of bnnrun")
     if content["format"] != FORMAT:
         raise InputError(f"{path}: {kind} of format {content['format']}, expected {FORMAT}")

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from bnnrun import machine
-from bnnrun.config import Device, TrainConfig, computed
+from bnnrun.config import Device, TrainConfig
 from bnnrun.data import load
 from bnnrun.data.dataset import Dataset
 from bnnrun.errors import InputError
@@ -31,6 +31,9 @@ def train(config: TrainConfig, run: Run) -> list[Record]:
     if config.resume is not None:
         trainer.restore()
         display.line(f"resumed {run.folder} after epoch {trainer.epoch}")
+    elif config.init is not None:
+        trainer.start_from(config.init)
+        display.line(f"starts from the weights of {config.init}")
     display.line(f"{describe(config, dataset)}; on {device}; writes {run.folder}")
     for note in dataset.notes:
         display.line(f"note: {note}")
@@ -80,7 +83,8 @@ def _record(trainer: Trainer, config: TrainConfig, run: Run, display: Display) -
     dataset = trainer.dataset
     return Record(
         experiment=run.experiment,
-        cell=config.cell,
+        # Weights that were trained before are no run of the paper's.
+        cell="" if trainer.initial else config.cell,
         quantity="test_error",
         value=best["test_error_pct"],
         unit="%",
@@ -100,8 +104,9 @@ def _record(trainer: Trainer, config: TrainConfig, run: Run, display: Display) -
             "arithmetic": {b.layer.name: b.arithmetic() for b in trainer.network.blocks},
             "step": trainer.recorded.how if trainer.recorded else "eager",
             "run_folder": str(trainer.folder),
+            **({"init": trainer.initial} if trainer.initial else {}),
         },
-        config=computed(config),
+        config=trainer.settings,
         command=run.command,
         data=dataset.described(),
         wall_time_s=trainer.time_s,

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bnnrun.config import NetworkConfig, Precision, computed
+from bnnrun.config import NetworkConfig, Precision
 from bnnrun.data.dataset import Dataset, Images
 from bnnrun.data.preprocess import fit
 from bnnrun.errors import InputError, RunError, Stopped
@@ -20,7 +21,7 @@ from bnnrun.gemm.cuda_device import open_device
 from bnnrun.nn.cuda import Passes
 from bnnrun.nn.losses import squared_hinge
 from bnnrun.nn.models import Network
-from bnnrun.train import checkpoint
+from bnnrun.train import checkpoint, initial
 from bnnrun.train.display import Display, duration
 from bnnrun.train.graph import RecordedStep
 from bnnrun.train.interrupt import StopRequest
@@ -90,6 +91,7 @@ class Trainer:
         self.signs = self._signs()  # of the weights when the running epoch began
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
+        self.initial: dict[str, Any] | None = None  # path, sha256, epoch of the first weights' file
         self.time_s = 0.0  # wall time of the epochs done and of the steps since
         self.epoch_time_s = 0.0
 
@@ -97,6 +99,15 @@ class Trainer:
         """Train by the passes of a GPU."""
         self.network.configure(passes=passes)
         self.optimizer.use(passes, self.network)
+
+    def start_from(self, init: str) -> None:
+        """Take the weights of another run, or of a network file, for the first epoch's."""
+        self.initial = initial.load(self.network, init)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the run computes with."""
+        return initial.settings(self.config, self.initial["sha256"] if self.initial else None)
 
     def run(self, stop: StopRequest) -> None:
         """Train to the last epoch; on a stop request save and raise Stopped."""
@@ -250,7 +261,7 @@ class Trainer:
         parts = (self.dataset.train, self.dataset.valid, self.dataset.test)
         part_md5 = self.dataset.part_md5
         return {
-            "config": computed(self.config),
+            "config": self.settings,
             "images": {
                 "image_shape": list(kind.image_shape),
                 "classes": list(kind.classes),
@@ -291,6 +302,7 @@ class Trainer:
                 "signs": self.signs if self.step else [],
                 "history": self.history,
                 "best": self.best,
+                "init": self.initial,
                 "network": self.network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
             },
@@ -300,12 +312,16 @@ class Trainer:
         """Take up the checkpoint in the run folder; InputError where it is of another run."""
         path = self.folder / checkpoint.STATE
         state = checkpoint.load(path, "checkpoint")
+        self.initial = state.get("init")  # the file itself is not read again
         header = self._header()
         differing = _difference(state["config"], header["config"])
         differing = differing or _difference(state["images"], header["images"], "images")
         if differing is not None:
             key, then, now = differing
-            raise InputError(f"{path}: made with {key}={then}, not {key}={now}: start a new run")
+            raise InputError(
+                f"{path}: made with {key}={then}, not {key}={now}: leave it as it was, or start a "
+                f"new run, from these weights with {shlex.quote(f'init={self.folder}')}"
+            )
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.step = state["epoch"], state["step"]
