@@ -177,11 +177,10 @@ def test_a_folder_with_files_that_cannot_be_read_is_predicted_without_them(bad):
 
 
 def test_a_folder_that_may_not_be_read_is_named(bad, monkeypatch):
-    def refused(path, onerror):
-        onerror(PermissionError(13, "Permission denied", "nothing"))
-        return iter(())
+    def refused(path):
+        raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(os, "walk", refused)
+    monkeypatch.setattr(os, "scandir", refused)
     outcome = bad("predict", "model=mlp", "nothing", "good.png")
     assert outcome.status == 1
     assert "bnnrun: nothing: cannot be read (Permission denied)" in outcome.err

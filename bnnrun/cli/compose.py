@@ -143,7 +143,9 @@ def run_folder(verb: Verb, words: list[str]) -> Path:
         try:
             composed = compose(verb.name, words, return_hydra_config=True)
             HydraConfig.instance().set_config(composed)  # what `${hydra:...}` in a name reads
-            return Path(composed.hydra.run.dir)
+            # A folder may be named "???", OmegaConf's mark of a value that is missing.
+            run: Any = OmegaConf.to_container(composed.hydra.run, resolve=True)
+            return Path(str(run["dir"]))
         except (HydraException, OmegaConfBaseException) as error:
             raise explained(error, words, _folders(words)) from None
 

@@ -13,7 +13,6 @@ from bnnrun import __version__
 from bnnrun.cli import terminal
 from bnnrun.cli.compiling import announce_compiling
 from bnnrun.cli.job import described, not_writable, run_hydra, tell, work
-from bnnrun.cli.lasting import outlast_terminal
 from bnnrun.cli.verbs import VERBS, Verb
 from bnnrun.errors import InputError, Stopped, nearest
 from bnnrun.lock import Lock, locked
@@ -29,7 +28,7 @@ def main() -> None:
     if shows and hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `bnnrun data | head` ends quietly
     if not shows:
-        outlast_terminal()
+        terminal.outlast()
     announce_compiling()
     sys.exit(run(argv))
 
@@ -106,7 +105,8 @@ def _run_verb(verb: Verb, argv: list[str]) -> int:
     # Hydra writes its files there before it calls anybody, so the folder is taken first.
     with _own(folder) as lock:
         _refuse_another_run(verb, typed, folder)
-        words = [*words, f"hydra.run.dir={quoted(escape(str(folder), resolvers=False))}"]
+        place = quoted(escape(str(Path.cwd() / folder), resolvers=False))
+        words = [*words, f"hydra.run.dir={place}"]
         run_hydra(
             verb,
             [*hydra_flags, *words],
