@@ -90,8 +90,8 @@ def differences(config: dict[str, Any], experiment: Experiment) -> tuple[str, ..
         if key == "optimizer.halve_every":
             continue
         found.append(f"{key}={shown(given)} ({shown(value)})")
-    if "init" in theirs:
-        found.append(f"init={str(theirs['init'])[:8]} (weights of its own)")
+    if init := theirs.get("init"):
+        found.append(f"init={str(init)[:8]} (weights of its own)")
     return tuple(found)
 
 
