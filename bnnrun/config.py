@@ -210,7 +210,7 @@ class SvhnConfig(DatasetConfig):
 
 @dataclass
 class FolderConfig(DatasetConfig):
-    """A user's own images: path/CLASS/*.png, or such folders in path/train, valid and test."""
+    """A user's own images: path/CLASS/*.png, or such folders in path/train, val and test."""
 
     path: str = setting("", "folder that holds one folder of images a class", place=True)
     image_size: list[int] = setting(
@@ -218,10 +218,14 @@ class FolderConfig(DatasetConfig):
     )
     channels: int = setting(3, "1: grey, 3: RGB", valid="[1, 3]")
     valid_share: float = setting(
-        0.1, "of each class, for validation, where there is no folder valid", valid="(0, 1)"
+        0.1,
+        "of each class, about, for validation, by the images' names; without a folder val",
+        valid="(0, 1)",
     )
     test_share: float = setting(
-        0.2, "of each class, for the test, where there is no folder test", valid="(0, 1)"
+        0.2,
+        "of each class, about, for the test, by the images' names; without a folder test",
+        valid="(0, 1)",
     )
 
 

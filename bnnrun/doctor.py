@@ -7,7 +7,10 @@ import shutil
 from bnnrun import machine
 from bnnrun.config import DoctorConfig
 from bnnrun.data import PUBLISHED
+from bnnrun.data.published import locate, unusual_folder, why_absent
+from bnnrun.errors import InputError
 from bnnrun.files import user_path
+from bnnrun.gemm import cuda_device
 from bnnrun.table import print_table
 
 
@@ -16,7 +19,7 @@ def doctor(config: DoctorConfig) -> None:
     rows = [
         ["python and packages", "ok", ", ".join(f"{k} {v}" for k, v in machine.versions().items())]
     ]
-    rows += [_processor(), _kernel(), *_gpu(), *_data(config.root), _disk(config.results_dir)]
+    rows += [_processor(), *_kernels(), *_gpu(), *_data(config.root), _disk(config.results_dir)]
     print_table(["what", "state", "detail"], rows)
 
 
@@ -29,19 +32,30 @@ def _processor() -> list[str]:
     return ["processor", "ok", detail]
 
 
-def _kernel() -> list[str]:
-    """Which of its ways to count bits the XNOR product takes here."""
-    import numba
+def _kernels() -> list[list[str]]:
+    """Which of its ways to count bits the XNOR product takes here, and where compiled ones go."""
+    try:
+        from bnnrun.gemm import cpu
+        from bnnrun.gemm.compiled import cache_folder, number_of_threads, threading_layer
+        from bnnrun.gemm.vector import HAS_BYTE_PRODUCT, HAS_TERNARY
 
-    from bnnrun.gemm import cpu
-    from bnnrun.gemm.vector import HAS_BYTE_PRODUCT, HAS_TERNARY
+        layer = threading_layer()
+    except InputError as error:  # a variable of Numba's
+        return [["xnor, processor", "broken", str(error)]]
 
     ways = {cpu.COUNT: "vector population count", cpu.ADDERS: "carry-save adders"}
     width = "512-bit vectors" if HAS_TERNARY else "vectors of less than 512 bits"
     first = "products of bytes" if HAS_BYTE_PRODUCT else "bit planes"
-    threads = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    detail = f"{ways[cpu.BITS]}, {width}; first layer by {first}; {threads} threads"
-    return ["xnor, processor", "ok", detail]
+    threads = f"{number_of_threads(0)} threads by {layer}"
+    detail = f"{ways[cpu.BITS]}, {width}; first layer by {first}; {threads}"
+    product = ["xnor, processor", "ok", detail]
+    if (folder := cache_folder()) is not None:
+        return [product, ["compiled kernels", "ok", f"kept in {folder}"]]
+    detail = (
+        "no folder can be written to: each process compiles them anew, some 20 s; set "
+        "NUMBA_CACHE_DIR to one that can be"
+    )
+    return [product, ["compiled kernels", "absent", detail]]
 
 
 def _gpu() -> list[list[str]]:
@@ -74,9 +88,8 @@ def _cupy() -> list[str]:
         ]
     if not installed or importlib.util.find_spec("cupy") is None:
         return ["gpu, CuPy", "absent", "pip install cupy-cuda13x (or cupy-cuda12x by your driver)"]
-    import cupy
-
     try:
+        cupy = cuda_device.import_cupy()
         available = cupy.cuda.is_available()
     except Exception as error:  # whatever a half-installed CUDA raises, the doctor goes on
         return ["gpu, CuPy", "broken", " ".join(str(error).split())]
@@ -85,12 +98,18 @@ def _cupy() -> list[str]:
 
 
 def _data(root: str) -> list[list[str]]:
+    """Which data sets can be read, by the places where their readers look."""
     rows = []
-    folder = user_path(root)
     for name, files in PUBLISHED.items():
-        missing = [f.path for f in files if not f.optional and not (folder / f.path).is_file()]
+        places = {file: locate(root, file) for file in files if not file.optional}
+        missing = [file for file, (path, _) in places.items() if not path.is_file()]
         state = "absent" if missing else "ok"
-        detail = f"under {root}: no {', '.join(missing)}" if missing else f"under {root}"
+        detail = f"under {root}"
+        if missing:
+            detail += f": no {', '.join(file.path for file in missing)}"
+            detail += f"; {why}" if (why := why_absent(root, missing[0])) else ""
+        elif folders := {unusual_folder(root, *place) for place in places.values()} - {None}:
+            detail += f", in {', '.join(sorted(map(str, folders)))}"
         rows.append([f"data, {name}", state, detail if files else "bundled with scikit-learn"])
     return rows
 

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -90,6 +91,25 @@ def write_text(path: Path, text: str) -> None:
     """`write_atomically` for text, as UTF-8."""
     # A name that is no UTF-8 on its disk has lone surrogates here, which UTF-8 does not.
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def private_folder() -> Path | None:
+    """A folder for compiled kernels below the system's temporary one; None where none is safe.
+
+    It is the user's own and closed to others: what lies in it is loaded and run.
+    """
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    try:
+        folder = Path(tempfile.gettempdir()) / f"bnnrun-kernels-{user}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        state = folder.lstat()
+    except OSError:
+        return None
+    if not stat.S_ISDIR(state.st_mode):
+        return None
+    if os.name == "posix" and (state.st_uid != user or state.st_mode & 0o077):
+        return None
+    return folder
 
 
 def remove_unfinished(path: Path) -> None:

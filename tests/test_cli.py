@@ -1,10 +1,12 @@
 """What a user types, right and wrong, and what comes back."""
 
+import io
 import json
 import os
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from bnnrun.cli.verbs import VERBS
@@ -183,9 +185,14 @@ def test_doctor_names_what_is_there_and_what_is_not(bnnrun):
 
 def test_summary_counts_the_papers_network(bnnrun):
     """The paper's MLP: 36,806,656 weights and as many MACs, 4.39 MiB as bits."""
-    rows = bnnrun("summary", "format=csv").out.splitlines()
-    assert rows[5].startswith('sum,,"36,806,656","24,596","36,806,656","4,609,024"')
-    assert [row.split(",")[-1] for row in rows[1:5]] == ["57.04", "73.90", "73.90", "52.32"]
+    rows = bnnrun("summary", "format=markdown").out.splitlines()
+    assert rows[6].startswith("| sum |  | 36,806,656 | 24,596 | 36,806,656 | 4,609,024 |")
+    assert [row.split(" | ")[-1] for row in rows[2:6]] == [
+        "57.04 |",
+        "73.90 |",
+        "73.90 |",
+        "52.32 |",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -197,8 +204,16 @@ def test_summary_counts_the_papers_network(bnnrun):
     ],
 )
 def test_summary_tells_the_energy_of_the_papers_tables(bnnrun, data, float32, bits, arithmetic):
-    rows = bnnrun("summary", f"dataset={data}", "format=csv").out.splitlines()[-3:]
-    assert [row.rpartition(",")[2] for row in rows] == [float32, bits, arithmetic]
+    words = ["summary", f"dataset={data}"]
+    rows = bnnrun(*words, "format=markdown").out.splitlines()[-3:]
+    assert [row.split(" | ")[-1] for row in rows] == [
+        f"{mj} |" for mj in (float32, bits, arithmetic)
+    ]
+    of_layers = pd.read_csv(io.StringIO(bnnrun(*words, "format=csv").out)).sum(numeric_only=True)
+    for name, text in (("float32_dram_{}_mj", float32), ("packed_dram_{}_mj", bits)):
+        ends = (of_layers[name.format(end)] for end in ("low", "high"))
+        assert " to ".join(f"{end:.3g}" for end in ends) == text
+    assert f"{of_layers['float32_arithmetic_mj']:.3g}" == arithmetic
 
 
 COMPLETIONS = {

@@ -34,7 +34,7 @@ def cifar10(epochs=500, **changes) -> Record:
     return trained("table1_cifar10_theano", 12.0, epochs=epochs, **changes)
 
 
-def counted(epoch=9, first_layer=True, seed=0) -> Record:
+def counted(epoch=9, first_layer=True, seed=0, created=0) -> Record:
     """What `bnnrun filters` records: two layers, and the first's bits."""
     bits = np.random.default_rng(seed).integers(0, 2, (20, 27)).astype(bool)
     words = pack(bits).astype("<u4").tobytes().hex()
@@ -50,7 +50,8 @@ def counted(epoch=9, first_layer=True, seed=0) -> Record:
     }
     if not first_layer:
         del details["first_layer"]
-    return trained(quantity="unique_filters", details=details, cell="", experiment="")
+    return trained(quantity="unique_filters", details=details, cell="", experiment="",
+                   created=created)  # fmt: skip
 
 
 def every_kind() -> list[Record]:
@@ -241,9 +242,18 @@ def test_figure_2_is_drawn_from_the_record_alone():
     bits = np.random.default_rng(0).integers(0, 2, (20, 27)).reshape(20, 3, 3, 3)
     np.testing.assert_array_equal(bits_of(found.filters), bits)
     assert "epoch 9" in found.caption
-    first = rows(found)[0]
-    assert list(first) == ["filter", "map 1", "map 2", "map 3"]
-    assert first["map 2"] == "".join("-+"[b] for b in bits[0, :, :, 1].ravel())
+    second = list(rows(found)[1].items())
+    assert second[:2] == [("filter", "1"), ("map", "2")]
+    signs = 2 * bits[0, :, :, 1].astype(int) - 1
+    places = [(y, x) for y in range(3) for x in range(3)]
+    assert second[2:] == [(f"w{y}{x}", str(signs[y, x])) for y, x in places]
+
+
+def test_figure_2_is_of_cifar10_where_another_network_was_trained_longer():
+    other = counted(epoch=22, created=1)
+    other.details["trained"]["dataset"] = "svhn"
+    assert "CIFAR-10, epoch 9" in figure("figure2", [counted(epoch=9), other]).caption
+    assert "SVHN, epoch 22" in figure("figure2", [other]).caption
 
 
 @pytest.mark.parametrize(
@@ -278,14 +288,24 @@ def test_unique_filters_stand_beside_chance_and_the_papers_number():
 def test_the_data_of_a_figure_are_a_row_a_point():
     line = Series("ours", (1.0, 2.0), (1 / 3, 0.25), records=("a",))
     printed = Series("paper", (1.0,), (2.0,), low=(1.5,), high=(2.5,), of_paper=True)
-    curves = Panel("panel", "epoch", "%", (line, printed))
-    bars = Panel("bars", "s", "", (Series("b", (1.0,), (3.0,)),), names=("x", "y"), bars=True)
+    curves = Panel("panel", "epoch", "%", (line, printed), name="short", y_name="error_pct")
+    bars = Panel("bars", "s", "", (Series("b", (1.0,), (3.0,)),), names=("x", "y"), bars=True,
+                 y_name="time_s")  # fmt: skip
     assert figure_csv(Figure("name", "title", "caption", (curves, bars))) == (
-        "panel,series,of the paper,x,y,low,high\n"
-        "panel,ours,no,1,0.333333,,\n"
-        "panel,ours,no,2,0.25,,\n"
-        "panel,paper,yes,1,2,1.5,2.5\n"
-        "bars,b,no,y,3,,\n"
+        "panel,series,of_paper,x,error_pct,error_pct_low,error_pct_high,time_s\n"
+        "short,ours,false,1,0.333333,,,\n"
+        "short,ours,false,2,0.25,,,\n"
+        "short,paper,true,1,2,1.5,2.5,\n"
+        "bars,b,false,y,,,,3\n"
+    )
+
+
+def test_the_papers_numbers_of_another_scale_have_a_column_of_their_own():
+    printed = Series("paper", (1.0,), (2.0,), of_paper=True)
+    panel = Panel("", "epoch", "cost", (Series("ours", (1.0,), (0.5,)), printed),
+                  paper_label="another", x_name="epoch", y_name="cost")  # fmt: skip
+    assert figure_csv(Figure("name", "title", "caption", (panel,))) == (
+        "series,of_paper,epoch,cost,paper_cost\nours,false,1,0.5,\npaper,true,1,,2\n"
     )
 
 

@@ -17,6 +17,7 @@ from bnnrun.report import origin
 from bnnrun.report.content import Cell, Table
 from bnnrun.report.figures import absent, figures
 from bnnrun.report.page import HERE, anchor, page, without_drawings
+from bnnrun.table import Column
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 HOSTILE = "<script>alert(1)</script>\"'&\x27 <img src=x onerror=y>"
@@ -59,7 +60,7 @@ class Parsed(HTMLParser):
 
 
 def table(*cells: Cell, name="table1", notes=()) -> Table:
-    columns = ("method", *(f"column {i}" for i in range(len(cells))))
+    columns = (Column("method"), *(Column(f"column {i}") for i in range(len(cells))))
     return Table(name, f"Title of {name}", columns, ((Cell("a method"), *cells),), tuple(notes))
 
 
@@ -200,7 +201,13 @@ def test_names_that_hold_markup_are_shown_as_they_are(given):
     )  # fmt: skip
     hostile = Cell(HOSTILE, f"table1.{HOSTILE}", HOSTILE, HOSTILE, (HOSTILE,), (record.name,))
     tables = [
-        Table(HOSTILE, HOSTILE, (HOSTILE, "x"), ((Cell(HOSTILE), hostile),), (HOSTILE,)),
+        Table(
+            HOSTILE,
+            HOSTILE,
+            (Column(HOSTILE), Column("x")),
+            ((Cell(HOSTILE), hostile),),
+            (HOSTILE,),
+        ),
     ]
     shown = page(tables, figures([record]), [record], [HOSTILE])
     parsed = Parsed(shown)

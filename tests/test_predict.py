@@ -15,7 +15,7 @@ def predicted(outcome) -> dict[str, list[str]]:
     """The other cells of each row of a CSV table, by the first."""
     assert outcome.status == 0, outcome.err
     header, *lines = outcome.out.splitlines()
-    assert header == "image,class,score,next,its score"
+    assert header == "image,class,score,next,its_score"
     return {name: cells for name, *cells in (line.rsplit(",", 4) for line in lines)}
 
 

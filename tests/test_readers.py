@@ -178,7 +178,11 @@ X, Y = np.zeros((32, 32, 3, 20), np.uint8), np.tile(np.arange(1, 11, dtype=np.ui
         ({"y": Y}, "no variable X"),
         ({"X": X, "y": Y - 1}, "y holds 0 to 9, expected labels from 1 to 10"),
         ({"X": X, "y": Y + 1}, "y holds 2 to 11"),
-        ({"X": X, "y": Y.astype(float)}, "expected a column of whole numbers"),
+        ({"X": X, "y": Y + 0.5}, "expected a column of whole numbers"),
+        ({"X": X, "y": np.where(Y == 3, np.nan, Y)}, "expected a column of whole numbers"),
+        ({"X": X, "y": np.where(Y == 3, np.inf, Y)}, "y holds 1 to inf"),
+        ({"X": X, "y": Y.astype(complex)}, "expected a column of whole numbers"),
+        ({"X": X, "y": Y.astype(float) - 1}, "y holds 0 to 9, expected labels from 1 to 10"),
         ({"X": X, "y": Y[:, 0]}, "expected a column of whole numbers"),
         ({"X": X[..., :19], "y": Y}, "expected uint8 (32, 32, 3, 20)"),
         ({"X": X.astype(float), "y": Y}, "expected uint8 (32, 32, 3, 20)"),
@@ -191,6 +195,18 @@ def test_matlab_files_of_another_form_are_refused(content, part, tmp_path):
     savemat(path, content)
     line = refused(small("svhn", tmp_path))
     assert str(path) in line and part in line
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int32, np.uint16])
+def test_whole_labels_of_any_type_are_read(dtype, tmp_path):
+    """MATLAB and NumPy save again as float64 what was read as bytes."""
+    written = write_svhn(tmp_path)["test"]
+    y = np.where(written.labels == 0, 10, written.labels)[:, None].astype(dtype)
+    path = tmp_path / "svhn" / "test_32x32.mat"
+    savemat(path, {"X": written.pixels.transpose(2, 3, 1, 0), "y": y})
+    assert_same(load(small("svhn", tmp_path)).test, written)
+    assert str(path.name) in load(small("svhn", tmp_path, verify=Verify.warn)).notes[-1]
+    assert "the published file has" in refused(small("svhn", tmp_path, verify=Verify.strict))
 
 
 def test_a_file_that_is_no_matlab_file_is_refused(tmp_path):

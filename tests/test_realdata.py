@@ -1,5 +1,6 @@
 """The published files themselves, where BNNRUN_DATA names their folder."""
 
+import gzip
 import os
 from pathlib import Path
 
@@ -43,6 +44,22 @@ def test_mnist():
     assert histogram(dataset.test) == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     both = histogram(dataset.train, dataset.valid)
     assert both == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+
+
+@pytest.mark.parametrize("dot", ["-idx", ".idx"])
+def test_mnist_unpacked(dot, tmp_path):
+    """As torchvision leaves it beside the gzipped files, and as it was called before."""
+    gzipped = read("mnist")
+    for source in gzipped.sources:
+        packed = Path(os.environ["BNNRUN_DATA"]) / source.name
+        path = tmp_path / source.name.removesuffix(".gz").replace("-idx", dot)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.decompress(packed.read_bytes()))
+    dataset = read("mnist", root=tmp_path / "MNIST")
+    assert dataset.verified and dataset.notes == ()
+    for part, images in gzipped.parts.items():
+        np.testing.assert_array_equal(dataset.parts[part].pixels, images.pixels)
+        np.testing.assert_array_equal(dataset.parts[part].labels, images.labels)
 
 
 def test_cifar10():

@@ -79,7 +79,8 @@ def test_check_names_the_file_that_is_stale(bnnrun, results):
     for name in ("tables.md", "tables/table1.csv", "tables/times.tex", "index.html"):
         path = results / "results" / name
         good = path.read_text()
-        path.write_text(good.replace("1.00", "0.90").replace("100 ms", "1 ms"))
+        bad = good.replace("1.00", "0.90").replace("mnist,1,", "mnist,0.9,")
+        path.write_text(bad.replace("100 ms", "1 ms"))
         outcome = bnnrun("report", "--check")
         assert outcome.status == 1
         assert f"differs from the records: results/{name}\n" in outcome.err

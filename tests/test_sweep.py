@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from bnnrun.cli.verbs import Verb
-from bnnrun.files import only_process
+from bnnrun.lock import locked
 from bnnrun.train import checkpoint
 from bnnrun.train.interrupt import stop_request
 from bnnrun.train.trainer import Trainer
@@ -245,7 +245,7 @@ def test_a_checkpoint_that_cannot_be_read_fails_its_job_by_name(bnnrun):
 def test_two_processes_do_not_train_in_one_folder(bnnrun):
     words = (*SWEEP, "trainer.epochs=1", "seed=0,1")
     assert bnnrun(*words).status == 0
-    with only_process(folder(1)):
+    with locked(folder(1)):
         outcome = bnnrun(*words, "again=true")
     assert outcome.status == 1
     assert outcomes(outcome.out) == ["done", "failed"]

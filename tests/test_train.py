@@ -239,12 +239,12 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     trainer.save()
     before = (tmp_path / checkpoint.STATE).read_bytes()
 
-    def full(content, path):
-        path.write_bytes(b"half of it")
+    def full(content, file):
+        file.write(b"half of it")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(RunError, match=r"No space left on device.*kept"):
+    with pytest.raises(RunError, match=r"no space left on the disk.*kept"):
         trainer.save()
     assert (tmp_path / checkpoint.STATE).read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == [checkpoint.STATE]
@@ -252,8 +252,8 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
 
 def test_a_file_is_replaced_whole(tmp_path):
     path = tmp_path / "new" / "file.txt"
-    write_atomically(path, lambda beside: beside.write_text("one") and None)
-    write_atomically(path, lambda beside: beside.write_text("two") and None)
+    write_atomically(path, lambda file: file.write(b"one"))
+    write_atomically(path, lambda file: file.write(b"two"))
     assert path.read_text() == "two"
     assert list(path.parent.iterdir()) == [path]
 

@@ -8,19 +8,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnrun.config import DatasetConfig
-from bnnrun.data.dataset import OR_HOLD_OUT, Dataset, Images, Kind, split_in_order
+from bnnrun.data.dataset import OR_HOLD_OUT, Dataset, Images, Kind, TestSet, split_in_order
 from bnnrun.data.published import DataFile, check_file, holds_out_test, locate
 from bnnrun.errors import InputError
 
-TRAIN = (
-    DataFile("cifar-10-batches-py/data_batch_1", "c99cafc152244af753f735de768cd75f", 31035704),
-    DataFile("cifar-10-batches-py/data_batch_2", "d4bba439e000b95fd0a9bffe97cbabec", 31035320),
-    DataFile("cifar-10-batches-py/data_batch_3", "54ebc095f3ab1f0389bbae665268c751", 31035999),
-    DataFile("cifar-10-batches-py/data_batch_4", "634d18415352ddfa80567beed471001a", 31035696),
-    DataFile("cifar-10-batches-py/data_batch_5", "482c414d41f54cd18b22e5b47cb7c3cb", 31035623),
+
+def _published(name: str, md5: str, size: int, binary: str) -> DataFile:
+    """A file of the Python version; the other versions' are no pickles.
+
+    Args:
+        binary: its name in the binary version
+    """
+    archive = "the Python version's archive: unpack it"
+    return DataFile(
+        f"cifar-10-batches-py/{name}",
+        md5,
+        size,
+        mistaken=(
+            ("cifar-10-python.tar.gz", archive),
+            (f"cifar-10-batches-bin/{binary}", f"the binary version, {NEEDED}"),
+            (f"cifar-10-batches-mat/{name}.mat", f"the MATLAB version, {NEEDED}"),
+        ),
+    )
+
+
+NEEDED = "the Python version (cifar-10-batches-py) is needed"
+TRAIN = tuple(
+    _published(f"data_batch_{i}", md5, size, f"data_batch_{i}.bin")
+    for i, md5, size in (
+        (1, "c99cafc152244af753f735de768cd75f", 31035704),
+        (2, "d4bba439e000b95fd0a9bffe97cbabec", 31035320),
+        (3, "54ebc095f3ab1f0389bbae665268c751", 31035999),
+        (4, "634d18415352ddfa80567beed471001a", 31035696),
+        (5, "482c414d41f54cd18b22e5b47cb7c3cb", 31035623),
+    )
 )
-TEST = DataFile("cifar-10-batches-py/test_batch", "40351d587109b95175f43aff81a1287e", 31035526)
-META = DataFile("cifar-10-batches-py/batches.meta", "5ff9c542aee3614f3951f8cda6e48888", 158)
+TEST = _published("test_batch", "40351d587109b95175f43aff81a1287e", 31035526, "test_batch.bin")
+META = _published("batches.meta", "5ff9c542aee3614f3951f8cda6e48888", 158, "batches.meta.txt")
 FILES = (*TRAIN, TEST, META)
 KIND = Kind(
     image_shape=(3, 32, 32),
@@ -41,19 +65,32 @@ def read(config: DatasetConfig) -> Dataset:
     sources = [check_file(config, file) for file in (*TRAIN, META)]
     if not held_out:
         sources.append(check_file(config, TEST, OR_HOLD_OUT))
-    _check_names(locate(config, META))
-    batches = [_read_batch(locate(config, file)) for file in TRAIN]
+    _check_names(config)
+    batches = [_read_batch(config, file) for file in TRAIN]
     images = Images(
         np.concatenate([batch.pixels for batch in batches]),
         np.concatenate([batch.labels for batch in batches]),
     )
     del batches  # as large as the images, while the test batch is read
-    test = None if held_out else _read_batch(locate(config, TEST))
+    test = None if held_out else _read_batch(config, TEST)
     return split_in_order(config, KIND, images, test, tuple(sources))
 
 
-def _read_batch(path: Path) -> Images:
+def read_test(config: DatasetConfig) -> TestSet:
+    """The official test set, or what is held out of the training images."""
+    if holds_out_test(config, [TEST]):
+        return read(config)
+    sources = [check_file(config, TEST, OR_HOLD_OUT)]
+    if locate(config.root, META)[0].is_file():  # a test batch alone is a whole test set
+        sources.insert(0, check_file(config, META))
+        _check_names(config)
+    test = _read_batch(config, TEST)
+    return TestSet(name=config.name, kind=KIND, test=test, sources=tuple(sources))
+
+
+def _read_batch(config: DatasetConfig, file: DataFile) -> Images:
     """{'data': (n, 3072) uint8, red, green, blue planes of rows; 'labels': n whole numbers}."""
+    path, _ = locate(config.root, file)
     content = unpickle(path)
     pixels, labels = content.get("data"), content.get("labels")
     size = int(np.prod(KIND.image_shape))
@@ -69,7 +106,8 @@ def _read_batch(path: Path) -> Images:
     return Images(np.ascontiguousarray(pixels).reshape(shape), np.array(labels, np.uint8))
 
 
-def _check_names(path: Path) -> None:
+def _check_names(config: DatasetConfig) -> None:
+    path, _ = locate(config.root, META)
     names = unpickle(path).get("label_names")
     if names != list(KIND.classes):
         raise InputError(f"{path}: 'label_names' are not {', '.join(KIND.classes)}")

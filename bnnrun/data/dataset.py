@@ -1,6 +1,7 @@
 """What every reader gives: images, labels, their split, and where they came from."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,17 +40,26 @@ class Source:
     Attributes:
         md5:           of what was read
         published_md5: of the published file; None where nothing is published, as of own images
+        part:          "train", "valid" or "test" where it is that part and nothing else, as of
+                       own images; "" of a published file
+        folder:        where it was found, if not where it is looked for first
     """
 
     name: str
     size: int
     md5: str
     published_md5: str | None
+    part: str = ""
+    folder: Path | None = None
 
     @property
     def published_file(self) -> bool:
         """Whether what was read is the published file."""
         return self.md5 == self.published_md5
+
+    def described(self) -> dict[str, Any]:
+        """What a record holds of it."""
+        return {key: getattr(self, key) for key in ("name", "size", "md5", "published_md5")}
 
 
 @dataclass(frozen=True)
@@ -67,21 +77,18 @@ class Kind:
     levels: int
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """Images split in three.
-
-    Training picks the epoch on `valid`; `test` measures the picked network and picks nothing.
+@dataclass(frozen=True, kw_only=True)
+class TestSet:
+    """The images that measure a network, and what of the data set was read for them.
 
     Attributes:
         notes: a line for each way in which this is not the published data set split as the
-               authors split it; records and tables show them
+               authors split it, and what a user should know of own images; records and tables
+               show them
     """
 
     name: str
     kind: Kind
-    train: Images
-    valid: Images
     test: Images
     sources: tuple[Source, ...]
     notes: tuple[str, ...] = ()
@@ -91,17 +98,41 @@ class Dataset:
         """Whether all that was read has its published checksum."""
         return all(source.published_file for source in self.sources)
 
+    @property
+    def part_md5(self) -> dict[str, str]:
+        """MD5 sums by part, where each part is a source of its own."""
+        return {source.part: source.md5 for source in self.sources if source.part}
+
+    @property
+    def parts(self) -> dict[str, Images]:
+        """The parts that were read, by name."""
+        return {"test": self.test}
+
     def described(self) -> dict[str, Any]:
         """Sizes of the parts, files and notes: what a record holds of the data."""
         return {
             "name": self.name,
-            "train": len(self.train),
-            "valid": len(self.valid),
-            "test": len(self.test),
-            "files": [vars(source) for source in self.sources],
+            **{name: len(part) for name, part in self.parts.items()},
+            "files": [source.described() for source in self.sources],
             "verified": self.verified,
             "notes": list(self.notes),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset(TestSet):
+    """Images split in three.
+
+    Training picks the epoch on `valid`; `test` measures the picked network and picks nothing.
+    """
+
+    train: Images
+    valid: Images
+
+    @property
+    def parts(self) -> dict[str, Images]:
+        """The parts, by name."""
+        return {"train": self.train, "valid": self.valid, "test": self.test}
 
 
 def split_in_order(

@@ -1,206 +1,250 @@
-"""A user's own images: PATH/CLASS/*.png, or such folders in PATH/train, valid and test."""
+"""A user's own images: PATH/CLASS/*.png, or such folders in PATH/train, val and test."""
 
 import hashlib
-import io
+import os
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bnnrun.config import FolderConfig
-from bnnrun.data.dataset import Dataset, Images, Kind, Source
+from bnnrun.data.dataset import Dataset, Images, Kind, Source, TestSet
+from bnnrun.data.decode import Shape, decode, read_bytes
+from bnnrun.data.folder_layout import PARTS, Layout, find_layout, meant
+from bnnrun.data.folder_split import split_class
+from bnnrun.data.image_files import SUFFIXES, Found, find_images, sort_key
 from bnnrun.data.published import refuse_holdout
-from bnnrun.errors import InputError
-from bnnrun.files import user_path
+from bnnrun.errors import InputError, listed, printable
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp"}
 LEVELS = 255
+FEW = 10  # classes whose counts are told one by one
 
 
 def describe(config: FolderConfig) -> Kind:
     """Shape by the configuration, classes by the names of the folders."""
-    return Kind(_shape(config), _classes(_training_folder(config)), LEVELS)
+    return Kind(_shape(config), find_layout(config.path).classes, LEVELS)
 
 
 def read(config: FolderConfig) -> Dataset:
     """Every image, resized; what has no folder of its own is split off the training images.
 
-    The split takes dataset.test_share and dataset.valid_share of each class, drawn by a generator
-    of fixed seed: it belongs to the data set and does not follow the seed of a run.
+    About dataset.test_share and dataset.valid_share of each class, by the images' names: the split
+    belongs to the data set and does not follow the seed of a run.
     """
+    division = _divide(config, PARTS)
+    parts, sources = _read_parts(division)
+    return Dataset(
+        name=config.name,
+        kind=division.kind,
+        train=parts["train"],
+        valid=parts["valid"],
+        test=parts["test"],
+        sources=sources,
+        notes=division.notes,
+    )
+
+
+def read_test(config: FolderConfig) -> TestSet:
+    """The test part alone; of the others at most the names are read, to split it off."""
+    division = _divide(config, ("test",))
+    parts, sources = _read_parts(division)
+    return TestSet(
+        name=config.name,
+        kind=division.kind,
+        test=parts["test"],
+        sources=sources,
+        notes=division.notes,
+    )
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image file: its name within PATH (`sort_key`), and its class."""
+
+    key: bytes
+    path: Path
+    label: int
+
+
+@dataclass(frozen=True)
+class _Division:
+    """Which images belong to which part, before any is read.
+
+    Attributes:
+        root: the name of PATH
+    """
+
+    root: str
+    kind: Kind
+    files: dict[str, list[_Image]]
+    notes: tuple[str, ...] = ()
+
+
+def _divide(config: FolderConfig, wanted: tuple[str, ...]) -> _Division:
+    """The images of the parts that are wanted, and what a user should know of them."""
+    _check_settings(config)
+    layout = find_layout(config.path)
+    kind = Kind(_shape(config), layout.classes, LEVELS)
+    absent = [part for part in wanted if part not in layout.parts]
+    if absent and "train" not in layout.parts:
+        raise InputError(
+            f"{printable(layout.root)}: no folder {absent[0]} in it, and no train to split it off; "
+            f"it holds {listed(layout.parts)}"
+        )
+    found = Found()
+    found.update(layout.loose)
+    listing = {"train", *wanted} if absent else set(wanted)
+    files = {
+        part: _list_part(layout, part, found)
+        for part in PARTS
+        if part in layout.parts and part in listing
+    }
+    split = _split_off(config, layout, files) if absent else {}
+    for part in wanted:
+        if not files[part]:
+            raise InputError(
+                f"{printable(layout.root)}: no image left for {part}; add images, or change "
+                "dataset.test_share and dataset.valid_share"
+            )
+    division = _Division(
+        printable(layout.root.resolve().name), kind, {part: files[part] for part in wanted}
+    )
+    told = [note for part in reversed(wanted) for note in split.get(part, [])]
+    notes = [*_counts(division), *told, *layout.notes, *_left_out(found)]
+    return replace(division, notes=tuple(notes))
+
+
+def _check_settings(config: FolderConfig) -> None:
+    """InputError where settings are given that have a meaning for published data sets alone."""
     refuse_holdout(config, "splits off dataset.test_share, or takes its folder `test`")
     if config.validation:
         raise InputError(
             f"dataset.validation={config.validation}: dataset=folder splits off "
-            "dataset.valid_share, or takes its folder `valid`; leave dataset.validation out"
+            "dataset.valid_share, or takes its folder `val`; leave dataset.validation out"
         )
-    kind, root, notes = describe(config), user_path(config.path), []
-    folders = {"train": _training_folder(config)}
-    if folders["train"] != root:
-        folders |= {p: root / p for p in ("valid", "test") if (root / p).is_dir()}
-    files = {part: _files(folder, kind.classes) for part, folder in folders.items()}
-    rng = np.random.default_rng(0)
-    for part, share in (("test", config.test_share), ("valid", config.valid_share)):
-        if part not in files:
-            files["train"], files[part] = _split_off(files["train"], share, rng)
-            notes.append(f"{part}: {share:g} of each class, split off train by a fixed seed")
-    for part, found in files.items():
-        if not found:
-            raise InputError(
-                f"{root}: no image left for {part}; put images into {folders.get(part, root)}, "
-                "or change dataset.test_share and dataset.valid_share"
-            )
-    left_out = sum(1 for folder in folders.values() for _ in _others(folder))
-    if left_out:
-        notes.append(f"{left_out:,} files that are no images by their suffix were left out")
-    digest = _Digest()
-    parts = {part: _read(found, kind.image_shape, digest) for part, found in files.items()}
-    return Dataset(
-        name=config.name,
-        kind=kind,
-        train=parts["train"],
-        valid=parts["valid"],
-        test=parts["test"],
-        sources=(Source(root.name, digest.size, digest.md5.hexdigest(), None),),
-        notes=tuple(notes),
-    )
 
 
-def read_image(path: Path, image_shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """An image file as pixels of a network's shape; InputError where it is none, or damaged."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    return decode(content, path, image_shape)
+def _list_part(layout: Layout, part: str, found: Found) -> list[_Image]:
+    """The images in the folder of a part, class by class, by name; `found` takes all the files.
 
-
-def decode(content: bytes, path: Path, image_shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """The bytes of an image file, turned upright, made grey or RGB, and resized.
-
-    Shapes:
-        returns (channels, height, width) uint8
+    Raises:
+        InputError: a class without an image, except one whose folder for a test is empty
     """
-    from PIL import Image, ImageOps
-
-    channels, height, width = image_shape
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-    except Exception as error:  # Pillow's decoders raise many kinds over a damaged file
-        # "cannot identify image file <_io.BytesIO object at 0x...>": the end says nothing.
-        reason = " ".join(str(error).split()).partition(" <")[0]
-        raise InputError(f"{path}: not a whole image ({type(error).__name__}: {reason})") from None
-    if upright.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
-        raise InputError(f"{path}: an image of mode {upright.mode}, expected 8 bits a channel")
-    # By way of RGB: Pillow resizes palettes and black-and-white by picking pixels, unsmoothed.
-    upright = upright.convert("RGBA").convert("L" if channels == 1 else "RGB")
-    if upright.size != (width, height):
-        upright = upright.resize((width, height), Image.Resampling.BILINEAR)
-    pixels = np.asarray(upright, np.uint8).reshape(height, width, channels)
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
-
-
-class _Digest:
-    """Size and MD5 sum of the files read, in their order."""
-
-    def __init__(self) -> None:
-        self.size, self.md5 = 0, hashlib.md5(usedforsecurity=False)
-
-    def add(self, content: bytes) -> None:
-        self.size += len(content)
-        self.md5.update(content)
+    of_part = layout.parts[part]
+    classes = {os.path.realpath(folder) for folder in layout.class_folders()}
+    seen = {os.path.realpath(p) for p in (layout.root, *(p.folder for p in layout.parts.values()))}
+    images, without = [], []
+    found.update(of_part.loose)
+    for label, name in enumerate(layout.classes):
+        of_class = Found()
+        for folder in of_part.classes.get(name, []):
+            of_class.update(find_images(folder, classes, seen))
+        if not of_class.images and (part == "train" or of_class.left_out()):
+            without.append(f"{printable(name)} ({of_class.left_out() or 'empty'})")
+        images += [_Image(sort_key(p, layout.root), p, label) for p in of_class.images]
+        found.update(replace(of_class, images=[]))
+    if without:
+        raise InputError(
+            f"{printable(of_part.folder)}: no image in {listed(without)}; expected "
+            f"{' '.join(sorted(SUFFIXES))} in every class: convert them, or move the folder away"
+            f"{meant(of_part.folder)}"
+        )
+    return sorted(images, key=lambda image: (image.label, image.key))
 
 
-def _read(
-    found: list[tuple[Path, int]], image_shape: tuple[int, int, int], digest: _Digest
-) -> Images:
-    pixels = np.empty((len(found), *image_shape), np.uint8)
-    for i, (path, _) in enumerate(found):
-        content = path.read_bytes()
-        digest.add(content)
-        pixels[i] = decode(content, path, image_shape)
-    return Images(pixels, np.array([label for _, label in found], np.uint8))
+def _split_off(
+    config: FolderConfig, layout: Layout, files: dict[str, list[_Image]]
+) -> dict[str, list[str]]:
+    """Move images from train to the parts without a folder; by part how, in lines."""
+    shares = {"test": config.test_share, "valid": config.valid_share}
+    missing = [part for part in shares if part not in layout.parts]
+    notes: dict[str, list[str]] = {}
+    for i, part in enumerate(missing):
+        of_class: dict[int, list[_Image]] = {}
+        for image in files["train"]:
+            of_class.setdefault(image.label, []).append(image)
+        files["train"], files[part], forced = [], [], []
+        for label, images in of_class.items():
+            keys = [image.key for image in images]
+            split = split_class(keys, part, shares[part], others=len(missing) - i)
+            for image, chosen in zip(images, split.chosen, strict=True):
+                files[part if chosen else "train"].append(image)
+            if split.forced:
+                forced.append(printable(layout.classes[label]))
+        how = f"{part}: about {shares[part]:g} of each class, split off train by the images' names"
+        notes[part] = [how]
+        if forced:
+            notes[part].append(
+                f"{part}: of {listed(forced)} the images nearest to the threshold were moved, as "
+                "a part would have had none"
+            )
+    return notes
 
 
-def _shape(config: FolderConfig) -> tuple[int, int, int]:
+def _counts(division: _Division) -> Iterator[str]:
+    """How many images of each class there are in each part, and the classes without any."""
+    classes = [printable(name) for name in division.kind.classes]
+    counts = {part: Counter(i.label for i in files) for part, files in division.files.items()}
+    each = ["/".join(str(n[label]) for n in counts.values()) for label in range(len(classes))]
+    sums = [sum(n[label] for n in counts.values()) for label in range(len(classes))]
+    by_size = sorted(range(len(classes)), key=lambda label: sums[label])
+    shown = by_size if len(classes) > FEW else []
+    told = [f"{name} {n}" for name, n in zip(classes, each, strict=True)]
+    yield (
+        f"read {sum(sums):,} images of {len(classes)} classes ({'/'.join(division.files)}): "
+        + (f"from {told[shown[0]]} to {told[shown[-1]]}" if shown else ", ".join(told))
+    )
+    for part, n in counts.items():
+        if without := [name for label, name in enumerate(classes) if not n[label]]:
+            yield f"{part}: no image of {listed(without)}"
+
+
+def _left_out(found: Found) -> Iterator[str]:
+    """What lies in PATH and was not read, in a line."""
+    told = [found.left_out()]
+    if images := found.images:
+        first = printable(images[0].name)
+        told.append(f"images in no folder of a class: {len(images):,} ({first})")
+    if links := found.not_followed:
+        told.append(
+            f"links to folders read elsewhere, or back up: {len(links):,} ({printable(links[0])})"
+        )
+    if any(told):
+        yield f"left out: {'; '.join(filter(None, told))}"
+
+
+def _read_parts(division: _Division) -> tuple[dict[str, Images], tuple[Source, ...]]:
+    """The pixels of each part, and its checksum."""
+    parts, sources = {}, []
+    for part, files in division.files.items():
+        parts[part], size, md5 = _read(files, division.kind)
+        sources.append(Source(f"{division.root}, {part}", size, md5, None, part))
+    return parts, tuple(sources)
+
+
+def _read(files: list[_Image], kind: Kind) -> tuple[Images, int, str]:
+    """(images, bytes, MD5 sum) of a part.
+
+    The sum is over class and MD5 sum of each image in their order: the same wherever the part
+    lies, and another one wherever training or a test would see another image, class or order.
+    """
+    pixels = np.empty((len(files), *kind.image_shape), np.uint8)
+    size, md5 = 0, hashlib.md5(usedforsecurity=False)
+    for i, image in enumerate(files):
+        content = read_bytes(image.path)
+        size += len(content)
+        of_image = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        md5.update(f"{kind.classes[image.label]}\0{of_image}\n".encode())
+        pixels[i] = decode(content, image.path, kind.image_shape)
+    return Images(pixels, np.array([i.label for i in files], np.uint8)), size, md5.hexdigest()
+
+
+def _shape(config: FolderConfig) -> Shape:
     if config.channels not in (1, 3):
         raise InputError(f"dataset.channels={config.channels}: expected 1 (grey) or 3 (RGB)")
     if len(config.image_size) != 2:
         raise InputError(f"dataset.image_size={config.image_size}: expected [height,width]")
     height, width = config.image_size
     return config.channels, height, width
-
-
-def _training_folder(config: FolderConfig) -> Path:
-    """PATH/train where there is one with classes in it, else PATH."""
-    if not config.path:
-        raise InputError(
-            "dataset.path: not given; expected the folder of your images, one folder a class in it"
-        )
-    root = user_path(config.path)
-    if not root.is_dir():
-        raise InputError(f"dataset.path={config.path}: no such folder; expected PATH/CLASS/*.png")
-    return root / "train" if _folders(root / "train") else root
-
-
-def _folders(path: Path) -> list[str]:
-    """Names of the folders in a folder, hidden ones left out."""
-    if not path.is_dir():
-        return []
-    return sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _classes(folder: Path) -> tuple[str, ...]:
-    classes = tuple(_folders(folder))
-    if not 2 <= len(classes) <= 256:
-        raise InputError(
-            f"{folder}: {len(classes)} folders in it, expected one for each class, 2 to 256"
-        )
-    return classes
-
-
-def _files(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
-    """(image file, label), class by class, by name."""
-    for name in _folders(folder):
-        if name not in classes:
-            raise InputError(
-                f"{folder / name}: no such class in train; known: {', '.join(classes)}"
-            )
-    return [
-        (path, label)
-        for label, name in enumerate(classes)
-        for path in sorted((folder / name).rglob("*"))
-        if is_image(path)
-    ]
-
-
-def _others(folder: Path) -> Iterator[Path]:
-    """Files in the folders of classes that are not taken for images."""
-    for name in _folders(folder):
-        for path in (folder / name).rglob("*"):
-            if path.is_file() and not is_image(path):
-                yield path
-
-
-def is_image(path: Path) -> bool:
-    # Hidden files: macOS puts a "._photo.jpg" of its own beside each photo on a foreign disk.
-    suffix = path.suffix.lower()
-    return suffix in SUFFIXES and not path.name.startswith(".") and path.is_file()
-
-
-def _split_off(
-    files: list[tuple[Path, int]], share: float, rng: np.random.Generator
-) -> tuple[list[tuple[Path, int]], list[tuple[Path, int]]]:
-    """(the others, `share` of each class), both in their order."""
-    labels = np.array([label for _, label in files])
-    chosen = np.zeros(len(files), bool)
-    for label in np.unique(labels):
-        of_class = np.flatnonzero(labels == label)
-        chosen[rng.permutation(of_class)[: round(share * len(of_class))]] = True
-    return (
-        [file for file, off in zip(files, chosen, strict=True) if not off],
-        [file for file, off in zip(files, chosen, strict=True) if off],
-    )

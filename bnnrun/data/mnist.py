@@ -8,17 +8,51 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnrun.config import DatasetConfig
-from bnnrun.data.dataset import OR_HOLD_OUT, Dataset, Images, Kind, split_in_order
+from bnnrun.data.dataset import OR_HOLD_OUT, Dataset, Images, Kind, TestSet, split_in_order
 from bnnrun.data.published import DataFile, check_file, holds_out_test, locate
 from bnnrun.errors import InputError
 
+
+def _published(name: str, gzipped: tuple[str, int], plain: tuple[str, int]) -> DataFile:
+    """A gzipped file by its (MD5 sum, bytes), and the unpacked one that torchvision leaves.
+
+    The archive of 1998 has a dot before idx, which some unpackers and mirrors keep.
+    """
+    dotted = name.replace("-idx", ".idx")
+    return DataFile(
+        f"MNIST/raw/{name}.gz",
+        *gzipped,
+        also=(
+            DataFile(f"MNIST/raw/{name}", *plain),
+            DataFile(f"MNIST/raw/{dotted}.gz", *gzipped),
+            DataFile(f"MNIST/raw/{dotted}", *plain),
+        ),
+    )
+
+
 TRAIN = (
-    DataFile("MNIST/raw/train-images-idx3-ubyte.gz", "f68b3c2dcbeaaa9fbdd348bbdeb94873", 9912422),
-    DataFile("MNIST/raw/train-labels-idx1-ubyte.gz", "d53e105ee54ea40749a09fcbcd1e9432", 28881),
+    _published(
+        "train-images-idx3-ubyte",
+        ("f68b3c2dcbeaaa9fbdd348bbdeb94873", 9912422),
+        ("6bbc9ace898e44ae57da46a324031adb", 47040016),
+    ),
+    _published(
+        "train-labels-idx1-ubyte",
+        ("d53e105ee54ea40749a09fcbcd1e9432", 28881),
+        ("a25bea736e30d166cdddb491f175f624", 60008),
+    ),
 )
 TEST = (
-    DataFile("MNIST/raw/t10k-images-idx3-ubyte.gz", "9fb629c4189551a2d022fa330f9573f3", 1648877),
-    DataFile("MNIST/raw/t10k-labels-idx1-ubyte.gz", "ec29112dd5afa0611ce80d1b7f02629c", 4542),
+    _published(
+        "t10k-images-idx3-ubyte",
+        ("9fb629c4189551a2d022fa330f9573f3", 1648877),
+        ("2646ac647ad5339dbf082846283269ea", 7840016),
+    ),
+    _published(
+        "t10k-labels-idx1-ubyte",
+        ("ec29112dd5afa0611ce80d1b7f02629c", 4542),
+        ("27ae3e4e09519cfbb04c329615203637", 10008),
+    ),
 )
 FILES = (*TRAIN, *TEST)
 KIND = Kind(image_shape=(1, 28, 28), classes=tuple("0123456789"), levels=255)
@@ -35,13 +69,22 @@ def read(config: DatasetConfig) -> Dataset:
     sources = [check_file(config, file) for file in TRAIN]
     if not held_out:
         sources += [check_file(config, file, OR_HOLD_OUT) for file in TEST]
-    train = _read_pair(locate(config, TRAIN[0]), locate(config, TRAIN[1]))
-    test = None if held_out else _read_pair(locate(config, TEST[0]), locate(config, TEST[1]))
-    return split_in_order(config, KIND, train, test, tuple(sources))
+    test = None if held_out else _read_pair(config, TEST)
+    return split_in_order(config, KIND, _read_pair(config, TRAIN), test, tuple(sources))
 
 
-def _read_pair(images: Path, labels: Path) -> Images:
+def read_test(config: DatasetConfig) -> TestSet:
+    """The official test set, or what is held out of the training images."""
+    if holds_out_test(config, TEST):
+        return read(config)
+    sources = [check_file(config, file, OR_HOLD_OUT) for file in TEST]
+    test = _read_pair(config, TEST)
+    return TestSet(name=config.name, kind=KIND, test=test, sources=tuple(sources))
+
+
+def _read_pair(config: DatasetConfig, files: tuple[DataFile, ...]) -> Images:
     """The images of one idx file with the labels of another."""
+    images, labels = (locate(config.root, file)[0] for file in files)
     pixels, digits = read_idx(images), read_idx(labels)
     if pixels.shape[1:] != KIND.image_shape[1:]:
         raise InputError(f"{images}: shape {pixels.shape}, expected images of 28 x 28")

@@ -4,8 +4,15 @@ from pathlib import Path
 
 from bnnrun.config import DataAction, DataConfig
 from bnnrun.data import PUBLISHED
-from bnnrun.data.dataset import Source
-from bnnrun.data.published import DataFile, altered, fingerprint, wrong_size
+from bnnrun.data.published import (
+    DataFile,
+    altered,
+    found_source,
+    locate,
+    unusual_folder,
+    why_absent,
+    wrong_size,
+)
 from bnnrun.errors import InputError, nearest
 from bnnrun.files import user_path
 from bnnrun.table import print_table
@@ -41,14 +48,19 @@ def _list(sets: list[str], root: Path, *, read: bool) -> list[str]:
     rows, missing, faults = [], [], []
     for name in sets:
         for file in PUBLISHED[name]:
+            path, form = locate(root, file)
             fault = find_fault(root, file, read=read)
             state = fault or ("whole" if read else "there")
             if fault == ABSENT:
                 missing.append(name)
+                why = why_absent(root, file)
+                state += f": {why}" if why else ""
                 state += "; the set can be read without it" if file.optional else ""
             elif fault:
-                faults.append(str(root / file.path))
-            rows.append([name, file.path, f"{file.size:,}", state])
+                faults.append(str(path))
+            if fault != ABSENT and (folder := unusual_folder(root, path, form)) is not None:
+                state += f", in {folder}"
+            rows.append([name, form.path, f"{form.size:,}", state])
         if not PUBLISHED[name]:
             rows.append([name, "(bundled with scikit-learn)", "", "there"])
     print_table(["data set", "file", "bytes", "state"], rows, title=f"data root: {root}")
@@ -60,12 +72,12 @@ def _list(sets: list[str], root: Path, *, read: bool) -> list[str]:
 
 def find_fault(root: Path, file: DataFile, *, read: bool) -> str | None:
     """What is wrong with a file, by its size and, with `read`, its MD5 sum; None where nothing."""
-    path = root / file.path
+    path, form = locate(root, file)
     if not path.is_file():
         return ABSENT
-    if (short := wrong_size(path, file)) is not None:
+    if (short := wrong_size(path, form)) is not None:
         return short
     if not read:
         return None
-    source = Source(file.path, *fingerprint(path), file.md5)
+    source = found_source(root, path, form)
     return None if source.published_file else altered(source)

@@ -1,6 +1,6 @@
 """SVHN (Netzer et al., 2011), cropped: colour digits of 32x32, from the three MATLAB files."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from bnnrun.data.dataset import (
     Dataset,
     Images,
     Kind,
+    TestSet,
     check_split,
     holdout_note,
 )
@@ -44,19 +45,42 @@ def read(config: SvhnConfig) -> Dataset:
     the paper's training images, a note says so.
     """
     held_out = holds_out_test(config, [TEST])
-    has_extra = locate(config, EXTRA).is_file()
+    has_extra = locate(config.root, EXTRA)[0].is_file()
     sources = [check_file(config, TRAIN)]
     sources += [] if held_out else [check_file(config, TEST, OR_HOLD_OUT)]
     sources += [check_file(config, EXTRA)] if has_extra else []
     shares = [_divide_train(config, config.holdout_test if held_out else 0)]
     shares += [_divide_extra(config)] if has_extra else []
     if not held_out:
-        shares.append(_all_test(locate(config, TEST)))
+        shares.append(_all_test(config))
     train, valid, test = _gather(shares)
     notes = [holdout_note(config)] if held_out else []
     if not has_extra:
         notes.append(f"{EXTRA.path} is not there: trained on the rest of the training file alone")
-    return Dataset(config.name, KIND, train, valid, test, tuple(sources), tuple(notes))
+    return Dataset(
+        name=config.name,
+        kind=KIND,
+        train=train,
+        valid=valid,
+        test=test,
+        sources=tuple(sources),
+        notes=tuple(notes),
+    )
+
+
+def read_test(config: SvhnConfig) -> TestSet:
+    """The official test set, or the images that are held out of the training file."""
+    held_out = holds_out_test(config, [TEST])
+    source = check_file(config, TRAIN) if held_out else check_file(config, TEST, OR_HOLD_OUT)
+    share = _divide_train(config, config.holdout_test) if held_out else _all_test(config)
+    share = replace(share, train=NONE, valid=NONE)
+    return TestSet(
+        name=config.name,
+        kind=KIND,
+        test=_gather([share])[2],
+        sources=(source,),
+        notes=(holdout_note(config),) if held_out else (),
+    )
 
 
 @dataclass(frozen=True)
@@ -78,7 +102,7 @@ NONE: NDArray[np.intp] = np.empty(0, np.intp)
 
 
 def _divide_train(config: SvhnConfig, held_out: int) -> _Share:
-    path = locate(config, TRAIN)
+    path, _ = locate(config.root, TRAIN)
     labels = _read_labels(path)
     rest = len(labels) - held_out
     check_split(config, len(labels), rest)
@@ -88,13 +112,14 @@ def _divide_train(config: SvhnConfig, held_out: int) -> _Share:
 
 
 def _divide_extra(config: SvhnConfig) -> _Share:
-    path = locate(config, EXTRA)
+    path, _ = locate(config.root, EXTRA)
     labels = _read_labels(path)
     valid, train = _per_class(labels, path, "validation_extra", config.validation_extra)
     return _Share(path, labels, train, valid, NONE)
 
 
-def _all_test(path: Path) -> _Share:
+def _all_test(config: SvhnConfig) -> _Share:
+    path, _ = locate(config.root, TEST)
     labels = _read_labels(path)
     return _Share(path, labels, NONE, NONE, np.arange(len(labels)))
 
@@ -151,12 +176,15 @@ class _Room:
 
 
 def _read_labels(path: Path) -> NDArray[np.uint8]:
-    """(n,) uint8; the files call the digit 0 class 10."""
+    """(n,) uint8; the files call the digit 0 class 10. MATLAB saves whole numbers as float64."""
     y = _load(path, "y")
-    if y.dtype.kind not in "ui" or y.ndim != 2 or y.shape[1] != 1 or not len(y):
+    is_whole = y.dtype.kind in "ui" or (y.dtype.kind == "f" and bool((y == np.floor(y)).all()))
+    if not is_whole or y.ndim != 2 or y.shape[1] != 1 or not len(y):
         raise InputError(f"{path}: y is {y.dtype} {y.shape}, expected a column of whole numbers")
     if y.min() < 1 or y.max() > 10:
-        raise InputError(f"{path}: y holds {y.min()} to {y.max()}, expected labels from 1 to 10")
+        raise InputError(
+            f"{path}: y holds {y.min():g} to {y.max():g}, expected labels from 1 to 10"
+        )
     return (y[:, 0] % 10).astype(np.uint8)
 
 

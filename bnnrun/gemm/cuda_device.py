@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from bnnrun.errors import InputError
-from bnnrun.files import user_path
+from bnnrun.files import private_folder, user_path
 from bnnrun.machine import nvidia_driver
 
 HERE = Path(__file__).resolve().parents[1]
@@ -80,10 +81,25 @@ class Device(Protocol):
         """(multiprocessors, clocks a second at most)."""
 
 
+def import_cupy() -> ModuleType:
+    """CuPy. It makes its folder for machine code when it is imported, and fails where it cannot."""
+    try:
+        _cache_folder().mkdir(parents=True, exist_ok=True)
+    except OSError:
+        folder = private_folder()
+        os.environ["CUPY_CACHE_DIR"] = str(folder or Path.cwd().anchor)
+        if folder is None:
+            os.environ["CUPY_CACHE_IN_MEMORY"] = "1"
+    import cupy
+
+    module: ModuleType = cupy
+    return module
+
+
 def missing() -> str | None:
     """What keeps this process from using a GPU, in one line; None where nothing does."""
     try:
-        import cupy
+        cupy = import_cupy()
     except ModuleNotFoundError as error:
         if error.name == "cupy":
             return "no GPU: CuPy is not installed; pip install cupy-cuda13x (or cupy-cuda12x)"
@@ -127,10 +143,8 @@ class CudaDevice:
     """
 
     def __init__(self, index: int = 0) -> None:
-        import cupy
-
-        self.cupy, self.index = cupy, index
-        self.device = cupy.cuda.Device(index)
+        self.cupy, self.index = import_cupy(), index
+        self.device = self.cupy.cuda.Device(index)
         digits = self.device.compute_capability
         self.capability = int(digits[:-1]), int(digits[-1])
         self.cache: Path | None = _cache_folder()

@@ -6,10 +6,8 @@ error where there is none. A kernel needs no cache: without one, each process co
 
 import functools
 import hashlib
-import os
-import stat
-import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from inspect import getfile
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,30 +19,13 @@ from numba.core.caching import (
     UserProvidedCacheLocator,
 )
 
+from bnnrun.files import private_folder
+
 FOLDER = Path(__file__).parent  # kernels are made of functions of this folder and of their own
 
 
-def temporary_folder() -> Path | None:
-    """A folder for compiled kernels below the system's temporary one; None where none is safe.
-
-    It is the user's own and closed to others: what lies in it is loaded and run.
-    """
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    try:
-        folder = Path(tempfile.gettempdir()) / f"bnnrun-kernels-{user}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        state = folder.lstat()
-    except OSError:
-        return None
-    if not stat.S_ISDIR(state.st_mode):
-        return None
-    if os.name == "posix" and (state.st_uid != user or state.st_mode & 0o077):
-        return None
-    return folder
-
-
 class _TemporaryLocator(UserProvidedCacheLocator):
-    """The last resort: `temporary_folder`."""
+    """The last resort: `private_folder`."""
 
     def __init__(self, py_func: Any, py_file: str, folder: Path) -> None:
         super().__init__(py_func, py_file)
@@ -52,7 +33,7 @@ class _TemporaryLocator(UserProvidedCacheLocator):
 
     @classmethod
     def from_function(cls, py_func: Any, py_file: str) -> "_TemporaryLocator | None":
-        folder = temporary_folder()
+        folder = private_folder()
         if folder is None:
             return None
         locator = cls(py_func, py_file, folder)
@@ -102,8 +83,10 @@ class KernelCache(FunctionCache):
             super().save_overload(sig, data)
         except OSError:
             self.disable()
-        except Exception:  # as above: the index that it adds to
-            self.flush()
+        except Exception:  # as above, of the index that it adds to: a new one is begun
+            with suppress(OSError):
+                self.flush()
+                super().save_overload(sig, data)
 
 
 def open_cache(function: Callable[..., Any], options: dict[str, Any]) -> KernelCache | None:

@@ -71,7 +71,18 @@ def _bytes_row(name: str, counts: NDArray[np.int64]) -> list[str]:
 def convert(path: Path) -> PackedModel:
     """The packed form of a network file; InputError where it has none that is exact."""
     network, saved = trained(path)
-    best = saved["row"]
+    try:
+        return pack_network(network, provenance(saved))
+    except InputError as error:
+        raise InputError(f"{path}: cannot be packed: {error}") from None
+
+
+def provenance(saved: dict[str, Any]) -> dict[str, str]:
+    """What a network file of a run was made from, as text: `PackedModel.source`.
+
+    Of own images also the number and MD5 sum of each part: nothing published says what they were.
+    """
+    best, images = saved["row"], saved["images"]
     source = {
         "dataset": str(saved["config"]["dataset"]["name"]),
         "seed": str(saved["config"]["seed"]),
@@ -79,10 +90,10 @@ def convert(path: Path) -> PackedModel:
         "valid_error_pct": f"{best['valid_error_pct']:.4f}",
         "test_error_pct": f"{best['test_error_pct']:.4f}",
     }
-    try:
-        return pack_network(network, source)
-    except InputError as error:
-        raise InputError(f"{path}: cannot be packed: {error}") from None
+    counts = dict(zip(("train", "valid", "test"), images["train_valid_test"], strict=True))
+    for part, md5 in images.get("part_md5", {}).items():
+        source |= {f"{part}_images": str(counts[part]), f"{part}_md5": md5}
+    return source
 
 
 def pack_network(network: Network, source: dict[str, str]) -> PackedModel:

@@ -17,7 +17,7 @@ def evaluate(config: EvalConfig, run: Run) -> list[Record]:
     if config.model.endswith(TRAINED):
         return [_evaluate_trained(config, run)]
     classifier, path = open_model(config)
-    dataset = test_images(config, classifier.model.source.get("dataset"), classifier.model.kind)
+    dataset = test_images(config, classifier.model.source, classifier.model.kind)
     verified = None
     if config.verify:
         from bnnrun.pack.verify import verify
@@ -34,7 +34,7 @@ def _evaluate_trained(config: EvalConfig, run: Run) -> Record:
     """The test error of a network that is not packed, binary or not."""
     import torch
 
-    from bnnrun.pack.convert import trained
+    from bnnrun.pack.convert import provenance, trained
     from bnnrun.train.loop import select_device
 
     if config.verify:
@@ -44,7 +44,7 @@ def _evaluate_trained(config: EvalConfig, run: Run) -> Record:
     network, saved = trained(user_path(config.model))
     network.to(device)
     made = saved["config"]
-    dataset = test_images(config, made["dataset"]["name"], network.kind)
+    dataset = test_images(config, provenance(saved), network.kind)
 
     def predict(pixels: NDArray[np.uint8]) -> NDArray[np.intp]:
         step = made["trainer"]["eval_batch_size"]

@@ -3,9 +3,11 @@
 A key is ours; a value that no setting of ours can have is told in words.
 """
 
+import json
 from typing import Any
 
 from bnnrun.report.experiments import Experiment, shown
+from bnnrun.table import Parts, Value
 
 _ADAM = {"optimizer.beta1": 0.9, "optimizer.beta2": 0.999, "optimizer.eps": 1e-8}
 _THEANO = {
@@ -88,7 +90,7 @@ PAPER: dict[str, dict[str, Any]] = {
 }
 
 
-def departures(experiment: Experiment) -> list[tuple[str, str, str, str]]:
+def departures(experiment: Experiment) -> list[tuple[str, Value, Value, Value]]:
     """(setting, ours, the code's, the paper's) where ours is not the code's, or not the paper's.
 
     "" for a side that says nothing of the setting.
@@ -96,12 +98,17 @@ def departures(experiment: Experiment) -> list[tuple[str, str, str, str]]:
     ours = experiment.settings
     code, text = CODE.get(experiment.cell, {}), PAPER.get(experiment.cell, {})
     scaled = {"dataset.preprocessing": {"scale": "none"}}  # to [-1, 1] is no preprocessing
-    found = []
+    found: list[tuple[str, Value, Value, Value]] = []
     for key in sorted({*code, *text}):
         value = ours.get(key)
         said = [side[key] for side in (code, text) if key in side]
         if all(each in (value, scaled.get(key, {}).get(str(value))) for each in said):
             continue
-        sides = [shown(side[key]) if key in side else "" for side in (code, text)]
-        found.append((key, shown(value), sides[0], sides[1]))
+        sides = [_setting(side[key]) if key in side else "" for side in (code, text)]
+        found.append((key, _setting(value), sides[0], sides[1]))
     return found
+
+
+def _setting(value: Any) -> Parts:
+    """A setting as a reader knows it; for programs as a configuration holds it."""
+    return Parts(shown(value), (value if isinstance(value, str) else json.dumps(value),))

@@ -62,7 +62,7 @@ def _of_cell(id: str, table: Table, cell: Cell) -> str:
     told = (
         ("in", table.title),
         ("ours", cell.text or "nothing measured"),
-        ("paper", cell.paper),
+        ("paper", str(cell.paper)),
         ("verdict", cell.verdict),
         *(("note", note) for note in cell.notes),
         ("records", str(len(cell.records))),

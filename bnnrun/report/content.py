@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 
+from bnnrun.table import Column, Parts, Value
+
 
 @dataclass(frozen=True)
 class Cell:
     """What a table shows in one place.
 
     Attributes:
-        text:    what is shown; "" where nothing was measured
+        value:   what is shown; "" where nothing was measured
         id:      "table1.mnist.theano", for `report cell=` and links; "" where nothing leads back
         paper:   the paper's number as it prints it, "" where it prints none
         verdict: "within noise", "better", "worse", "reduced budget (20 of 1000 epochs)",
@@ -17,12 +19,27 @@ class Cell:
         records: names of the records it is made of, oldest first
     """
 
-    text: str
+    value: Value
     id: str = ""
-    paper: str = ""
+    paper: Value = ""
     verdict: str = ""
     notes: tuple[str, ...] = ()
     records: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The value as readers see it."""
+        return str(self.value)
+
+
+def bare(verdict: str) -> str:
+    """A verdict without what it has in parentheses, its epochs."""
+    return verdict.partition(" (")[0]
+
+
+def verdict_cell(verdict: str, id: str = "", records: tuple[str, ...] = ()) -> Cell:
+    """A verdict in a column of its own."""
+    return Cell(Parts(verdict, (bare(verdict) or None,)), id, verdict=verdict, records=records)
 
 
 @dataclass(frozen=True)
@@ -31,7 +48,7 @@ class Table:
 
     name: str
     title: str
-    columns: tuple[str, ...]
+    columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
 
@@ -66,6 +83,8 @@ class Panel:
     """One pair of axes, the units in their labels.
 
     Attributes:
+        name:        in the figure's CSV file, "" takes the title
+        x_name:      of `x` there, an identifier with the unit; y_name of `y`
         names:       of the places along `x`, instead of numbers
         bars:        lying bars, a group for each of `names`, instead of curves
         paper_label: of an axis to the right, where the paper's series have a scale of their own
@@ -82,6 +101,9 @@ class Panel:
     bars: bool = False
     paper_label: str = ""
     mark: float | None = None
+    name: str = ""
+    x_name: str = "x"
+    y_name: str = "y"
 
 
 @dataclass(frozen=True)

@@ -58,10 +58,12 @@ def _figure(data: str, runs: list[Record]) -> Figure:
         caption=_caption(runs, with_paper=bool(of_paper)),
         panels=(
             Panel("validation error", epochs, ERROR_LABEL,
-                  (*(curve for curve, _ in ours), *error), log_x=log),
+                  (*(curve for curve, _ in ours), *error), log_x=log,
+                  name="valid_error", x_name="epoch", y_name="valid_error_pct"),
             Panel("training cost (dashed)", epochs, COST_LABEL,
                   (*(curve for _, curve in ours), *cost), log_x=log,
-                  paper_label=PAPER_COST_LABEL if cost else ""),
+                  paper_label=PAPER_COST_LABEL if cost else "",
+                  name="train_cost", x_name="epoch", y_name="train_cost"),
         ),
     )  # fmt: skip
 

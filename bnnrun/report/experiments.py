@@ -63,8 +63,19 @@ def flat(tree: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{path}{name}", value
 
 
-def differences(config: dict[str, Any], experiment: Experiment) -> tuple[str, ...]:
-    """In which settings a record's configuration is not the experiment's, in words.
+@dataclass(frozen=True)
+class Difference:
+    """A setting that a run changed: `change` is 'norm=shift, output=batch', `base` 'batch'."""
+
+    change: str
+    base: str
+
+    def __str__(self) -> str:
+        return f"{self.change} ({self.base})"
+
+
+def differences(config: dict[str, Any], experiment: Experiment) -> tuple[Difference, ...]:
+    """In which settings a record's configuration is not the experiment's.
 
     A group chosen differently is one difference, told with the words that only it has (a rule);
     numbers of it are not told. Settings that one of the two does not have are none: an older
@@ -77,9 +88,10 @@ def differences(config: dict[str, Any], experiment: Experiment) -> tuple[str, ..
         if key.endswith(".name") and theirs.get(key, value) != value
     ]
     found = [
-        f"{group}={theirs[f'{group}.name']}{_words(group, theirs, ours)} ({ours[f'{group}.name']})"
+        Difference(f"{group}={theirs[f'{group}.name']}{_words(group, theirs, ours)}",
+                   ours[f"{group}.name"])
         for group in chosen
-    ]
+    ]  # fmt: skip
     for key, value in ours.items():
         given = theirs.get(key, ABSENT)
         if given is ABSENT or given == value or key in BUDGET | DATA:
@@ -89,9 +101,8 @@ def differences(config: dict[str, Any], experiment: Experiment) -> tuple[str, ..
         # A halving interval belongs to the budget: it is not compressed with the epochs.
         if key == "optimizer.halve_every":
             continue
-        found.append(f"{key}={shown(given)} ({shown(value)})")
     if init := theirs.get("init"):
-        found.append(f"init={str(init)[:8]} (weights of its own)")
+        found.append(Difference(f"init={str(init)[:8]}", "weights of its own"))
     return tuple(found)
 
 

@@ -1,15 +1,17 @@
 """The figures of a report: what they show, from records alone; their data as CSV."""
 
-import csv
-import io
+import logging
 from collections.abc import Iterator
 
 import numpy as np
 
 from bnnrun.records import Record
 from bnnrun.report import curves, repetitions, speed
-from bnnrun.report.content import Figure, Filters
+from bnnrun.report.content import Figure, Filters, Panel, Series
 from bnnrun.report.filters import bits_of
+from bnnrun.table import Plain, csv_text
+
+WEIGHTS = tuple(f"w{y}{x}" for y in range(3) for x in range(3))  # of a filter, row by row
 
 # What a report shows where there are records for it, in its order, and how to get them.
 EXPECTED = {
@@ -43,38 +45,51 @@ def absent(found: list[Figure]) -> list[str]:
 
 def draw(figure: Figure) -> dict[str, bytes]:
     """The figure as "png" and "svg"; matplotlib is loaded here, by those alone who draw."""
+    # It warns where no folder can hold its settings, of which a figure takes none.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from bnnrun.report import plot
 
     return plot.draw(figure)
 
 
 def figure_csv(figure: Figure) -> str:
-    """What the figure shows, as CSV: a row a point, or a row a filter."""
-    text = io.StringIO()
-    rows = _rows(figure) if figure.filters is None else _filter_rows(figure.filters)
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    """What the figure shows, as CSV: a row a point, or a row a filter and input map."""
+    if figure.filters is not None:
+        return csv_text(["filter", "map", *WEIGHTS], _filter_lines(figure.filters))
+    named = any(panel.name or panel.title for panel in figure.panels)
+    x_names = [panel.x_name for panel in figure.panels]
+    y_names = [name for panel in figure.panels for name in _y_names(panel)]
+    names = dict.fromkeys([*["panel"] * named, "series", "of_paper", *x_names, *y_names])
+    return csv_text(list(names), _points(figure))
 
 
-def _rows(figure: Figure) -> Iterator[list[str]]:
-    yield ["panel", "series", "of the paper", "x", "y", "low", "high"]
+def _y_name(panel: Panel, series: Series) -> str:
+    """The paper's series have a name of their own where they have a scale of their own."""
+    return f"paper_{panel.y_name}" if series.of_paper and panel.paper_label else panel.y_name
+
+
+def _y_names(panel: Panel) -> Iterator[str]:
+    for series in panel.series:
+        name = _y_name(panel, series)
+        yield from (name, f"{name}_low", f"{name}_high") if series.low else (name,)
+
+
+def _points(figure: Figure) -> Iterator[dict[str, Plain]]:
     for panel in figure.panels:
         for series in panel.series:
-            noise = zip(series.low, series.high, strict=True) if series.low else ()
-            ends = [*noise] or [("", "")] * len(series.x)
-            for x, y, (low, high) in zip(series.x, series.y, ends, strict=True):
-                place = panel.names[int(x)] if panel.names else _number(x)
-                yield [panel.title, series.label, "yes" if series.of_paper else "no",
-                       place, _number(y), _number(low), _number(high)]  # fmt: skip
+            name = _y_name(panel, series)
+            line: dict[str, Plain] = {"panel": panel.name or panel.title, "series": series.label,
+                                      "of_paper": series.of_paper}  # fmt: skip
+            for i, (x, y) in enumerate(zip(series.x, series.y, strict=True)):
+                place = panel.names[int(x)] if panel.names else x
+                noise: dict[str, Plain] = {}
+                if series.low:
+                    noise = {f"{name}_low": series.low[i], f"{name}_high": series.high[i]}
+                yield line | {panel.x_name: place, name: y} | noise
 
 
-def _number(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:.6g}"
-
-
-def _filter_rows(filters: Filters) -> Iterator[list[str]]:
-    """A row a filter: of each input map its nine signs, row by row."""
-    yield ["filter", *(f"map {i + 1}" for i in range(filters.channels))]
-    for i, w in enumerate(bits_of(filters)):
-        signs = np.where(w.reshape(9, -1).T, "+", "-")
-        yield [str(i + 1), *("".join(one) for one in signs)]
+def _filter_lines(filters: Filters) -> Iterator[dict[str, Plain]]:
+    for i, of_maps in enumerate(bits_of(filters).transpose(0, 3, 1, 2)):
+        for j, bits in enumerate(of_maps):
+            signs = (int(sign) for sign in np.where(bits.ravel(), 1, -1))
+            yield {"filter": i + 1, "map": j + 1, **dict(zip(WEIGHTS, signs, strict=True))}

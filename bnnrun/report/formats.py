@@ -1,10 +1,11 @@
 """Tables as Markdown, CSV and LaTeX (booktabs)."""
 
-import csv
-import io
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
-from bnnrun.report.content import Cell, Table
+from bnnrun import table as of_values
+from bnnrun.report.content import Cell, Table, bare
+from bnnrun.table import Column, Listed, Plain, named
 
 # Each character that means something to LaTeX, or that an old one cannot set.
 LATEX = {
@@ -20,7 +21,7 @@ MARKDOWN = {"\\": "\\\\", "|": "\\|", "*": "\\*", "_": "\\_", "<": "&lt;", ">": 
 def markdown(table: Table, *, heading: str = "##") -> str:
     """Title, table and notes; what a single number needs said stands numbered below."""
     numbered = _Notes()
-    lines = [[_plain(column, MARKDOWN) for column in table.columns], _rule(table)]
+    lines = [[_plain(column.title, MARKDOWN) for column in table.columns], _rule(table)]
     lines += [[_markdown_cell(cell, numbered) for cell in row] for row in table.rows]
     parts = ["".join("| " + " | ".join(line) + " |\n" for line in lines)]
     parts += [f"{_plain(note, MARKDOWN)}\n" for note in table.notes]
@@ -34,7 +35,7 @@ def _markdown_cell(cell: Cell, numbered: "_Notes") -> str:
     marks = numbered.marks(cell)
     parts = [_plain(cell.text, MARKDOWN)] if cell.text else []
     if cell.paper:
-        parts.append(f"paper {_plain(cell.paper, MARKDOWN)}")
+        parts.append(f"paper {_plain(str(cell.paper), MARKDOWN)}")
     if cell.verdict and cell.verdict != cell.text:
         parts.append(f"*{_plain(cell.verdict, MARKDOWN)}*")
     if marks:
@@ -61,7 +62,7 @@ class _Notes:
 
 def _rule(table: Table) -> list[str]:
     columns = zip(*table.rows, strict=True)
-    numeric = [_are_numbers(cell.text or cell.paper for cell in column) for column in columns]
+    numeric = [_are_numbers(cell.text or str(cell.paper) for cell in column) for column in columns]
     return ["---:" if right else "---" for right in numeric]
 
 
@@ -75,39 +76,71 @@ def _plain(text: str, escapes: dict[str, str]) -> str:
     return "".join(escapes.get(character, character) for character in text)
 
 
-def _flat(table: Table, *, with_notes: bool) -> list[list[str]]:
-    """Columns and rows of text: a cell's paper's number, verdict and notes in columns beside it.
+# ---- CSV -------------------------------------------------------------------------------------
+
+
+def csv_text(table: Table) -> str:
+    """A row a row, or a row a cell of the columns that spread; the table's notes are left out."""
+    lines = chain.from_iterable(_lines(table.columns, row) for row in table.rows)
+    return of_values.csv_text(list(dict.fromkeys(chain(*map(_names, table.columns)))), lines)
+
+
+def _names(column: Column) -> list[str]:
+    return f"{column.value_names} {column.paper} {column.verdict} {column.notes}".split()
+
+
+def _lines(columns: tuple[Column, ...], row: tuple[Cell, ...]) -> list[dict[str, Plain]]:
+    common: dict[str, Plain] = {}
+    spread = []
+    for column, cell in zip(columns, row, strict=True):
+        if not column.spreads:
+            common |= _parts(column, cell)
+        elif isinstance(cell.value, Listed):
+            spread += [named(column.value_names, name) for name in cell.value.names]
+        elif cell.value:
+            spread.append(_parts(column, cell))
+    return [common | line for line in spread] or [common]
+
+
+def _parts(column: Column, cell: Cell) -> dict[str, Plain]:
+    """The value of a cell, and the paper's number, verdict and notes beside it."""
+    verdict = bare(cell.verdict) if cell.verdict != cell.text else ""
+    return {
+        **named(column.value_names, cell.value),
+        **named(column.paper, cell.paper),
+        **named(column.verdict, verdict),
+        **named(column.notes, "; ".join(cell.notes)),
+    }
+
+
+# ---- LaTeX -----------------------------------------------------------------------------------
+
+
+def _flat(table: Table) -> list[list[str]]:
+    """Columns and rows of text: a cell's paper's number and verdict in columns beside it.
 
     A column that no row fills is left out, but for the cells' own text.
     """
     columns: list[str] = []
     lines: list[list[str]] = [[] for _ in table.rows]
     for i, column in enumerate(table.columns):
-        cells = [row[i] for row in table.rows]
+        cells, title = [row[i] for row in table.rows], column.title
         parts = {
-            column: [cell.text for cell in cells],
-            f"{column}, paper": [cell.paper for cell in cells],
-            f"{column}, verdict": [c.verdict if c.verdict != c.text else "" for c in cells],
-            f"{column}, notes": ["; ".join(c.notes) if with_notes else "" for c in cells],
+            title: [cell.text for cell in cells],
+            f"{title}, paper": [str(cell.paper) for cell in cells],
+            f"{title}, verdict": [c.verdict if c.verdict != c.text else "" for c in cells],
         }
         for name, texts in parts.items():
-            if name == column or any(texts):
+            if name == title or any(texts):
                 columns.append(name)
                 for line, text in zip(lines, texts, strict=True):
                     line.append(text)
     return [columns, *lines]
 
 
-def csv_text(table: Table) -> str:
-    """A row a row, the notes of cells in columns of their own; those of the table are left out."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(_flat(table, with_notes=True))
-    return text.getvalue()
-
-
 def latex(table: Table) -> str:
     r"""A `table` of booktabs, ready for \input; it needs \usepackage{booktabs}."""
-    columns, *rows = _flat(table, with_notes=False)
+    columns, *rows = _flat(table)
     kinds = "".join(_latex_column([row[i] for row in rows]) for i in range(len(columns)))
     body = "".join("  " + " & ".join(_plain(t, LATEX) for t in row) + " \\\\\n" for row in rows)
     notes = "".join(f"  \\par\\footnotesize {_plain(note, LATEX)}\n" for note in table.notes)

@@ -15,18 +15,29 @@ from bnnrun.records import Record
 from bnnrun.report.content import Cell, Table
 from bnnrun.report.experiments import Experiment
 from bnnrun.report.pooling import NOT_RUN, data_notes, record_notes
-from bnnrun.report.speed import machine
-from bnnrun.report.summary import energy_rows, layer_rows
+from bnnrun.report.speed import MACHINE, machine, where
+from bnnrun.report.summary import arithmetic_mj, dram_mj, packed_bytes, words
 from bnnrun.runtime.file import NAME
+from bnnrun.table import Column, Number, Parts, Value
+
+CACHES = {"8K": 2**13, "32K": 2**15, "1M": 2**20}  # bytes of Table 3's memories but DRAM
 
 
 def table2() -> Table:
     return Table(
         name="table2",
         title="Table 2: energy of one operation at 45 nm, pJ",
-        columns=("operation", "multiply", "add"),
+        columns=(
+            Column("operation", "bits type"),
+            Column("multiply", "multiply_pj"),
+            Column("add", "add_pj"),
+        ),
         rows=tuple(
-            (Cell(name), Cell(f"{multiply:g}"), Cell(f"{add:g}"))
+            (
+                Cell(Parts(name, tuple(name.split("-bit ")))),
+                Cell(Number(multiply, "{:g}")),
+                Cell(Number(add, "{:g}")),
+            )
             for name, (multiply, add) in ENERGY_OPERATION_PJ.items()
         ),
         notes=("As the paper prints it, from Horowitz (2014); nothing is measured here.",),
@@ -37,24 +48,40 @@ def table3() -> Table:
     return Table(
         name="table3",
         title="Table 3: energy of one access to 64 bits at 45 nm, pJ",
-        columns=("memory", "energy"),
+        columns=(Column("memory", "memory size_bytes"), Column("energy", "low_pj high_pj")),
         rows=tuple(
-            (Cell(name), Cell(f"{low:g}" if low == high else f"{low:,.0f} to {high:,.0f}"))
+            (
+                Cell(Parts(name, ("cache" if name in CACHES else name, CACHES.get(name)))),
+                Cell(_range(low, high, "{:g}" if low == high else "{:,.0f}")),
+            )
             for name, (low, high) in ENERGY_ACCESS_PJ.items()
         ),
         notes=("As the paper prints it, from Horowitz (2014); nothing is measured here.",),
     )
 
 
+def _range(low: float, high: float, form: str) -> Parts:
+    """'1,300 to 2,600', or the one number that both are."""
+    ends = (low, high) if low != high else (low,)
+    return Parts(" to ".join(form.format(end) for end in ends), (low, high))
+
+
 def energy(experiments: list[Experiment]) -> Table:
     """What Tables 2 and 3 imply for each network of Table 1: float32 against binary."""
     rows: list[tuple[Cell, ...]] = []
-    for name, layers in _networks(experiments).items():
-        rows += _energy_of(name, layers)
+    for network, layers in _networks(experiments):
+        rows += _energy_of(network, layers)
     return Table(
         name="energy",
         title="Memory, accesses and energy an image, by Tables 2 and 3",
-        columns=("network", "weights", "", "float32", "binary", "float32 over binary"),
+        columns=(
+            Column("network", "dataset arch units"),
+            Column("weights"),
+            Column("", "quantity unit"),
+            Column("float32", "float32_low float32_high"),
+            Column("binary", "binary_low binary_high"),
+            Column("float32 over binary"),
+        ),
         rows=tuple(rows),
         notes=(
             "Computed, not measured: each weight is read once from DRAM, 64 bits an access. Table "
@@ -66,42 +93,46 @@ def energy(experiments: list[Experiment]) -> Table:
     )
 
 
-def _networks(experiments: list[Experiment]) -> dict[str, list[Layer]]:
-    """The different networks of Table 1's cells, by the cells that have them."""
+def _networks(experiments: list[Experiment]) -> list[tuple[Parts, list[Layer]]]:
+    """The different networks of Table 1's cells, named by the cells that have them."""
     shapes: dict[tuple[Layer, ...], list[str]] = {}
     for experiment in experiments:
         if experiment.cell and experiment.config.binarization.weights.value != "none":
             layers = tuple(plan(experiment.config.arch, describe(experiment.config.dataset)))
             key = tuple(Layer(**{**vars(layer), "dropout": 0.0}) for layer in layers)
             shapes.setdefault(key, []).append(experiment.cell)
-    named = {}
+    named = []
     for layers, cells in shapes.items():
-        data = sorted(cells)[0].split(".")[1]
-        first = layers[0]
+        data, first = sorted(cells)[0].split(".")[1], layers[0]
         of = "ConvNet" if first.is_conv else f"MLP, {first.outputs} units"
-        named[f"{DATASETS.get(data, data)}, {of}"] = list(layers)
-    return dict(sorted(named.items()))
+        kind = ("convnet", None) if first.is_conv else ("mlp", first.outputs)
+        named.append((Parts(f"{DATASETS.get(data, data)}, {of}", (data, *kind)), list(layers)))
+    return sorted(named, key=lambda pair: pair[0].text)
 
 
-def _energy_of(name: str, layers: list[Layer]) -> list[tuple[Cell, ...]]:
-    weights, _, _, packed, real = layer_rows(layers, binary=True)[-1][2:7]
-    float32, bits, arithmetic = energy_rows(layers)
-    times = _number(real) / _number(packed)
+def _energy_of(network: Parts, layers: list[Layer]) -> list[tuple[Cell, ...]]:
+    weights, macs = sum(layer.weights for layer in layers), sum(layer.macs for layer in layers)
+    packed = sum(map(packed_bytes, layers))
+    float32, bits = words(weights, 32), words(weights, 1)
+    arithmetic = arithmetic_mj(macs)
 
-    def row(what: str, ours: str, binary: str, ratio: str) -> tuple[Cell, ...]:
-        return tuple(map(Cell, (name, weights, what, ours, binary, ratio)))
+    def row(what: Parts, ours: Value, binary: Value, times: float | None) -> tuple[Cell, ...]:
+        ratio = "" if times is None else Number(times, "{:.1f}x")
+        return tuple(map(Cell, (network, Number(weights), what, ours, binary, ratio)))
 
     return [
-        row("bytes of weights", real, packed, f"{times:.1f}x"),
-        row("64-bit accesses for them", float32[1], bits[1],
-            f"{_number(float32[1]) / _number(bits[1]):.1f}x"),
-        row("DRAM, mJ", float32[2], bits[2], f"{_number(float32[1]) / _number(bits[1]):.1f}x"),
-        row("multiply and add, mJ", arithmetic[2], "", ""),
+        row(Parts("bytes of weights", ("weights", "bytes")), _exact(4 * weights), _exact(packed),
+            4 * weights / packed),
+        row(Parts("64-bit accesses for them", ("accesses", "words")), _exact(float32),
+            _exact(bits), float32 / bits),
+        row(Parts("DRAM, mJ", ("DRAM", "mJ")), dram_mj(float32), dram_mj(bits), float32 / bits),
+        row(Parts("multiply and add, mJ", ("multiply and add", "mJ")),
+            _range(arithmetic.value, arithmetic.value, "{:.3g}"), "", None),
     ]  # fmt: skip
 
 
-def _number(text: str) -> float:
-    return float(text.replace(",", ""))
+def _exact(count: int) -> Parts:
+    return _range(count, count, "{:,}")
 
 
 def packed(records: list[Record]) -> Table:
@@ -114,8 +145,20 @@ def packed(records: list[Record]) -> Table:
     return Table(
         name="packed",
         title="Packed networks",
-        columns=("data", "test error %", "trained network's %", "epoch", "seed", "bytes", "file",
-                 "sha256", "compared with the trained network", "images/s", "kernel", "machine"),
+        columns=(
+            Column("data", "dataset"),
+            Column("test error %", "error_pct", notes="notes"),
+            Column("trained network's %", "trained_error_pct"),
+            Column("epoch"),
+            Column("seed"),
+            Column("bytes"),
+            Column("file"),
+            Column("sha256"),
+            Column("compared with the trained network", "compared_bits compared_scores"),
+            Column("images/s", "images_per_s"),
+            Column("kernel", "kernel first_layer"),
+            Column("machine", MACHINE),
+        ),
         rows=tuple(_packed_row(r) for _, r in sorted(latest.items(), key=_by_data_and_epoch)),
         notes=(
             "A packed network's test error is the trained one's own, bit for bit. A file named is "
@@ -128,23 +171,25 @@ def packed(records: list[Record]) -> Table:
 
 def _packed_row(r: Record) -> tuple[Cell, ...]:
     trained, verified = r.details["trained"], r.details.get("verified")
-    compared = "not compared"
+    compared = Parts("not compared", ())
     if verified is not None:
-        compared = f"{verified['hidden_bits']:,} bits, {verified['scores']:,} scores: equal"
+        bits, scores = verified["hidden_bits"], verified["scores"]
+        compared = Parts(f"{bits:,} bits, {scores:,} scores: equal", (bits, scores))
+    sha256, kernel, first = (r.details[key] for key in ("sha256", "kernel", "first"))
     return (
         Cell(r.data["name"]),
-        Cell(f"{r.value:.2f}", f"packed.{r.data['name']}.{r.details['sha256'][:8]}",
+        Cell(Number(r.value, "{:.2f}"), f"packed.{r.data['name']}.{sha256[:8]}",
              notes=(*data_notes(r), *record_notes(r)), records=(r.name,)),
-        Cell(f"{float(trained['test_error_pct']):.2f}"),
+        Cell(Number(float(trained["test_error_pct"]), "{:.2f}")),
         Cell(str(trained.get("epoch", ""))),
         Cell(str(trained.get("seed", ""))),
-        Cell(f"{r.details['packed_bytes']:,}"),
+        Cell(Number(r.details["packed_bytes"])),
         Cell("" if r.details.get("file") == NAME else r.details.get("file", "")),
-        Cell(r.details["sha256"][:12]),
+        Cell(Parts(sha256[:12], (sha256,))),
         Cell(compared),
-        Cell(f"{r.details['images_per_s']:,.0f}"),
-        Cell(f"{r.details['kernel']}, first layer by {r.details['first']}"),
-        Cell(machine(r)),
+        Cell(Number(r.details["images_per_s"], "{:,.0f}")),
+        Cell(Parts(f"{kernel}, first layer by {first}", (kernel, first))),
+        Cell(where(r)),
     )  # fmt: skip
 
 
@@ -160,13 +205,21 @@ def filters(records: list[Record]) -> Table:
     for r in sorted(latest.values(), key=lambda r: (r.created, r.name)):
         rows += _filter_rows(r)
     if not rows:
-        absent = Cell("", "filters.cifar10", UNIQUE_FILTERS.text, NOT_RUN)
+        absent = Cell("", "filters.cifar10", _unique_of_paper(), NOT_RUN)
         rows = [(Cell("cifar10"), Cell(""), Cell("mean, conv2 to last"), absent, *[Cell("")] * 3)]
     return Table(
         name="filters",
         title="Unique filters",
-        columns=("data", "epoch", "layer", "unique 3x3 filters %", "by chance %",
-                 "work saved %", "times less"),
+        columns=(
+            Column("data", "dataset"),
+            Column("epoch"),
+            Column("layer"),
+            Column("unique 3x3 filters %", "unique_pct", paper="paper_unique_pct",
+                   verdict="verdict", notes="notes"),
+            Column("by chance %", "by_chance_pct"),
+            Column("work saved %", "saved_pct"),
+            Column("times less"),
+        ),
         rows=tuple(rows),
         notes=(
             "Different 3x3 filters of an input map, a filter and its negative being one, over the "
@@ -177,6 +230,10 @@ def filters(records: list[Record]) -> Table:
             "other (1 / 0.42 = 2.4).",
         ),
     )  # fmt: skip
+
+
+def _unique_of_paper() -> Parts:
+    return Parts(UNIQUE_FILTERS.text, (UNIQUE_FILTERS.value,))
 
 
 def _filter_rows(r: Record) -> list[tuple[Cell, ...]]:
@@ -190,14 +247,16 @@ def _filter_rows(r: Record) -> list[tuple[Cell, ...]]:
     rows: list[tuple[Cell, ...]] = []
     for name, (share, chance) in layers.items():
         mean = name.startswith("mean")
-        printed = UNIQUE_FILTERS.text if mean and of == "cifar10" else ""
+        printed = _unique_of_paper() if mean and of == "cifar10" else ""
         place = "" if mean else f".{name}"
         rows.append(
             (
                 Cell(of), Cell(epoch), Cell(name),
-                Cell(f"{share:.1f}", f"filters.{of}.{r.details['sha256'][:8]}{place}", printed,
+                Cell(Number(share, "{:.1f}"),
+                     f"filters.{of}.{r.details['sha256'][:8]}{place}", printed,
                      notes=tuple(record_notes(r)) if mean else (), records=(r.name,)),
-                Cell(f"{chance:.1f}"), Cell(f"{100 - share:.1f}"), Cell(f"{100 / share:.2f}"),
+                Cell(Number(chance, "{:.1f}")), Cell(Number(100 - share, "{:.1f}")),
+                Cell(Number(100 / share, "{:.2f}")),
             )
         )  # fmt: skip
     return rows

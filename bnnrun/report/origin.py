@@ -3,7 +3,8 @@
 from typing import Any
 
 from bnnrun.records import Record
-from bnnrun.report.timing import formed, milliseconds
+from bnnrun.report.timing import milliseconds, of_limit, spread
+from bnnrun.table import number
 
 Facts = tuple[tuple[str, str], ...]
 
@@ -53,19 +54,20 @@ def timed(record: Record) -> str:
     groups = (
         (
             f"{details.get('count', '?')} calls",
-            formed(details.get("minimum"), lambda x: f"fastest {milliseconds(x)}"),
-            formed(details.get("spread"), lambda x: f"spread {100 * x:.0f} %"),
+            number(details.get("minimum"), lambda x: f"fastest {milliseconds(x)}"),
+            spread(details, "spread {:.0f} %"),
         ),
         (
-            formed(details.get("gmac_per_s"), lambda x: f"{x:,.4g} GMAC/s"),
-            formed(details.get("share_of_limit"), lambda x: f"{100 * x:.3g} % of the limit"),
+            number(details.get("gmac_per_s"), "{:,.4g} GMAC/s"),
+            of_limit(details, "{:.3g} % of the limit"),
         ),
         (
             f"{details.get('threads', '?')} threads",
-            formed(details.get("stolen_pct"), lambda x: f"{x:.1f} % taken by a hypervisor"),
+            number(details.get("stolen_pct"), "{:.1f} % taken by a hypervisor"),
         ),
     )
-    return "; ".join(filter(None, (", ".join(filter(None, group)) for group in groups)))
+    texts = (", ".join(filter(None, map(str, group))) for group in groups)
+    return "; ".join(filter(None, texts))
 
 
 def curve(record: Record) -> str:

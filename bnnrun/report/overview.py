@@ -1,30 +1,22 @@
-"""What stands around the paper's tables: ablations, other runs, deviations, and the summary."""
+"""What stands around the paper's tables: ablations, other runs, deviations and reruns."""
 
-import math
+from typing import Any
 
-from bnnrun.paper import DATASETS, EPOCHS, RERUNS, TRAIN_IMAGES
-from bnnrun.records import Record
+from bnnrun.paper import RERUNS
 from bnnrun.report.authors import departures
-from bnnrun.report.content import Cell, Table
-from bnnrun.report.experiments import Experiment, differences
+from bnnrun.report.content import Cell, Table, verdict_cell
+from bnnrun.report.experiments import Difference, Experiment, differences
 from bnnrun.report.pooling import (
-    BETTER,
-    DIFFERENT_DATA,
-    NOT_RUN,
-    REDUCED,
-    WITHIN_NOISE,
-    WORSE,
     Pool,
     by_budget,
-    data_notes,
     difference,
-    distance,
-    interval,
-    mean_and_deviation,
+    interval_value,
     notes,
+    printed_value,
 )
-from bnnrun.report.speed import machine
-from bnnrun.report.table1 import Cells, cell_id, label, number
+from bnnrun.report.table1 import Cells, cell_id, labelled, number
+from bnnrun.table import Column, Listed, Number, Parts, Value
+from bnnrun.table import number as value
 
 ABLATED = 3  # settings at most that a run may change to be an ablation of an experiment
 
@@ -45,7 +37,15 @@ def ablations(cells: Cells, experiments: list[Experiment]) -> tuple[Table, list[
     table = Table(
         name="ablations",
         title="Ablations",
-        columns=("of", "changed (from)", "epochs", "test error %", "n", "unchanged %", "verdict"),
+        columns=(
+            Column("of", "experiment"),
+            Column("changed (from)", "changed changed_from"),
+            Column("epochs"),
+            Column("test error %", "error_pct deviation_pct", notes="notes"),
+            Column("n"),
+            Column("unchanged %", "unchanged_pct unchanged_deviation_pct unchanged_n"),
+            Column("verdict"),
+        ),
         rows=tuple(sorted(rows, key=lambda row: (row[0].text, row[1].text))),
         notes=("Beside runs of the unchanged experiment of as many epochs, where there are any; "
                "within noise is inside twice the deviation of both, seeds and test images.",),
@@ -55,7 +55,7 @@ def ablations(cells: Cells, experiments: list[Experiment]) -> tuple[Table, list[
 
 def _nearest_experiment(
     each: Pool, experiments: list[Experiment]
-) -> tuple[Experiment, tuple[str, ...]] | None:
+) -> tuple[Experiment, tuple[Difference, ...]] | None:
     """The experiment of the same data that differs least, in 1 to `ABLATED` settings."""
     config = each.first.config
     found = {
@@ -77,21 +77,20 @@ def _unaltered(cells: Cells, base: Experiment, each: Pool) -> Pool | None:
 
 
 def _ablation_row(
-    each: Pool, base: Experiment, changed: tuple[str, ...], other: Pool | None
+    each: Pool, base: Experiment, changed: tuple[Difference, ...], other: Pool | None
 ) -> tuple[Cell, ...]:
-    what = "; ".join(changed)
-    said = difference(each, other) if other else ""
+    sides = ("; ".join(c.change for c in changed), "; ".join(c.base for c in changed))
     return (
         Cell(base.name),
-        Cell(what),
-        Cell("" if each.epochs is None else f"{each.epochs:,}"),
-        Cell(mean_and_deviation(r.value for r in each.records),
+        Cell(Parts("; ".join(map(str, changed)), sides)),
+        Cell(value(each.epochs)),
+        Cell(each.measured,
              f"ablations.{base.name}.{each.first.checksum[:8]}", notes=notes(each),
              records=each.names),
-        Cell(str(each.n)),
-        Cell(mean_and_deviation(r.value for r in other.records) if other else "",
+        Cell(Number(each.n)),
+        Cell(other.measured_n if other else "",
              records=other.names if other else ()),
-        Cell(said, verdict=said),
+        verdict_cell(difference(each, other) if other else ""),
     )  # fmt: skip
 
 
@@ -99,19 +98,17 @@ def others(pools: list[Pool]) -> Table:
     """Runs that belong to no cell of the paper."""
     rows = []
     for each in sorted(pools, key=lambda p: (p.dataset, p.first.experiment, -(p.epochs or 0))):
-        config, found = each.first.config, interval(each)
-        network = ", ".join(filter(None, (_shape(config.get("arch", {})), _binary(config))))
         rows.append(
             (
                 Cell(each.first.experiment or "(own settings)"),
                 Cell(each.dataset),
-                Cell(network),
-                Cell(mean_and_deviation(r.value for r in each.records),
+                Cell(_network(each.first.config)),
+                Cell(each.measured,
                      f"other.{each.first.experiment or each.dataset}.{each.first.checksum[:8]}",
                      notes=notes(each), records=each.names),
-                Cell(str(each.n)),
-                Cell(f"{found[0]:.2f} to {found[1]:.2f}" if found else ""),
-                Cell("" if each.epochs is None else f"{each.epochs:,}"),
+                Cell(Number(each.n)),
+                Cell(interval_value(each)),
+                Cell(value(each.epochs)),
                 Cell(each.mean_of("last_epoch_test_error_pct")),
                 Cell(each.mean_of("valid_error_pct")),
             )
@@ -119,23 +116,34 @@ def others(pools: list[Pool]) -> Table:
     return Table(
         name="other_runs",
         title="Other runs: no cell of the paper",
-        columns=("experiment", "data", "network", "test error %", "n", "95 % interval", "epochs",
-                 "last epoch %", "validation %"),
+        columns=(
+            Column("experiment"),
+            Column("data", "dataset"),
+            Column("network", "arch depth width channels weights activations"),
+            Column("test error %", "error_pct deviation_pct", notes="notes"),
+            Column("n"),
+            Column("95 % interval", "low_pct high_pct"),
+            Column("epochs"),
+            Column("last epoch %", "last_epoch_error_pct last_epoch_deviation_pct"),
+            Column("validation %", "valid_error_pct valid_deviation_pct"),
+        ),
         rows=tuple(rows),
-    )  # fmt: skip
+    )
 
 
-def _shape(arch: dict[str, object]) -> str:
-    """'mlp 3 x 512' or 'convnet 128-128-256'."""
+def _network(config: dict[str, Any]) -> Parts:
+    """'mlp 3 x 512, weights sign, activations sign' or 'convnet 128-128-256, ...'."""
+    arch, kind = config.get("arch", {}), config.get("binarization", {})
+    channels = "-".join(map(str, arch.get("channels") or ()))
+    shape = f"{arch.get('name', '')} {channels}" if channels else ""
     if "depth" in arch:
-        return f"{arch['name']} {arch['depth']} x {arch.get('width')}"
-    channels = arch.get("channels")
-    return f"{arch.get('name', '')} {'-'.join(map(str, channels))}" if channels else ""  # type: ignore[call-overload]
-
-
-def _binary(config: dict[str, dict[str, object]]) -> str:
-    kind = config.get("binarization", {})
-    return f"weights {kind['weights']}, activations {kind['activations']}" if kind else ""
+        shape = f"{arch['name']} {arch['depth']} x {arch.get('width')}"
+    binary = f"weights {kind['weights']}, activations {kind['activations']}" if kind else ""
+    return Parts(
+        ", ".join(filter(None, (shape, binary))),
+        (arch.get("name"), arch.get("depth"), arch.get("width"), channels or None,
+         kind.get("weights"), kind.get("activations")),
+    )  # fmt: skip
 
 
 # ---- deviations and reruns -------------------------------------------------------------------
@@ -143,15 +151,21 @@ def _binary(config: dict[str, dict[str, object]]) -> str:
 
 def deviations(experiments: list[Experiment]) -> Table:
     """How each cell's experiment departs from the authors: from its file, and from its settings."""
-    found: dict[tuple[str, str, str, str], list[str]] = {}
+    found: dict[tuple[str, Value, Value, Value], list[str]] = {}
     for e in sorted((e for e in experiments if e.cell), key=lambda e: e.cell):
-        for row in _departures(e):
+        for row in all_departures(e):
             found.setdefault(row, []).append(e.cell.removeprefix("table1."))
-    rows = [tuple(map(Cell, (*row, ", ".join(of)))) for row, of in found.items()]
+    rows = [tuple(map(Cell, (*row, Listed(tuple(of))))) for row, of in found.items()]
     return Table(
         name="deviations",
         title="Deviations from the paper",
-        columns=("what", "here", "the authors' code", "the paper's text", "cells of Table 1"),
+        columns=(
+            Column("what"),
+            Column("here"),
+            Column("the authors' code", "authors_code"),
+            Column("the paper's text", "paper_text"),
+            Column("cells of Table 1", "cell", spreads=True),
+        ),
         rows=tuple(sorted(rows, key=lambda row: (row[1].text != "", row[0].text))),
         notes=(
             "Sentences are from the experiments' files, settings from what they compose to. A "
@@ -161,7 +175,7 @@ def deviations(experiments: list[Experiment]) -> Table:
     )
 
 
-def _departures(e: Experiment) -> list[tuple[str, str, str, str]]:
+def all_departures(e: Experiment) -> list[tuple[str, Value, Value, Value]]:
     """(what, here, in the authors' code, in the paper's text), in sentences and in settings."""
     against, sentences = e.deviations
     _, which, clause = against.partition("which ")
@@ -175,142 +189,31 @@ def reruns(cells: Cells) -> Table:
     for each in RERUNS:
         cell = cell_id(each.row, each.column)
         lead = cells.lead(cell)
-        ours = mean_and_deviation(r.value for r in lead.records) if lead else ""
-        budget = f"{lead.epochs:,}" if lead and lead.epochs else ""
+        ours = lead.measured_n if lead else ""
         rows.append(
             (
-                Cell(label(cell)),
+                Cell(labelled(cell)),
                 Cell(each.who),
                 Cell(each.setting),
-                Cell("" if each.epochs is None else f"{each.epochs:,}"),
-                Cell(f"{each.error_pct:.2f}"),
-                Cell(number(cell).text),
+                Cell(value(each.epochs)),
+                Cell(Number(each.error_pct, "{:.2f}")),
+                Cell(printed_value(number(cell))),
                 Cell(ours, records=lead.names if lead else ()),
-                Cell(budget),
+                Cell(value(lead.epochs if lead else None)),
             )
         )
     return Table(
         name="reruns",
         title="Independent reruns, to compare short schedules with",
-        columns=("cell", "by", "setting", "epochs", "test error %", "paper %", "ours %",
-                 "our epochs"),
+        columns=(
+            Column("cell", "method dataset"),
+            Column("by"),
+            Column("setting"),
+            Column("epochs"),
+            Column("test error %", "error_pct"),
+            Column("paper %", "paper_pct paper_deviation_pct"),
+            Column("ours %", "ours_pct ours_deviation_pct ours_n"),
+            Column("our epochs", "ours_epochs"),
+        ),
         rows=tuple(rows),
-    )  # fmt: skip
-
-
-# ---- summary ---------------------------------------------------------------------------------
-
-ORDER = (WITHIN_NOISE, BETTER, WORSE, REDUCED, DIFFERENT_DATA, NOT_RUN)
-GROUPS = {
-    WITHIN_NOISE: "matched", BETTER: "did not match, better", WORSE: "did not match, worse",
-    REDUCED: "run with fewer epochs", DIFFERENT_DATA: "run on different data", NOT_RUN: NOT_RUN,
-}  # fmt: skip
-
-
-def summary(cells: Cells, experiments: list[Experiment], damaged: list[str]) -> Table:
-    """What matched, what did not, how far and why, what was not run, what the paper's schedule
-    would cost.
-    """
-    protocol = {e.cell: len(_departures(e)) for e in experiments}
-    said = {cell: cells.verdict(cell) for cell in cells}
-    group = {cell: next(name for name in ORDER if said[cell].startswith(name)) for cell in cells}
-    hours = {cell: cost_h(cells, cell) for cell in cells}
-    rows = []
-    for cell in sorted(cells, key=lambda cell: ORDER.index(group[cell])):
-        lead, estimate = cells.lead(cell), hours[cell]
-        ours = mean_and_deviation(r.value for r in lead.records) if lead else ""
-        rows.append(
-            (
-                Cell(GROUPS[group[cell]]),
-                Cell(label(cell)),
-                Cell(number(cell).text),
-                Cell(ours, cell, records=lead.names if lead else ()),
-                *_distance(lead, cell),
-                Cell(said[cell], cell, verdict=said[cell]),
-                Cell(_why(lead, cell, protocol[cell]) if lead else ""),
-                Cell("" if estimate is None else f"{estimate[0]:,.0f}",
-                     notes=(estimate[1],) if estimate else ()),
-            )
-        )  # fmt: skip
-    counts = [f"{GROUPS[name]}: {sum(g == name for g in group.values())}" for name in ORDER]
-    known = [hours_of[0] for hours_of in hours.values() if hours_of]
-    lines = [
-        f"Of the {len(group)} cells of Table 1 that experiments reproduce: {'; '.join(counts)}."
-    ]
-    if known:
-        lines.append(
-            f"One run of the paper's whole schedule for {len(known)} of them would take about "
-            f"{sum(known):,.0f} hours of training by the epochs measured, on the machines named."
-        )
-    lines.append(
-        "Points are ours less the paper's, in % of test images; standard deviations are points "
-        "over sqrt(s²/n + 2p(1-p)/N), Table 1's noise halved: what seeds and the draw of test "
-        "images leave to chance. They say how sure it is that the numbers differ, not why: that "
-        "are fewer epochs (budget), other images (data) and what Deviations lists (protocol)."
     )
-    lines += [f"A record was left out: {line}" for line in damaged]
-    return Table(
-        name="summary",
-        title="Summary",
-        columns=("outcome", "cell", "paper %", "ours %", "points", "standard deviations", "verdict",
-                 "differs in", "hours of the whole schedule"),
-        rows=tuple(rows),
-        notes=tuple(lines),
-    )  # fmt: skip
-
-
-def _distance(lead: Pool | None, cell: str) -> tuple[Cell, Cell]:
-    """How far ours is from the paper's: in points, in standard deviations."""
-    if lead is None:
-        return Cell(""), Cell("")
-    points, deviations = distance(lead, number(cell))
-    return Cell(f"{points:+.2f}"), Cell("" if deviations is None else f"{deviations:+.1f}")
-
-
-def _why(lead: Pool, cell: str, protocol: int) -> str:
-    """In what the runs differ: 'budget (20 of 1,000 epochs), protocol (2 differences)'."""
-    found = []
-    whole = EPOCHS[number(cell).column]
-    if lead.epochs is None:
-        found.append("budget (epochs not recorded)")
-    elif lead.epochs < whole:
-        found.append(f"budget ({lead.epochs:,} of {whole:,} epochs)")
-    if data_notes(lead.first):
-        found.append("data")
-    if protocol:
-        found.append(f"protocol ({protocol} difference{'s' if protocol > 1 else ''})")
-    return ", ".join(found)
-
-
-def cost_h(cells: Cells, cell: str) -> tuple[float, str] | None:
-    """(hours that one run of the paper's schedule trains, how that is known); None where no epoch
-    of these data was measured.
-
-    By the cell's own longest run, else by one of the same data, at the rate of its middle epoch:
-    a run that was paused now and then is no slower.
-    """
-    column = number(cell).column
-    own = cells.pools[cell]
-    same = [p for other in cells for p in cells.pools[other] if number(other).column == column]
-    for each in by_budget(p for p in own if _rate(p)) or by_budget(p for p in same if _rate(p)):
-        epoch_s = TRAIN_IMAGES[column] / _rate(each)
-        hours = epoch_s * EPOCHS[column] / 3600
-        of = "" if each in own else f" of {label(each.first.cell)}"
-        return hours, (
-            f"from {each.epochs:,} epoch{'s' if each.epochs != 1 else ''}{of} on "
-            f"{machine(_latest(each))}, {epoch_s:,.0f} s to train for an epoch of "
-            f"{TRAIN_IMAGES[column]:,} {DATASETS[column]} images"
-        )
-    return None
-
-
-def _latest(each: Pool) -> Record:
-    return max(each.records, key=lambda r: (r.created, r.name))
-
-
-def _rate(each: Pool) -> float:
-    """Images a second that training took in the middle one of the epochs; 0 where not told."""
-    rate = _latest(each).details.get("images_per_s")
-    if not each.epochs or not isinstance(rate, (int, float)) or not math.isfinite(rate):
-        return 0.0
-    return max(0.0, float(rate))

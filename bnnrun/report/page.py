@@ -96,10 +96,11 @@ def _traced(tables: Sequence[Table], by_name: dict[str, Record]) -> dict[str, Tr
                 known = _known(cell.records, by_name)
                 if not cell.id or not known:
                     continue
-                of = traced.setdefault(cell.id, Traced(cell, table, row[0].text, column))
+                of = traced.setdefault(cell.id, Traced(cell, table, row[0].text, column.title))
                 of.records |= known
                 if places[cell.id] == (table.name, i, j):
-                    of.cell, of.table, of.row, of.column = cell, table, row[0].text, column
+                    of.cell, of.table = cell, table
+                    of.row, of.column = row[0].text, column.title
     return traced
 
 

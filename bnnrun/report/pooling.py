@@ -11,6 +11,7 @@ from scipy import stats
 
 from bnnrun.paper import EPOCHS, TEST_IMAGES, Number
 from bnnrun.records import Record
+from bnnrun.table import Measured, Parts, Value
 
 NOT_RUN, DIFFERENT_DATA, REDUCED = "not run", "different data", "reduced budget"
 WITHIN_NOISE, BETTER, WORSE = "within noise", "better", "worse"
@@ -67,7 +68,17 @@ class Pool:
         """Of the records, oldest first."""
         return tuple(r.name for r in sorted(self.records, key=lambda r: (r.created, r.name)))
 
-    def mean_of(self, key: str) -> str:
+    @property
+    def measured(self) -> Measured:
+        """Mean and deviation of the test errors, %."""
+        return mean_and_deviation(r.value for r in self.records)
+
+    @property
+    def measured_n(self) -> Parts:
+        """The same, their number told to programs alone."""
+        return Parts(str(self.measured), (*self.measured.parts, self.n))
+
+    def mean_of(self, key: str) -> Value:
         """Mean ± deviation of another number of the same runs; "" where a record lacks it."""
         values = [record.details.get(key) for record in self.records]
         return mean_and_deviation(values) if all(map(_is_number, values)) else ""
@@ -115,6 +126,17 @@ def interval(of: Pool) -> tuple[float, float] | None:
     wrong = round(of.mean / 100 * of.images)
     found = stats.binomtest(wrong, of.images).proportion_ci(CONFIDENCE, method="wilson")
     return 100 * float(found.low), 100 * float(found.high)
+
+
+def interval_value(of: Pool) -> Value:
+    """The interval as a table shows it."""
+    found = interval(of)
+    return Parts(f"{found[0]:.2f} to {found[1]:.2f}", found) if found else ""
+
+
+def printed_value(paper: Number) -> Parts:
+    """The paper's number and deviation as a table shows them."""
+    return Parts(paper.text, (paper.value, paper.deviation))
 
 
 def noise(of: Pool) -> float | None:
@@ -214,11 +236,9 @@ def how_sure(of: Pool) -> str:
     return f"Wilson's, one run on {of.images:,} images" if of.images else "none: one run"
 
 
-def mean_and_deviation(values: Iterable[Any]) -> str:
-    """'1.33 ± 0.14', or '1.33' of a single value."""
+def mean_and_deviation(values: Iterable[Any]) -> Measured:
     values = list(values)
-    mean = f"{statistics.mean(values):.2f}"
-    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
+    return Measured(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None)
 
 
 def _files(record: Record) -> list[dict[str, Any]]:

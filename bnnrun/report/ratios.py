@@ -7,17 +7,20 @@ from typing import Any
 from bnnrun.paper import FIGURE3, FIGURE3_GPU, FIGURE3_RATIOS
 from bnnrun.report.content import Cell, Table
 from bnnrun.report.pooling import NOT_RUN, record_notes
-from bnnrun.report.speed import crossover
+from bnnrun.report.speed import MACHINE, crossover
 from bnnrun.report.timing import (
     FLOAT32,
+    WORKLOAD,
     Timed,
-    described,
-    formed,
     is_ours,
     milliseconds,
+    of_limit,
+    spread,
     time_id,
     times_as,
+    workload,
 )
+from bnnrun.table import Column, Number, Parts
 
 # What Figure 3 and its like are measured on: the workload's name in a record, and its size.
 HEADLINES = {
@@ -46,8 +49,19 @@ def figure3(runs: list[Timed]) -> Table:
     return Table(
         name="figure3",
         title="Times of our kernels (the paper's Figure 3)",
-        columns=("workload", "kernel", "machine", "median", "over baseline", "over float32",
-                 "over the best precision", "of the limit", "spread", "date"),
+        columns=(
+            Column("workload", WORKLOAD),
+            Column("kernel"),
+            Column("machine", MACHINE),
+            Column("median", "median_ms", verdict="verdict", notes="notes"),
+            _ratio_column("over baseline"),
+            _ratio_column("over float32"),
+            Column("over the best precision", "over_best best_precision",
+                   verdict="over_best_verdict"),
+            Column("of the limit", "of_limit_pct"),
+            Column("spread", "spread_pct"),
+            Column("date"),
+        ),
         rows=tuple(rows),
         notes=(
             f"The paper's ratios are a {FIGURE3_GPU}'s, whose bars read {gemm} s (baseline, "
@@ -59,6 +73,11 @@ def figure3(runs: list[Timed]) -> Table:
             "the latest has no such competitor, of the latest that has.",
         ),
     )  # fmt: skip
+
+
+def _ratio_column(title: str) -> Column:
+    name = title.replace(" ", "_")
+    return Column(title, name, paper=f"paper_{name}", verdict=f"{name}_verdict")
 
 
 def _figure3_rows(kind: str, title: str, runs: list[Timed]) -> list[tuple[Cell, ...]]:
@@ -80,27 +99,33 @@ def _figure3_row(kind: str, title: str, name: str, runs: list[Timed]) -> tuple[C
     def ratio(measure: str, over: Callable[[Timed], str | None]) -> Cell:
         of = time_id("figure3", run, name, measure)
         printed = FIGURE3_RATIOS.get((kind, measure)) if packs else None
-        said = f"{printed.text}x" if printed else ""
+        said = Parts(f"{printed.text}x", (printed.value,)) if printed else ""
         found = _latest_ratio(runs, name, over)
         if found is None:
             return Cell("", of, said, "" if kind == "train_step" else NOT_RUN)
         value, other, records = found
-        best = f" ({other})" if measure == "best" else ""
-        return Cell(f"{times_as(value)}{best}", of, said, records=records)
+        shown = _over_other(value, other) if measure == "best" else Number(value, times_as)
+        return Cell(shown, of, said, records=records)
 
     return (
-        Cell(what),
+        Cell(workload(kind, run.size, what)),
         Cell(name),
-        Cell(run.machine),
-        Cell(milliseconds(record.value), time_id("figure3", run, name), records=(record.name,),
+        Cell(run.where),
+        Cell(Number(record.value, milliseconds), time_id("figure3", run, name),
+             records=(record.name,),
              notes=tuple(record_notes(record))),
         ratio("baseline", lambda each: each.fastest(lambda n: n.startswith("baseline"))),
         ratio("blas", _float32),
         ratio("best", Timed.precision),
-        Cell(formed(record.details.get("share_of_limit"), lambda x: f"{100 * x:.3g} %")),
-        Cell(formed(record.details.get("spread"), lambda x: f"{100 * x:.0f} %")),
+        Cell(of_limit(record.details)),
+        Cell(spread(record.details)),
         Cell(record.created[:10]),
     )  # fmt: skip
+
+
+def _over_other(value: float, other: str) -> Parts:
+    """'2.6x (torch int8)'."""
+    return Parts(f"{times_as(value)} ({other})", (value, other))
 
 
 def _float32(run: Timed) -> str | None:
@@ -122,7 +147,13 @@ def _latest_ratio(
 def _figure3_not_run(kind: str, title: str, device: str) -> tuple[Cell, ...]:
     where = "GPU" if device == "cuda" else "processor"
     cell = Cell("", f"figure3.{kind}.{device}", verdict=NOT_RUN)
-    return (Cell(title), Cell(""), Cell(where), cell, *[Cell("")] * 6)
+    return (
+        Cell(workload(kind, HEADLINES[kind][1], title)),
+        Cell(""),
+        Cell(where),
+        cell,
+        *[Cell("")] * 6,
+    )
 
 
 # ---- speed-up against size -------------------------------------------------------------------
@@ -143,11 +174,11 @@ def speedup(runs: list[Timed]) -> Table:
         best = _latest_ratio(of, packed, Timed.precision) if packed else None
         rows.append(
             (
-                Cell(last.machine),
-                Cell(described(last.kind, last.size)),
+                Cell(last.where),
+                Cell(workload(last.kind, last.size)),
                 _speedup_cell(of, packed, _float32),
                 _speedup_cell(of, packing, _float32),
-                Cell(f"{times_as(best[0])} ({best[1]})" if best else "",
+                Cell(_over_other(*best[:2]) if best else "",
                      records=best[2] if best else ()),
             )
         )  # fmt: skip
@@ -159,8 +190,13 @@ def speedup(runs: list[Timed]) -> Table:
     return Table(
         name="speedup",
         title="Speed-up against size",
-        columns=("machine", "workload", "packed operands, over float32",
-                 "packing of A timed, over float32", "over the best precision"),
+        columns=(
+            Column("machine", MACHINE),
+            Column("workload", WORKLOAD),
+            Column("packed operands, over float32", "packed_over_float32"),
+            Column("packing of A timed, over float32", "packing_over_float32"),
+            Column("over the best precision", "over_best best_precision"),
+        ),
         rows=tuple(rows),
         notes=tuple(_crossing(*of, curve) for of, curve in sorted(curves.items())),
     )  # fmt: skip
@@ -175,7 +211,8 @@ def _speedup_cell(runs: list[Timed], name: str | None, over: Callable[[Timed], s
     found = _latest_ratio(runs, name, over) if name else None
     if name is None or found is None:
         return Cell("")
-    return Cell(times_as(found[0]), time_id("speedup", runs[-1], name), records=found[2])
+    of = time_id("speedup", runs[-1], name)
+    return Cell(Number(found[0], times_as), of, records=found[2])
 
 
 def _crossing(where: str, kind: str, curve: dict[float, float]) -> str:

@@ -51,10 +51,11 @@ def _network(record: Record) -> str:
 
 
 def _figure2(records: list[Record]) -> list[Figure]:
-    """Of the network that was trained longest."""
+    """Of the CIFAR-10 network that was trained longest, as the paper's; else of any."""
     if not records:
         return []
-    (record,) = _longest(records, lambda _: "")
+    of_paper = [record for record in records if _data(record) == "cifar10"]
+    (record,) = _longest(of_paper or records, lambda _: "")
     filters = first_layer(record)
     assert filters is not None
     colour = " of red, green and blue, a colour for each of their signs" * (filters.channels == 3)
@@ -87,7 +88,8 @@ def _unique(records: list[Record]) -> list[Figure]:
         "number of output maps; mean over input maps. The paper gives one number and no "
         "definition. By chance: the expected share of random weights."
     )
-    panel = Panel("", "layer", "unique filters, %", tuple(series), names=layers)
+    panel = Panel("", "layer", "unique filters, %", tuple(series), names=layers,
+                  x_name="layer", y_name="unique_pct")  # fmt: skip
     return [Figure("unique_filters", "Unique filters of each layer", caption, (panel,))]
 
 

@@ -146,10 +146,10 @@ def pictures(folder: Path, drawn: list[Figure]) -> set[Path]:
 def _show(found: list[Table]) -> None:
     """The tables' rows that have numbers, on the terminal."""
     for table in (t for t in found if t.name in SHOWN):
-        rows = [[_text(cell.text, cell.paper, cell.verdict) for cell in row]
+        rows = [[_text(cell.text, str(cell.paper), cell.verdict) for cell in row]
                 for row in table.rows if any(cell.records for cell in row)]  # fmt: skip
         if rows:
-            print_table(list(table.columns), rows, title=table.title)
+            print_table(table.columns, rows, title=table.title)
     print("; ".join(found[0].notes[:1]))
 
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from bnnrun import paper
 from bnnrun.records import Record
 from bnnrun.report.content import Figure, Panel, Series
+from bnnrun.table import Parts
 
 YARDSTICK = "torch float32"
+MACHINE = "machine threads"  # of `where` in CSV files
 CUBE = 8192  # of Figure 3's product
 BARS = ("baseline", "float32", "XNOR")
 BITS, PACKING = "XNOR, bits in and out", "XNOR, packing of A timed"
@@ -39,10 +41,17 @@ def figures(records: list[Record]) -> list[Figure]:
 
 def machine(record: Record) -> str:
     """'NVIDIA H200' or 'a processor, 2 threads'."""
+    return str(where(record))
+
+
+def where(record: Record) -> Parts:
+    """The machine of a record, a processor's threads apart."""
     if record.gpu:
-        return str(record.gpu.get("model", "GPU"))
+        model = str(record.gpu.get("model", "GPU"))
+        return Parts(model, (model,))
     model = str(record.cpu.get("model", "processor")).replace("(R)", "").replace(" Processor", "")
-    return f"{model}, {record.details.get('threads', '?')} threads"
+    threads = record.details.get("threads")
+    return Parts(f"{model}, {'?' if threads is None else threads} threads", (model, threads))
 
 
 def _products(records: list[Record]) -> list[Timed]:
@@ -86,7 +95,7 @@ def _is_figure3_network(r: Record) -> bool:
 def _figure3(products: list[Timed], networks: list[Timed]) -> list[Figure]:
     panels = [
         Panel(title, "time, s (log scale)", "", (_paper_bars(workload), *_bars(timed)),
-              log_x=True, names=BARS, bars=True)
+              log_x=True, names=BARS, bars=True, name=workload, x_name="kernel", y_name="time_s")
         for title, workload, timed in (
             (f"product of two {CUBE} x {CUBE} matrices of ±1", "gemm", products),
             ("MNIST network, 10,000 images", "mlp", networks),
@@ -150,7 +159,8 @@ def _speedup(timed: list[Timed]) -> list[Figure]:
         crossing, words = crossover(packing.x, packing.y) if packing else (None, "not run")
         panels.append(
             Panel(name, "size M = N = K (log scale)", "times as fast as float32\n(log scale)",
-                  tuple(series), log_x=True, log_y=True, mark=crossing)
+                  tuple(series), log_x=True, log_y=True, mark=crossing, x_name="size",
+                  y_name="over_float32")
         )  # fmt: skip
         caption.append(f"{name}: {words}.")
     if not panels:

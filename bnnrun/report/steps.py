@@ -5,9 +5,12 @@ from typing import Any
 from bnnrun.records import Record
 from bnnrun.report.content import Cell, Table
 from bnnrun.report.pooling import record_notes
-from bnnrun.report.timing import Timed, formed, is_ours, milliseconds, time_id, times_as
+from bnnrun.report.speed import MACHINE
+from bnnrun.report.timing import Timed, is_ours, milliseconds, time_id, times_as
+from bnnrun.table import Column, Number, Parts, Value, identifier, number
 
 FLOAT32 = "eager float32"
+PART = "{:.1f}"  # milliseconds of a part
 
 
 def steps(runs: list[Timed]) -> Table:
@@ -24,8 +27,16 @@ def steps(runs: list[Timed]) -> Table:
     return Table(
         name="steps",
         title="Training steps: time, memory, and where the time goes",
-        columns=("network of", "step", "machine", "median", "over eager float32", "MiB at most",
-                 *parts, "date"),
+        columns=(
+            Column("network of", "dataset"),
+            Column("step", "step is_floor floor_pct"),
+            Column("machine", MACHINE),
+            Column("median", "median_ms", notes="notes"),
+            Column("over eager float32"),
+            Column("MiB at most", "memory_mib"),
+            *(Column(part, f"{identifier(part)}_ms") for part in parts),
+            Column("date"),
+        ),
         rows=tuple(rows),
         notes=(
             "The latest run. Plain PyTorch is timed as it comes, and with freed memory kept, as "
@@ -50,30 +61,31 @@ def _rows(run: Timed, parts: list[str]) -> list[tuple[Cell, ...]]:
         over = run.ratio(name, FLOAT32)
         rows.append((
             Cell(run.size[0]),
-            Cell(name),
-            Cell(run.machine),
-            Cell(milliseconds(record.value), time_id("steps", run, name),
+            Cell(Parts(name, (name, False))),
+            Cell(run.where),
+            Cell(Number(record.value, milliseconds), time_id("steps", run, name),
                  notes=tuple(record_notes(record)), records=(record.name,)),
-            Cell(formed(over, times_as)),
-            Cell(formed(details.get("memory_bytes"), lambda x: f"{x / 2**20:,.0f}")),
-            *(Cell(formed(spent.get(part), _part)) for part in parts),
+            Cell(number(over, times_as)),
+            Cell(_mebibytes(details.get("memory_bytes"))),
+            *(Cell(number(spent.get(part), PART)) for part in parts),
             Cell(record.created[:10]),
         ))  # fmt: skip
         if least:
             whole = sum(least.values())
+            share = 100 * whole / record.value
             rows.append((
                 Cell(run.size[0]),
-                Cell(f"{name}: its floor, {100 * whole / record.value:.0f} % of it"),
-                Cell(run.machine),
-                Cell(milliseconds(whole), time_id("steps", run, name, "floor"),
+                Cell(Parts(f"{name}: its floor, {share:.0f} % of it", (name, True, share))),
+                Cell(run.where),
+                Cell(Number(whole, milliseconds), time_id("steps", run, name, "floor"),
                      records=(record.name,)),
                 Cell(""),
                 Cell(""),
-                *(Cell(formed(least.get(part), _part)) for part in parts),
+                *(Cell(number(least.get(part), PART)) for part in parts),
                 Cell(record.created[:10]),
             ))  # fmt: skip
     return rows
 
 
-def _part(value: float) -> str:
-    return f"{value:.1f}"
+def _mebibytes(size: object) -> Value:
+    return number(size / 2**20 if isinstance(size, (int, float)) else None, "{:,.0f}")

@@ -3,22 +3,46 @@
 import math
 
 from bnnrun.architecture import Layer, plan
-from bnnrun.config import Binarizer, SummaryConfig
+from bnnrun.config import Binarizer, SummaryConfig, TableFormat
 from bnnrun.data import describe
 from bnnrun.paper import ENERGY_ACCESS_PJ, ENERGY_OPERATION_PJ
-from bnnrun.table import print_table
+from bnnrun.table import Column, Number, Parts, Value, number, print_table
 
-LAYER_COLUMNS = ["layer", "shape", "weights", "real", "MACs", "bytes, bits", "bytes, float32", "c"]
-ENERGY_COLUMNS = ["energy an image", "accesses or operations", "mJ"]
+LAYER_COLUMNS = (
+    Column("layer"),
+    Column("shape", "kernel inputs outputs height width"),
+    Column("weights"),
+    Column("real"),
+    Column("MACs"),
+    Column("bytes, bits", "packed_bytes"),
+    Column("bytes, float32", "float32_bytes"),
+    Column("c"),
+)
+ENERGY_COLUMNS = ("energy an image", "accesses or operations", "mJ")
+# Of a layer, for programs: 64-bit words of its weights, and what Tables 2 and 3 give for them.
+COST_COLUMNS = (
+    Column("packed_words"),
+    Column("", "packed_dram_low_mj packed_dram_high_mj"),
+    Column("float32_words"),
+    Column("", "float32_dram_low_mj float32_dram_high_mj"),
+    Column("float32_arithmetic_mj"),
+)
 
 
 def summary(config: SummaryConfig) -> None:
-    """Print a row a layer, then the energy that the paper's Tables 2 and 3 give for an image."""
+    """Print a row a layer, then the energy that the paper's Tables 2 and 3 give for an image.
+
+    As CSV it is one table: the energy stands in columns of each layer, and nothing is summed up.
+    """
     layers = plan(config.arch, describe(config.dataset))
     binary = config.binarization.weights is not Binarizer.none
+    if config.format is TableFormat.csv:
+        rows = [[*_layer_row(layer, binary), *_cost_row(layer, binary)] for layer in layers]
+        print_table([*LAYER_COLUMNS, *COST_COLUMNS], rows, format=config.format)
+        return
     print_table(
         LAYER_COLUMNS,
-        layer_rows(layers, binary),
+        [*(_layer_row(layer, binary) for layer in layers), _sum_row(layers, binary)],
         title=f"{config.arch.name} for {config.dataset.name}: "
         f"weights {config.binarization.weights.value}, "
         f"activations {config.binarization.activations.value}",
@@ -26,43 +50,71 @@ def summary(config: SummaryConfig) -> None:
     )
     print_table(
         ENERGY_COLUMNS,
-        energy_rows(layers),
+        _energy_rows(layers),
         title="by the paper's Tables 2 and 3 (45 nm); computed, not measured",
         format=config.format,
     )
 
 
-def layer_rows(layers: list[Layer], binary: bool) -> list[list[str]]:
-    """Counts of each layer and their sums. Real parameters are gamma and beta; there are no biases.
-
-    A row of bits is padded to whole 32-bit words, as in a packed file.
-    """
-    rows, total = [], [0] * 5
-    for layer in layers:
-        packed = layer.outputs * math.ceil(layer.k / 32) * 4 if binary else 4 * layer.weights
-        counts = [layer.weights, layer.norm_parameters, layer.macs, packed, 4 * layer.weights]
-        total = [a + b for a, b in zip(total, counts, strict=True)]
-        at = f", {layer.size[0]}x{layer.size[1]}" if layer.is_conv else ""
-        kernel = f"{layer.kernel}x{layer.kernel}x" if layer.is_conv else ""
-        rows.append(
-            [layer.name, f"{kernel}{layer.inputs} -> {layer.outputs}{at}",
-             *(f"{n:,}" for n in counts), f"{layer.c:.2f}" if binary else ""]
-        )  # fmt: skip
-    return [*rows, ["sum", "", *(f"{n:,}" for n in total), ""]]
+def packed_bytes(layer: Layer, binary: bool = True) -> int:
+    """Of the weights; a row of bits is padded to whole 32-bit words, as in a packed file."""
+    return layer.outputs * math.ceil(layer.k / 32) * 4 if binary else 4 * layer.weights
 
 
-def energy_rows(layers: list[Layer]) -> list[list[str]]:
-    """Energy of reading each weight once from DRAM, and of the arithmetic in float32.
+def words(weights: int, bits: int) -> int:
+    """Accesses to 64 bits that read each weight once."""
+    return math.ceil(weights * bits / 64)
+
+
+def dram_mj(accesses: int) -> Parts:
+    """Energy of accesses to DRAM, from and to."""
+    low, high = (accesses * energy / 1e9 for energy in ENERGY_ACCESS_PJ["DRAM"])
+    return Parts(f"{low:.3g} to {high:.3g}", (low, high))
+
+
+def arithmetic_mj(macs: int) -> Number:
+    """Energy of the arithmetic in float32.
 
     The tables have no XNOR: what a binary MAC costs cannot be computed from them.
     """
+    return Number(macs * sum(ENERGY_OPERATION_PJ["32-bit float"]) / 1e9, "{:.3g}")
+
+
+def _counts(layer: Layer, binary: bool) -> tuple[int, ...]:
+    """Real parameters are gamma and beta; there are no biases."""
+    return (layer.weights, layer.norm_parameters, layer.macs, packed_bytes(layer, binary),
+            4 * layer.weights)  # fmt: skip
+
+
+def _layer_row(layer: Layer, binary: bool) -> list[Value]:
+    text, sizes = f"{layer.inputs} -> {layer.outputs}", (layer.inputs, layer.outputs)
+    shape = Parts(text, (None, *sizes))
+    if layer.is_conv:
+        (height, width), kernel = layer.size, layer.kernel
+        shape = Parts(f"{kernel}x{kernel}x{text}, {height}x{width}",
+                      (kernel, *sizes, height, width))  # fmt: skip
+    c = number(layer.c if binary else None, "{:.2f}")
+    return [layer.name, shape, *map(Number, _counts(layer, binary)), c]
+
+
+def _sum_row(layers: list[Layer], binary: bool) -> list[Value]:
+    columns = zip(*(_counts(layer, binary) for layer in layers), strict=True)
+    return ["sum", "", *(Number(sum(column)) for column in columns), ""]
+
+
+def _cost_row(layer: Layer, binary: bool) -> list[Value]:
+    row: list[Value] = []
+    for bits in (1 if binary else 32, 32):
+        accesses = words(layer.weights, bits)
+        row += [Number(accesses), dram_mj(accesses)]
+    return [*row, arithmetic_mj(layer.macs)]
+
+
+def _energy_rows(layers: list[Layer]) -> list[list[Value]]:
+    """Energy of reading each weight once from DRAM, and of the arithmetic."""
     weights, macs = sum(layer.weights for layer in layers), sum(layer.macs for layer in layers)
-    low, high = ENERGY_ACCESS_PJ["DRAM"]
-    rows = []
+    rows: list[list[Value]] = []
     for name, bits in (("weights from DRAM, float32", 32), ("weights from DRAM, bits", 1)):
-        accesses = math.ceil(weights * bits / 64)
-        rows.append(
-            [name, f"{accesses:,}", f"{accesses * low / 1e9:.3g} to {accesses * high / 1e9:.3g}"]
-        )
-    operation = sum(ENERGY_OPERATION_PJ["32-bit float"])
-    return [*rows, ["multiply and add, float32", f"{macs:,}", f"{macs * operation / 1e9:.3g}"]]
+        accesses = words(weights, bits)
+        rows.append([name, Number(accesses), dram_mj(accesses)])
+    return [*rows, ["multiply and add, float32", Number(macs), arithmetic_mj(macs)]]

@@ -4,19 +4,21 @@ from collections.abc import Iterator
 
 from bnnrun.paper import DATASETS, EPOCHS, TABLE1, TABLE1_ROWS, Number
 from bnnrun.records import Record
-from bnnrun.report.content import Cell, Table
+from bnnrun.report.content import Cell, Table, verdict_cell
 from bnnrun.report.experiments import Experiment, differences
 from bnnrun.report.pooling import (
     NOT_RUN,
     Pool,
     by_budget,
     how_sure,
-    interval,
-    mean_and_deviation,
+    interval_value,
     notes,
     pool,
+    printed_value,
     verdict,
 )
+from bnnrun.table import Column, Parts
+from bnnrun.table import number as value
 
 
 class Cells:
@@ -69,8 +71,14 @@ def number(cell: str) -> Number:
 
 def label(cell: str) -> str:
     """'BNN (Theano), MNIST'."""
+    return str(labelled(cell))
+
+
+def labelled(cell: str) -> Parts:
+    """The same; for programs method and data set."""
     _, column, key = cell.split(".")
-    return f"{next(row.label for row in TABLE1_ROWS if row.key == key)}, {DATASETS[column]}"
+    method = next(row.label for row in TABLE1_ROWS if row.key == key)
+    return Parts(f"{method}, {DATASETS[column]}", (method, column))
 
 
 def table1(cells: Cells) -> Table:
@@ -80,12 +88,26 @@ def table1(cells: Cells) -> Table:
         line = [Cell(row.label), Cell(row.group)]
         for column in DATASETS:
             cell, printed = cell_id(row.key, column), TABLE1.get((row.key, column))
-            line.append(_beside(cells, cell, printed.text if printed else ""))
+            line.append(_beside(cells, cell, printed))
         rows.append(tuple(line))
     return Table(
         name="table1",
         title="Table 1: test error, %",
-        columns=("method", "binarization", *DATASETS.values()),
+        columns=(
+            Column("method"),
+            Column("binarization"),
+            *(
+                Column(
+                    name,
+                    "dataset error_pct deviation_pct n epochs of_epochs",
+                    paper="paper_pct paper_deviation_pct",
+                    verdict="verdict",
+                    notes="notes",
+                    spreads=True,
+                )
+                for name in DATASETS.values()
+            ),
+        ),
         rows=tuple(rows),
         notes=(
             "Mean ± deviation over seeds at the epoch of the lowest validation error (the latest "
@@ -98,16 +120,21 @@ def table1(cells: Cells) -> Table:
     )
 
 
-def _beside(cells: Cells, cell: str, printed: str) -> Cell:
-    lead = cells.lead(cell)
-    if cell not in cells.pools or lead is None:
-        if cell not in cells.pools:
-            return Cell("", paper=printed)
+def _beside(cells: Cells, cell: str, printed: Number | None) -> Cell:
+    """Our number, or nothing; beside it the paper's."""
+    if printed is None:
+        return Cell("")
+    lead, paper, nothing = cells.lead(cell), printed_value(printed), Parts("", (printed.column,))
+    if cell not in cells.pools:
+        return Cell(nothing, paper=paper)
+    if lead is None:
         changed = any(each.first.cell == cell for each in cells.altered)
         other = ("runs of this cell with settings changed stand under ablations",)
-        return Cell("", cell, printed, NOT_RUN, other if changed else ())
-    text = f"{mean_and_deviation(r.value for r in lead.records)} (n = {lead.n})"
-    return Cell(text, cell, printed, cells.verdict(cell), notes(lead), lead.names)
+        return Cell(nothing, cell, paper, NOT_RUN, other if changed else ())
+    whole = EPOCHS[printed.column]
+    ours = Parts(f"{lead.measured} (n = {lead.n})",
+                 (printed.column, *lead.measured_n.parts, lead.epochs, whole))  # fmt: skip
+    return Cell(ours, cell, paper, cells.verdict(cell), notes(lead), lead.names)
 
 
 def detail(cells: Cells) -> Table:
@@ -121,37 +148,45 @@ def detail(cells: Cells) -> Table:
     return Table(
         name="table1_detail",
         title="Table 1 in detail",
-        columns=("cell", "method, data", "test error %", "n", "95 % interval", "epochs",
-                 "of the paper's", "paper %", "verdict"),
+        columns=(
+            Column("cell"),
+            Column("method, data", "method dataset leads"),
+            Column("test error %", "error_pct deviation_pct", notes="notes"),
+            Column("n"),
+            Column("95 % interval", "low_pct high_pct", notes="interval"),
+            Column("epochs"),
+            Column("of the paper's", "of_epochs_pct"),
+            Column("paper %", "paper_pct paper_deviation_pct"),
+            Column("verdict"),
+        ),
         rows=tuple(rows),
         notes=(
             "The largest budget leads a cell; others are listed beneath it. The interval is "
             "Student's t between seeds, and Wilson's of a single run on its test images.",
         ),
-    )  # fmt: skip
+    )
 
 
 def _detail_row(of: str, cell: str, each: Pool | None, *, beneath: bool) -> tuple[Cell, ...]:
     printed = number(cell)
     name = Cell(of, of)
-    method = Cell(f"{'beneath: ' if beneath else ''}{label(cell)}")
+    named = labelled(cell)
+    method = Cell(Parts(f"{'beneath: ' * beneath}{named}", (*named.parts, not beneath)))
     if each is None:
         blank = [Cell("")] * 5
-        return (name, method, *blank, Cell(printed.text), Cell(NOT_RUN, of, verdict=NOT_RUN))
-    found, whole = interval(each), EPOCHS[printed.column]
-    said = verdict(each, printed)
+        return (name, method, *blank, Cell(printed_value(printed)), verdict_cell(NOT_RUN, of))
+    whole = EPOCHS[printed.column]
     return (
         name,
         method,
-        Cell(mean_and_deviation(r.value for r in each.records), of, notes=notes(each),
-             records=each.names),
-        Cell(str(each.n)),
-        Cell(f"{found[0]:.2f} to {found[1]:.2f}" if found else "", notes=(how_sure(each),)),
-        Cell("not recorded" if each.epochs is None else f"{each.epochs:,}"),
-        Cell("" if each.epochs is None else f"{100 * each.epochs / whole:.3g} %"),
-        Cell(printed.text),
-        Cell(said, of, verdict=said, records=each.names),
-    )  # fmt: skip
+        Cell(each.measured, of, notes=notes(each), records=each.names),
+        Cell(value(each.n)),
+        Cell(interval_value(each), notes=(how_sure(each),)),
+        Cell(value(each.epochs) or Parts("not recorded", ())),
+        Cell("" if each.epochs is None else value(100 * each.epochs / whole, "{:.3g} %")),
+        Cell(printed_value(printed)),
+        verdict_cell(verdict(each, printed), of, each.names),
+    )
 
 
 def protocols(cells: Cells) -> Table:
@@ -163,9 +198,9 @@ def protocols(cells: Cells) -> Table:
             rows.append(
                 (
                     Cell(of, of, records=each.names),
-                    Cell("" if each.epochs is None else f"{each.epochs:,}"),
-                    Cell(str(each.n)),
-                    Cell(mean_and_deviation(r.value for r in each.records)),
+                    Cell(value(each.epochs)),
+                    Cell(value(each.n)),
+                    Cell(each.measured),
                     Cell(each.mean_of("last_epoch_test_error_pct")),
                     Cell(each.mean_of("best_on_test_error_pct")),
                     Cell(each.mean_of("valid_error_pct")),
@@ -174,12 +209,19 @@ def protocols(cells: Cells) -> Table:
     return Table(
         name="protocols",
         title="Test error by the epoch it is read at, %",
-        columns=("cell", "epochs", "n", "picked by validation", "last epoch",
-                 "best on the test set", "validation error"),
+        columns=(
+            Column("cell"),
+            Column("epochs"),
+            Column("n"),
+            Column("picked by validation", "error_pct deviation_pct"),
+            Column("last epoch", "last_epoch_error_pct last_epoch_deviation_pct"),
+            Column("best on the test set", "best_on_test_error_pct best_on_test_deviation_pct"),
+            Column("validation error", "valid_error_pct valid_deviation_pct"),
+        ),
         rows=tuple(rows),
         notes=(
             "Only the first is a test error as the paper's. The best on the test set has chosen "
             "its epoch by the very images it is measured on: it is too low, and shown for "
             "comparison with work that reports it.",
         ),
-    )  # fmt: skip
+    )

@@ -1,7 +1,7 @@
 """All tables of a report, from records and experiments."""
 
 from bnnrun.records import Record
-from bnnrun.report import networks, overview, ratios, table1
+from bnnrun.report import networks, outcomes, overview, ratios, table1
 from bnnrun.report.content import Table
 from bnnrun.report.experiments import Experiment
 from bnnrun.report.steps import steps
@@ -18,7 +18,7 @@ def tables(records: list[Record], experiments: list[Experiment], damaged: list[s
     cells, timed = table1.Cells(records, experiments), timed_runs(records)
     ablations, left = overview.ablations(cells, experiments)
     found = [
-        overview.summary(cells, experiments, damaged),
+        outcomes.summary(cells, experiments, damaged),
         table1.table1(cells),
         table1.detail(cells),
         table1.protocols(cells),

@@ -1,7 +1,6 @@
 """Times: the runs of `bnnrun bench` put together again, and the latest of every competitor."""
 
 import json
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,11 +9,13 @@ from typing import Any
 from bnnrun.records import Record
 from bnnrun.report.content import Cell, Table
 from bnnrun.report.pooling import record_notes
-from bnnrun.report.speed import machine
+from bnnrun.report.speed import MACHINE, machine, where
+from bnnrun.table import Column, Form, Number, Parts, Value, number
 
 FLOAT32 = ("torch float32", "eager float32")  # of products and networks; of the training step
 OTHERS = ("torch ", "NumPy ", *FLOAT32)  # competitors that are not ours, in every precision
 KINDS = ("gemm", "mlp", "convnet", "train_step")
+WORKLOAD = "workload m n k dataset images"  # of `workload` in CSV files
 
 
 @dataclass
@@ -26,6 +27,10 @@ class Timed:
     machine: str
     device: str
     records: dict[str, Record] = field(default_factory=dict)
+
+    @property
+    def where(self) -> Parts:
+        return where(next(iter(self.records.values())))
 
     @property
     def created(self) -> str:
@@ -80,6 +85,12 @@ def _size(record: Record) -> tuple[Any, ...]:
     return (data,) if record.quantity == "train_step_time" else (data, config["batch"])
 
 
+def workload(kind: str, size: tuple[Any, ...], text: str = "") -> Parts:
+    """A workload by `text`, else as `described`; its sizes apart, as far as they are known."""
+    sizes = size if kind == "gemm" else (None, None, None, *size)
+    return Parts(text or described(kind, size), (kind, *sizes))
+
+
 def described(kind: str, size: tuple[Any, ...]) -> str:
     """'product, M 4096, N 4096, K 1024' or 'mlp, mnist, 1,000 images'."""
     if kind == "gemm":
@@ -117,8 +128,19 @@ def times(runs: list[Timed]) -> Table:
     return Table(
         name="times",
         title="Times: every competitor",
-        columns=("workload", "competitor", "machine", "median", "fastest", "spread", "calls",
-                 "GMAC/s", "of the limit", "over float32", "date"),
+        columns=(
+            Column("workload", WORKLOAD),
+            Column("competitor"),
+            Column("machine", MACHINE),
+            Column("median", "median_ms", notes="notes"),
+            Column("fastest", "fastest_ms"),
+            Column("spread", "spread_pct"),
+            Column("calls"),
+            Column("GMAC/s", "gmac_per_s"),
+            Column("of the limit", "of_limit_pct"),
+            Column("over float32"),
+            Column("date"),
+        ),
         rows=tuple(rows),
         notes=(
             "Of each competitor the latest run. \"Over float32\" compares within that run, whose "
@@ -143,17 +165,17 @@ def _times_row(run: Timed, name: str) -> tuple[Cell, ...]:
     float32 = next((ratio for over in FLOAT32 if (ratio := run.ratio(name, over))), None)
     limit = name.startswith("limit")
     return (
-        Cell(described(run.kind, run.size)),
+        Cell(workload(run.kind, run.size)),
         Cell(name),
-        Cell(run.machine),
-        Cell(milliseconds(record.value), time_id("times", run, name),
+        Cell(run.where),
+        Cell(Number(record.value, milliseconds), time_id("times", run, name),
              notes=tuple(record_notes(record)), records=(record.name,)),
-        Cell(formed(details.get("minimum"), milliseconds)),
-        Cell(formed(details.get("spread"), lambda x: f"{100 * x:.0f} %")),
-        Cell(str(details.get("count", ""))),
-        Cell(formed(details.get("gmac_per_s"), lambda x: f"{x:,.0f}" if x >= 10 else f"{x:.2g}")),
-        Cell("" if limit else formed(details.get("share_of_limit"), lambda x: f"{100 * x:.3g} %")),
-        Cell("" if limit else formed(float32, times_as)),
+        Cell(number(details.get("minimum"), milliseconds)),
+        Cell(spread(details)),
+        Cell(number(details.get("count"), "{}")),
+        Cell(number(details.get("gmac_per_s"), _rate)),
+        Cell("" if limit else of_limit(details)),
+        Cell("" if limit else number(float32, times_as)),
         Cell(record.created[:10]),
     )  # fmt: skip
 
@@ -166,9 +188,16 @@ def times_as(value: float) -> str:
     return f"{value:.0f}x" if value >= 20 else f"{value:.2g}x" if value < 1 else f"{value:.1f}x"
 
 
-def formed(value: Any, form: Callable[[Any], str]) -> str:
-    is_number = isinstance(value, (int, float)) and math.isfinite(value)
-    return form(value) if is_number else ""
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def spread(details: dict[str, Any], form: Form = "{:.0f} %") -> Value:
+    return number(details.get("spread"), form, scale=100)
+
+
+def of_limit(details: dict[str, Any], form: Form = "{:.3g} %") -> Value:
+    return number(details.get("share_of_limit"), form, scale=100)
 
 
 def time_id(table: str, run: Timed, *more: str) -> str:

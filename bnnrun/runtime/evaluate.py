@@ -1,7 +1,9 @@
 """Test error of a packed network, without torch."""
 
 import time
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnrun.config import EvalConfig, Kernel, PackedConfig, computed
-from bnnrun.data import load as load_data
-from bnnrun.data.dataset import Dataset, Kind
-from bnnrun.errors import InputError
+from bnnrun.data import describe, load_test
+from bnnrun.data.dataset import Kind, TestSet
+from bnnrun.errors import InputError, listed, printable
 from bnnrun.records import Record, Run
 from bnnrun.runtime import Classifier, file, load, select_device
 
@@ -33,26 +35,68 @@ def why_not_gpu(config: PackedConfig) -> str:
     return f" ({why})" if why else ""
 
 
-def test_images(config: EvalConfig, trained_on: str | None, expected: Kind) -> Dataset:
-    """The data set of a configuration; InputError where the network is of another."""
-    if trained_on is not None and trained_on != config.dataset.name:
+def test_images(config: EvalConfig, source: dict[str, str], expected: Kind) -> TestSet:
+    """The test part of the data set of a configuration, its difference from the training's noted.
+
+    Args:
+        source:   what a network was made from (`PackedModel.source`); older ones say less
+        expected: the images that it takes
+
+    Raises:
+        InputError: the network is of another data set, or of other classes
+    """
+    dataset = config.dataset
+    if source.get("dataset", dataset.name) != dataset.name:
         raise InputError(
-            f"dataset={config.dataset.name}: the network was trained on {trained_on}: add "
-            f"dataset={trained_on}"
+            f"dataset={dataset.name}: the network was trained on {source['dataset']}: add "
+            f"dataset={source['dataset']}"
         )
-    dataset = load_data(config.dataset)
-    kind = dataset.kind
-    if kind != expected:
+    _check_kind(dataset.name, describe(dataset), expected)
+    test = load_test(dataset)
+    notes = (*test.notes, *_other_images(test, source))
+    return replace(test, notes=notes)
+
+
+def _check_kind(name: str, kind: Kind, expected: Kind) -> None:
+    """InputError where images or classes are not those that a network takes."""
+    if (kind.image_shape, kind.levels) != (expected.image_shape, expected.levels):
         raise InputError(
-            f"dataset={dataset.name}: images of {kind.image_shape}, {len(kind.classes)} classes, "
-            f"levels to {kind.levels}; the network takes {expected.image_shape} with "
-            f"{len(expected.classes)} and {expected.levels}"
+            f"dataset={name}: images of {kind.image_shape}, levels to {kind.levels}; the network "
+            f"takes {expected.image_shape} and {expected.levels}"
         )
-    return dataset
+    ours, its = map(_composed, (kind.classes, expected.classes))
+    if ours == its:
+        return
+    missing = [c for c in its if c not in ours]
+    unknown = [c for c in ours if c not in its]
+    told = [f"without {listed(map(printable, missing))}"] if missing else []
+    told += [f"with {listed(map(printable, unknown))}, unknown to it"] if unknown else []
+    if not told:
+        told = [f"in another order: {listed(map(printable, ours))}; "
+                f"its own: {listed(map(printable, its))}"]  # fmt: skip
+    raise InputError(
+        f"dataset={name}: {len(ours)} classes, not the network's {len(its)}: {' and '.join(told)}"
+    )
+
+
+def _composed(classes: tuple[str, ...]) -> list[str]:
+    """Names in composed letters (NFC), as folders of different systems differ in that alone."""
+    return [unicodedata.normalize("NFC", name) for name in classes]
+
+
+def _other_images(test: TestSet, source: dict[str, str]) -> Iterator[str]:
+    """How the test part differs from the one that the network's training was measured on."""
+    then = source.get("test_images"), source.get("test_md5")
+    now = str(len(test.test)), test.part_md5.get("test")
+    if None not in then and then != now:
+        yield (
+            f"other test images than the training's: {now[0]} images with md5 {now[1]} here, "
+            f"{then[0]} with md5 {then[1]} then"
+        )
 
 
 def evaluate_packed(
-    config: EvalConfig, run: Run, opened: tuple[Classifier, Path], dataset: Dataset, verified: Any
+    config: EvalConfig, run: Run, opened: tuple[Classifier, Path], dataset: TestSet, verified: Any
 ) -> Record:
     """The test error of a packed network.
 
@@ -89,7 +133,7 @@ def measure_error(
     config: EvalConfig,
     run: Run,
     predict: Callable[[Pixels], NDArray[np.intp]],
-    dataset: Dataset,
+    dataset: TestSet,
     of: tuple[str, int, dict[str, Any]],
     *,
     device: str = "cpu",

@@ -1,6 +1,5 @@
 """`bnnrun predict`: class and scores of image files."""
 
-import os
 import sys
 from collections.abc import Iterator
 from itertools import islice
@@ -10,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnrun.config import PredictConfig
-from bnnrun.data.folder import SUFFIXES, is_image, read_image
-from bnnrun.errors import InputError, RunError
+from bnnrun.data.decode import read_image
+from bnnrun.data.image_files import SUFFIXES, find_images
+from bnnrun.errors import InputError, RunError, printable
 from bnnrun.files import user_path
 from bnnrun.runtime import Classifier
 from bnnrun.runtime.evaluate import open_model, why_not_gpu
@@ -66,24 +66,20 @@ def _find(names: list[str], faults: list[str]) -> list[Path]:
             elif name and path.is_dir():
                 found += _in_folder(path, faults)
             else:
-                faults.append(f"{name or repr(name)}: no such image file or folder")
+                faults.append(f"{printable(name) or repr(name)}: no such image file or folder")
         except OSError as error:  # a name too long, a folder that may not be looked into
-            faults.append(f"{name}: cannot be read ({error.strerror})")
+            faults.append(f"{printable(name)}: cannot be read ({error.strerror})")
     return found
 
 
 def _in_folder(folder: Path, faults: list[str]) -> list[Path]:
-    def refused(error: OSError) -> None:
-        faults.append(f"{error.filename}: cannot be read ({error.strerror})")
-
     before = len(faults)
-    walked = os.walk(folder, onerror=refused)
-    found = sorted(
-        p for at, _, names in walked for p in map(Path(at).joinpath, names) if is_image(p)
-    )
-    if not found and len(faults) == before:
-        faults.append(f"{folder}: no image in this folder ({', '.join(sorted(SUFFIXES))})")
-    return found
+    found = find_images(folder, faults=faults)
+    if not found.images and len(faults) == before:
+        left_out = f"; it holds {found.left_out()}" if found.left_out() else ""
+        suffixes = ", ".join(sorted(SUFFIXES))
+        faults.append(f"{printable(folder)}: no image in this folder ({suffixes}){left_out}")
+    return found.images
 
 
 def _scores(
@@ -107,7 +103,7 @@ def _row(path: Path, scores: NDArray[np.float64], names: tuple[str, ...]) -> lis
     order = np.argsort(-scores, kind="stable")
     best, second = order[0], order[1] if len(order) > 1 else order[0]
     return [
-        str(path), names[best], f"{scores[best]:.3f}", names[second], f"{scores[second]:.3f}",
+        printable(path), names[best], f"{scores[best]:.3f}", names[second], f"{scores[second]:.3f}",
     ]  # fmt: skip
 
 

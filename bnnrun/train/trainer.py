@@ -259,6 +259,7 @@ class Trainer:
     def _header(self) -> dict[str, Any]:
         kind = self.dataset.kind
         parts = (self.dataset.train, self.dataset.valid, self.dataset.test)
+        part_md5 = self.dataset.part_md5
         return {
             "config": self.settings,
             "images": {
@@ -267,6 +268,7 @@ class Trainer:
                 "levels": kind.levels,
                 "train_valid_test": [len(part) for part in parts],
                 "md5": [source.md5 for source in self.dataset.sources],
+                **({"part_md5": part_md5} if part_md5 else {}),
             },
         }
 
