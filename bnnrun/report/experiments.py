@@ -101,6 +101,7 @@ def differences(config: dict[str, Any], experiment: Experiment) -> tuple[Differe
         # A halving interval belongs to the budget: it is not compressed with the epochs.
         if key == "optimizer.halve_every":
             continue
+        found.append(Difference(f"{key}={shown(given)}", shown(value)))
     if init := theirs.get("init"):
         found.append(Difference(f"init={str(init)[:8]}", "weights of its own"))
     return tuple(found)
