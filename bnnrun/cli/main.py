@@ -99,14 +99,13 @@ def _run_verb(verb: Verb, argv: list[str]) -> int:
         run_hydra(verb, [*hydra_flags, *words], _complete_only)
         return 0
     from bnnrun.cli.compose import run_folder
-    from bnnrun.cli.words import escape, quoted
+    from bnnrun.cli.words import as_word
 
     folder = run_folder(verb, words)
     # Hydra writes its files there before it calls anybody, so the folder is taken first.
     with _own(folder) as lock:
         _refuse_another_run(verb, typed, folder)
-        place = quoted(escape(str(Path.cwd() / folder), resolvers=False))
-        words = [*words, f"hydra.run.dir={place}"]
+        words = [*words, as_word("hydra.run.dir", folder)]
         run_hydra(
             verb,
             [*hydra_flags, *words],

@@ -10,8 +10,8 @@ from bnnrun.cli.compose import keys_of
 from bnnrun.cli.verbs import Verb
 from bnnrun.cli.words import (
     TextKey,
+    as_word,
     canonical,
-    escape,
     literal,
     parse,
     place_from,
@@ -56,8 +56,8 @@ def resumed(verb: Verb, words: list[str], *, multirun: bool) -> list[str]:
     if SEARCH_PATH in typed:
         before.pop(SEARCH_PATH, None)
     # The words that began the run stay the ones that are read here the next time.
-    place = f"hydra.run.dir={quoted(escape(str(folder), resolvers=False))}"
-    return [*before.values(), *words, place, "hydra.output_subdir=null"]
+    own = [as_word("hydra.run.dir", folder), "hydra.output_subdir=null"]
+    return [*before.values(), *words, *own]
 
 
 def _key(word: str) -> str:
@@ -86,7 +86,7 @@ def _places(keys: dict[str, TextKey], saved: Any, began: Path) -> dict[str, str]
         if text:
             named = place_from(str(text), began)
             if named != text and not user_path(text).is_absolute():
-                words[key] = f"{key}={quoted(escape(named, resolvers=False))}"
+                words[key] = as_word(key, named)
     return words
 
 

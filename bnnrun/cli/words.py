@@ -198,10 +198,19 @@ def quoted(text: str) -> str:
     return "'" + re.sub(r"(\\*)('|\Z)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), text) + "'"
 
 
-def as_list(key: str, texts: list[str]) -> str:
-    """key=['a','b'], every text exactly as it is."""
-    named = (f"./{text}" if text == MISSING else text for text in texts)
-    return f"{key}=[{','.join(quoted(escape(text, resolvers=False)) for text in named)}]"
+def as_word(key: str, place: str | Path) -> str:
+    """key='a', the name of a place exactly as it is."""
+    return f"{key}={_exact(str(place))}"
+
+
+def as_list(key: str, places: list[str]) -> str:
+    """key=['a','b'], every name exactly as it is."""
+    return f"{key}=[{','.join(map(_exact, places))}]"
+
+
+def _exact(place: str) -> str:
+    named = f"./{place}" if place == MISSING else place
+    return quoted(escape(named, resolvers=False))
 
 
 def parse(words: list[str]) -> list[Override]:

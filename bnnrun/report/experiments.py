@@ -102,8 +102,8 @@ def differences(config: dict[str, Any], experiment: Experiment) -> tuple[Differe
         if key == "optimizer.halve_every":
             continue
         found.append(Difference(f"{key}={shown(given)}", shown(value)))
-    if "init" in theirs:
-        found.append(Difference(f"init={str(theirs['init'])[:8]}", "weights of its own"))
+    if init := theirs.get("init"):
+        found.append(Difference(f"init={str(init)[:8]}", "weights of its own"))
     return tuple(found)
 
 

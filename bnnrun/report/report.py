@@ -68,7 +68,7 @@ def drawable(records: list[Record], experiments: list[Experiment]) -> list[Recor
 
     def altered(record: Record) -> bool:
         named = by_cell.get(record.cell) or by_name.get(record.experiment)
-        if record.quantity == "test_error" and "init" in record.config:
+        if record.quantity == "test_error" and record.config.get("init"):
             return True
         if named is None or record.quantity != "test_error":
             return False
