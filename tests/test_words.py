@@ -78,8 +78,8 @@ def test_texts_of_a_list_are_kept():
     ("word", "expected"),
     [
         ("cell=1.50,true,a b", "cell='1.50','true',a b"),
-        ("cell=choice(1e3,b)", "cell=choice('1e3',b)"),
-        ("cell=choice(1e3)", "cell=choice('1e3')"),
+        ("cell=choice(1e3,b)", "cell='1e3',b"),
+        ("cell=choice(1e3)", "cell='1e3'"),
         ("cell='a,b',${oc.env:X,1},c", "cell='a,b',${oc.env:X,1},c"),
         ("cell=range(3)", "cell=range(3)"),
         ("seed=1,2", "seed=1,2"),
@@ -89,6 +89,19 @@ def test_texts_of_a_list_are_kept():
 )
 def test_each_value_of_a_sweep_is_a_text(word, expected):
     assert literal(word, TRAIN, multirun=True) == expected
+
+
+def test_the_jobs_of_a_sweep_have_those_texts(bnnrun, tmp_path):
+    words = ("dataset=digits", "arch.width=8", "trainer.epochs=1", "threads=1")
+    places = ("1e3", "2024_01", "a b", "a\\")
+    outcome = bnnrun(
+        "train", "-m", *words, f"results_dir={','.join(places)}", "cell=choice(1.50,true)"
+    )
+    assert outcome.status == 0, outcome.err
+    for place in places:
+        found = (tmp_path / place / "runs").iterdir()
+        assert {json.loads(path.read_text())["cell"] for path in found} == {"1.50", "true"}
+    assert names_in(tmp_path) == {*places, "outputs"}
 
 
 def test_an_empty_value_of_a_sweep_is_told():

@@ -28,7 +28,7 @@ from bnnrun.settings import MISSING
 # A quoted value of Hydra's grammar, and what begins a resolver: ${oc.env:HOME}.
 QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
 OPENING = re.compile(r"(\\*)\$\{(\s*[A-Za-z_][\w.]*\s*:)?")
-CHOICE = re.compile(r"(choice\s*\()(.*)\)", re.DOTALL)
+CHOICE = re.compile(r"choice\s*\((.*)\)", re.DOTALL)
 OTHER_SWEEP = re.compile(r"(?:range|glob|interval|shuffle|sort|tag)\s*\(.*\)", re.DOTALL)
 # Folders of Hydra's own that a user names; Hydra does not know of a home folder.
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")
@@ -115,16 +115,15 @@ def _swept(word: str, value: str, key: TextKey) -> str:
     """Every value of a sweep as text."""
     if OTHER_SWEEP.fullmatch(value):
         return value
-    begin, inner, end = "", value, ""
-    if match := CHOICE.fullmatch(value):
-        begin, inner, end = match[1], match[2], ")"
-    parts = list(_split(inner))
-    if len(parts) == 1 and not begin:
+    match = CHOICE.fullmatch(value)
+    parts = list(_split(match[1] if match else value))
+    if len(parts) == 1 and not match:
         return _text(value, key)
     parts = [part.strip() for part in parts]
     if not all(parts):
         raise InputError(f"{word!r}: an empty value among several; '' is the empty text")
-    return f"{begin}{','.join(_text(part, key) for part in parts)}{end}"
+    # Without choice(), within which Hydra takes quotes off: a quoted 1e3 would be a number again.
+    return ",".join(_text(part, key) for part in parts)
 
 
 def _text(text: str, key: TextKey) -> str:
