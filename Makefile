@@ -34,8 +34,9 @@ demo: install  ## the whole chain on the bundled digits: train, pack, eval, benc
 		results_dir=$(DEMO)/results hydra.run.dir=$(DEMO)/step
 	$(BIN)/bnnrun report results_dir=$(DEMO)/results
 
+# Two at a time; threads that wait for one another must not keep a core from the other's.
 test: install  ## all tests; those that need a GPU or real data say why they are skipped
-	$(BIN)/python -m pytest
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal
 
 # Rehearsed on any machine: make gpu DEVICE=cpu SIZES="64 128" SECONDS=1 MLP=batch=100 CONVNET=batch=10
 DEVICE := cuda

@@ -7,12 +7,14 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numba
 import numpy as np
 import pytest
 from packed_files import CONVNET, MLP, random_model
 
 import bnnrun
-from bnnrun.gemm.compiled import on_threads, set_threads, thread_count
+from bnnrun.errors import InputError
+from bnnrun.gemm.compiled import set_threads, thread_count
 from bnnrun.runtime import file
 
 TIMES = 10
@@ -102,21 +104,22 @@ def test_the_number_of_threads_is_the_networks_whichever_thread_calls(path, monk
     assert thread_count() == mine and set(of_others) == {most}
 
 
-def test_a_thread_keeps_the_number_that_it_had():
+def test_a_thread_keeps_the_number_that_it_had(path):
     before = thread_count()
-    with on_threads(1):
-        assert thread_count() == 1
-        found = []
-        thread = threading.Thread(target=lambda: found.append(thread_count()))
-        thread.start()
-        thread.join()
-        assert found[0] > 0
+    network = bnnrun.load(path, threads=1)
+    network.scores(images_for(network, 2))
     assert thread_count() == before
-    with pytest.raises(KeyError), on_threads(1):
-        raise KeyError
+    with pytest.raises(InputError):
+        network.trace(images_for(network, network.network.chunk + 1))
     assert thread_count() == before
     assert set_threads(1) == before
+    found = []
+    thread = threading.Thread(target=lambda: found.append(thread_count()))
+    thread.start()
+    thread.join()
+    assert thread_count() == 1 and found[0] > 0
     set_threads(before)
+    assert numba.get_num_threads() == before
 
 
 def in_child(path, images, expected):

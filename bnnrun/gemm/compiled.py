@@ -10,8 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from bnnrun.errors import InputError
@@ -22,6 +21,7 @@ try:
     from numba import njit, prange
     from numba.core import event
     from numba.core.compiler_lock import global_compiler_lock
+    from numba.np.ufunc import parallel as numba_threads
 except ValueError as error:  # Numba reads its variables when it is imported
     raise InputError(
         f"NUMBA_NUM_THREADS={os.environ.get('NUMBA_NUM_THREADS')}: Numba cannot start "
@@ -46,12 +46,15 @@ class _State:
     """Of this process.
 
     Attributes:
-        layer:  the threading layer that Numba chose; "" before it did
-        forked: this process is a fork of one whose threads had begun
+        layer:    the threading layer that Numba chose; "" before it did
+        forked:   this process is a fork of one whose threads had begun
+        get, set: the number of threads of the calling thread, once there is a layer
     """
 
     layer = ""
     forked = False
+    get: Callable[[], int]
+    set: Callable[[int], None]
 
 
 def threading_layer() -> str:
@@ -68,6 +71,9 @@ def threading_layer() -> str:
                 numba.get_num_threads()
             except ValueError as error:
                 raise InputError(_layer_fault(error)) from None
+            # Numba's public functions ask two locks each time whether threads have begun.
+            _State.get = numba_threads._get_num_threads  # type: ignore[attr-defined]
+            _State.set = numba_threads._set_num_threads  # type: ignore[attr-defined]
             _State.layer = numba.threading_layer()  # type: ignore[attr-defined]
     return _State.layer
 
@@ -88,7 +94,11 @@ def number_of_threads(wanted: int) -> int:
 
 def thread_count() -> int:
     """Threads that kernels called from this thread run on."""
-    return 1 if threading_layer() == "none" else int(numba.get_num_threads())
+    if _State.forked:
+        return 1
+    if not _State.layer:
+        threading_layer()
+    return _State.get()
 
 
 def set_threads(wanted: int) -> int:
@@ -98,18 +108,8 @@ def set_threads(wanted: int) -> int:
     """
     before, number = thread_count(), number_of_threads(wanted)
     if number != before and not _State.forked:
-        numba.set_num_threads(number)
+        _State.set(number)
     return before
-
-
-@contextmanager
-def on_threads(number: int) -> Iterator[None]:
-    """`set_threads` within the block."""
-    before = set_threads(number)
-    try:
-        yield
-    finally:
-        set_threads(before)
 
 
 class Kernel:

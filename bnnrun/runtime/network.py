@@ -7,8 +7,6 @@ that no other call has, and leaves it to the next: threads may share a network.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, cast
@@ -20,7 +18,7 @@ from bnnrun.architecture import Layer
 from bnnrun.config import FirstLayer
 from bnnrun.gemm import cpu
 from bnnrun.gemm.bits import LANES, Words, aligned, pack, to_panels, unpack_bits, words
-from bnnrun.gemm.compiled import number_of_threads, on_threads, thread_count
+from bnnrun.gemm.compiled import number_of_threads, set_threads, thread_count
 from bnnrun.gemm.conv import conv_bits
 from bnnrun.gemm.vector import HAS_BYTE_PRODUCT
 from bnnrun.gemm.xnor import padded_rows, row_words, tasks
@@ -94,10 +92,14 @@ class PackedNetwork:
             returns  (n, classes) float64
         """
         out = np.empty((len(pixels), len(self.model.kind.classes)))
-        with on_threads(self.threads), self._buffers() as buffers:
+        before, buffers = set_threads(self.threads), self._take_buffers()
+        try:
             for start in range(0, len(pixels), self.chunk):
                 part = pixels[start : start + self.chunk]
                 out[start : start + len(part)] = self._run(part, buffers)
+        finally:
+            self._idle.append(buffers)
+            set_threads(before)
         return out
 
     def trace(
@@ -108,10 +110,14 @@ class PackedNetwork:
         Shapes:
             returns  (n, N) or (n, height, width, N) bool a layer; (n, classes) float64
         """
-        with on_threads(self.threads), self._buffers() as buffers:
+        before, buffers = set_threads(self.threads), self._take_buffers()
+        try:
             scores = self._run(pixels, buffers)
             pairs = zip(pairwise(self.steps), buffers[1:], strict=True)
             return [b.read(given, len(pixels), a.shape) for (a, b), given in pairs], scores
+        finally:
+            self._idle.append(buffers)
+            set_threads(before)
 
     def _run(self, pixels: NDArray[np.uint8], buffers: list[NDArray[Any]]) -> NDArray[np.float64]:
         count = len(pixels)
@@ -121,18 +127,13 @@ class PackedNetwork:
         sums = cast(_Dense, self.steps[-1]).sums(buffers[-1], count)
         return self.model.layers[-1].scores(sums)
 
-    @contextmanager
-    def _buffers(self) -> Iterator[list[NDArray[Any]]]:
-        """The input of each layer, for a chunk of images, the caller's alone within the block."""
+    def _take_buffers(self) -> list[NDArray[Any]]:
+        """The input of each layer, for a chunk of images, until they are put back to `_idle`."""
         try:
-            buffers = self._idle.pop()
+            return self._idle.pop()
         except IndexError:
             rows = padded_rows(self.chunk)
-            buffers = [step.new_input(rows) for step in self.steps]
-        try:
-            yield buffers
-        finally:
-            self._idle.append(buffers)
+            return [step.new_input(rows) for step in self.steps]
 
 
 def _weights(layer: PackedLayer, levels: int, first: FirstLayer, channels: int) -> _Weights:
