@@ -183,6 +183,13 @@ def program(path, **variables):
     return done.returncode, done.stdout.strip(), done.stderr
 
 
+@pytest.mark.parametrize(("name", "value"), [("NUMBA_ENABLE_AVX", "0"), ("OMP_THREAD_LIMIT", "1")])
+def test_a_variable_that_takes_something_away_changes_no_answer(files, name, value):
+    """Vector code for what Numba may not compile for made LLVM abort the process."""
+    found = program(files / "mlp.safetensors", **{name: value})
+    assert found[:2] == (0, "right"), found
+
+
 @pytest.mark.parametrize("layer", ["workqueue", "omp"])
 def test_threads_under_a_layer_of_numbas(files, layer):
     """workqueue aborts a process (134) in which two threads begin work at once."""

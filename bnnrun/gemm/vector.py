@@ -6,10 +6,11 @@ SSE or NEON. A kernel is written once, in terms of these, and needs no C compile
 
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core import config as numba_config
+from numba.core.codegen import get_host_cpu_features
 from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
 
@@ -34,7 +35,11 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(manager, of, _WORDS)
 
 
-FEATURES = frozenset(name for name, on in llvm.get_host_cpu_features().items() if on)
+# What Numba compiles for: by its variables (NUMBA_CPU_NAME, NUMBA_ENABLE_AVX) it may be less than
+# the processor has, and then LLVM cannot make an instruction of what is asked.
+_listed = numba_config.CPU_FEATURES
+_listed = get_host_cpu_features() if _listed is None else _listed
+FEATURES = frozenset(name[1:] for name in _listed.split(",") if name.startswith("+"))
 HAS_TERNARY = "avx512f" in FEATURES
 HAS_POPCOUNT = "avx512vpopcntdq" in FEATURES
 HAS_BYTE_PRODUCT = "avx512vnni" in FEATURES
