@@ -44,6 +44,7 @@ def test_a_terminal_that_is_closed_does_not_stop_a_run(tmp_path):
     pty = pytest.importorskip("pty")
     child, terminal = pty.fork()
     if child == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
         os.execv(sys.executable, [*TRAIN, "trainer.epochs=60"])
     shown = b""
     while b"epoch  1/60" not in shown:
