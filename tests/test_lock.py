@@ -219,3 +219,58 @@ def test_the_claim_names_its_holder_and_changes(tmp_path, quick):
         time.sleep(0.5)
         later = lock._read(tmp_path / lock.NAME)
         assert later["beat"] > 0 and later["token"] == first["token"]
+
+
+RUN = ("train", "dataset=digits", "arch.width=16", "threads=1", "trainer.epochs=1")
+
+
+def contents(folder):
+    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (*RUN, "hydra.run.dir=run", "seed=1"),
+        (*RUN, "hydra.run.dir=run", "seed=1", "again=true"),
+        ("train", "resume=run"),
+        ("eval", "dataset=digits", "model=run/best.pt", "hydra.run.dir=run"),
+    ],
+)
+def test_no_run_begins_in_a_folder_that_is_held(bnnrun, tmp_path, words):
+    """Nor does Hydra write there: a run resumed later would find another's words."""
+    assert bnnrun(*RUN, "hydra.run.dir=run").status == 0
+    before = contents(tmp_path / "run")
+    with locked(tmp_path / "run"):
+        outcome = bnnrun(*words)
+        assert outcome.status == 1 and "run: another process is at work there" in outcome.err
+        after = contents(tmp_path / "run")
+        after.pop(tmp_path / "run" / lock.NAME)
+        assert after == before
+
+
+def test_a_run_in_a_folder_that_holds_another_leaves_it_as_it_is(bnnrun, tmp_path):
+    assert bnnrun(*RUN, "hydra.run.dir=run").status == 0
+    before = contents(tmp_path / "run")
+    for words in ((*RUN, "seed=1"), ("eval", "dataset=digits", "model=run/best.pt")):
+        outcome = bnnrun(*words, "hydra.run.dir=run")
+        assert outcome.status == 2 and "hydra.run.dir=" in outcome.err
+        assert contents(tmp_path / "run") == before
+
+
+def test_a_run_that_lost_its_folder_writes_no_checkpoint_and_no_record(bnnrun, tmp_path, quick):
+    """As after a pause in which another machine took it over."""
+    from bnnrun.train.trainer import Trainer
+
+    step = Trainer.train_step
+
+    def lose(trainer, *batch):
+        (trainer.folder / lock.NAME).unlink(missing_ok=True)
+        return step(trainer, *batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "train_step", lose)
+        outcome = bnnrun(*RUN, "hydra.run.dir=run")
+    assert outcome.status == 1 and ".run-lock was removed" in outcome.err
+    assert not list((tmp_path / "run").glob("*.pt"))
+    assert not list((tmp_path / "results" / "runs").glob("*.json"))
