@@ -6,7 +6,8 @@ its process is gone. On another, which cannot see that process, it is stale wher
 not changed for some minutes of the watcher's own clock: clocks of machines differ.
 
 Every step is one that a shared file system does at once: a file is made only if there is none, and
-renamed away by one process alone. A holder that was stopped while its claim was taken over finds
+a stale one is replaced by renaming another over it. Of several that replace it the last one holds
+it, as each sees after a moment. A holder that was stopped while its claim was taken over finds
 another token in the file when it goes on, and must look before it writes anything (`Lock.check`).
 """
 
@@ -29,7 +30,7 @@ from bnnrun.errors import RunError
 NAME = ".run-lock"
 BEAT_S = 15.0  # seconds between two changes of a claim
 STALE_S = 180.0  # without a change, seen from another machine
-PATIENCE_S = 1.0  # a claim that is looked at may be out of its place for a moment
+PATIENCE_S = 1.0  # a claim that is looked at may be half written for a moment, or out of its place
 
 
 class Lock:
@@ -53,15 +54,30 @@ class Lock:
 
     def _claim(self) -> bool:
         """Make the file; False where there is one."""
-        content = {**_this_process(), "token": self.token, "beat": 0}
         try:
-            handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            self._write(self.path)
         except FileExistsError:
             return False
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file)
-        threading.Thread(target=self._beat, name="bnnrun-lock", daemon=True).start()
         return True
+
+    def _take_over(self, stale: dict[str, Any]) -> bool:
+        """Replace a stale claim; False where another did, or where it is another by now."""
+        aside = self.path.with_name(f"{NAME}.{self.token}")
+        self._write(aside)
+        if _read(self.path) != stale:
+            aside.unlink()
+            return False
+        aside.replace(self.path)
+        time.sleep(PATIENCE_S / 5)  # for those who looked when this process did
+        return bool(_read(self.path).get("token") == self.token)
+
+    def _write(self, path: Path) -> None:
+        content = {**_this_process(), "token": self.token, "beat": 0}
+        with path.open("x", encoding="utf-8") as file:
+            json.dump(content, file)
+
+    def _hold(self) -> None:
+        threading.Thread(target=self._beat, name="bnnrun-lock", daemon=True).start()
 
     def _beat(self) -> None:
         """Raise the count in the file, as long as it is this claim's."""
@@ -79,8 +95,15 @@ class Lock:
                     os.fsync(file.fileno())
 
     def _release(self) -> None:
+        """Take the claim away; another's, made since this one was lost, is put back."""
         self._ended.set()
-        _remove(self.path, self.token)
+        aside = self.path.with_name(f"{NAME}.{self.token}")
+        with suppress(FileNotFoundError):
+            self.path.rename(aside)
+            if _read(aside).get("token") != self.token:
+                with suppress(OSError):
+                    os.link(aside, self.path)
+            aside.unlink()
 
 
 @contextmanager
@@ -97,24 +120,26 @@ def locked(folder: Path, tell: Callable[[str], None] | None = None) -> Iterator[
     folder.mkdir(parents=True, exist_ok=True)
     lock = Lock(folder)
     while not lock._claim():
-        held = _read(lock.path)
-        if not held:
-            time.sleep(PATIENCE_S / 20)  # released just now, or not written yet
-            held = _read(lock.path)
-        if _is_alive(lock.path, held, tell or _to_stderr):
+        held = _read_whole(lock.path)
+        if held is None:
+            continue  # released since
+        alive = _is_alive(lock.path, held, tell or _to_stderr)
+        if alive:
             raise RunError(
                 f"{folder}: another process is at work there ({_holder(held)}); wait for it, or "
                 "take another folder"
             )
-        _remove(lock.path, held.get("token"))
+        if alive is False and lock._take_over(held):
+            break
+    lock._hold()
     try:
         yield lock
     finally:
         lock._release()
 
 
-def _is_alive(path: Path, held: dict[str, Any], tell: Callable[[str], None]) -> bool:
-    """Whether the holder of a claim is at work; False where the claim is stale, or gone."""
+def _is_alive(path: Path, held: dict[str, Any], tell: Callable[[str], None]) -> bool | None:
+    """Whether the holder of a claim is at work; False where it is stale, None where it is gone."""
     here = _this_process()
     if held.get("place") == here["place"]:
         return bool(_start_of(held["pid"]) == held["started"])
@@ -122,7 +147,7 @@ def _is_alive(path: Path, held: dict[str, Any], tell: Callable[[str], None]) -> 
     while time.monotonic() < until:
         time.sleep(min(BEAT_S, STALE_S) / 10)
         if not path.exists():
-            return False
+            return None
         if (now := _read(path)) and now != held:
             return True
         if not told:
@@ -132,21 +157,6 @@ def _is_alive(path: Path, held: dict[str, Any], tell: Callable[[str], None]) -> 
             )
             told = True
     return False
-
-
-def _remove(path: Path, token: str | None) -> bool:
-    """Take the claim of `token` away: one process alone does, and never another's claim."""
-    aside = path.with_name(f"{NAME}.{uuid.uuid4().hex}")
-    try:
-        path.rename(aside)
-    except FileNotFoundError:
-        return False
-    removed = bool(_read(aside).get("token") == token)
-    if not removed:  # made since the claim was looked at: back to its place, if none is there
-        with suppress(OSError):
-            os.link(aside, path)
-    aside.unlink(missing_ok=True)
-    return removed
 
 
 def _this_process() -> dict[str, Any]:
@@ -179,6 +189,16 @@ def _start_of(pid: int) -> str | None:
         return f"{psutil.Process(pid).create_time():.0f}"
     except psutil.Error:
         return None
+
+
+def _read_whole(path: Path) -> dict[str, Any] | None:
+    """A claim, once it is written; {} where it never is, None where there is none any more."""
+    until = time.monotonic() + PATIENCE_S
+    while not (found := _read(path)) and time.monotonic() < until:
+        if not path.exists():
+            return None
+        time.sleep(PATIENCE_S / 50)
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:
