@@ -223,3 +223,26 @@ def test_compiling_is_logged_and_stops_the_watch(caplog):
     assert told[0] == "compiling triple" and told[1].startswith("compiled triple in ")
     doubled(kernel)
     assert len(caplog.records) == 2 == len(told)
+
+
+@pytest.mark.parametrize("place", ["below a file", "not writable"])
+def test_cupy_is_imported_where_its_folder_cannot_be_written(tmp_path, place):
+    """Its import fails there, and with it doctor and predict."""
+    pytest.importorskip("cupy")
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "file" / "cache" if place == "below a file" else tmp_path / "kept"
+    code = (
+        "import os, sys\n"
+        "from bnnrun.gemm import cuda_device\n"
+        "refused, access = sys.argv[1], os.access\n"
+        "os.access = lambda path, mode: str(path) != refused and access(path, mode)\n"
+        "print(cuda_device.import_cupy().__name__, os.environ['CUPY_CACHE_DIR'] != refused)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, folder],
+        env={**os.environ, "CUPY_CACHE_DIR": str(folder)},
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    assert done.stdout.split() == ["cupy", "True"]

@@ -41,7 +41,7 @@ def explained(error: Exception, words: list[str], folders: list[Path]) -> InputE
     """What composing the words has raised, as wrong input.
 
     Args:
-        folders: of the user's own YAML files; a fault in one is told with file and line
+        folders: of the user's own YAML files; a fault in one is reported with file and line
     """
     found = _type_error(error, words) or _of_file(error, words, folders)
     return InputError(found or one_line(error))

@@ -176,7 +176,7 @@ class _Room:
 
 
 def _read_labels(path: Path) -> NDArray[np.uint8]:
-    """(n,) uint8; the files call the digit 0 class 10. MATLAB saves whole numbers as float64."""
+    """(n,) uint8; the files call the digit 0 class 10. MATLAB saves integers as float64."""
     y = _load(path, "y")
     is_whole = y.dtype.kind in "ui" or (y.dtype.kind == "f" and bool((y == np.floor(y)).all()))
     if not is_whole or y.ndim != 2 or y.shape[1] != 1 or not len(y):

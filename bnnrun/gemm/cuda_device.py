@@ -6,7 +6,7 @@ What is launched, and why, is in cuda.py.
 import functools
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -82,10 +82,11 @@ class Device(Protocol):
 
 
 def import_cupy() -> ModuleType:
-    """CuPy. It makes its folder for machine code when it is imported, and fails where it cannot."""
-    try:
-        _cache_folder().mkdir(parents=True, exist_ok=True)
-    except OSError:
+    """CuPy. It fails where its folder for machine code cannot be made, or later be written to."""
+    place = _cache_folder()
+    with suppress(OSError):
+        place.mkdir(parents=True, exist_ok=True)
+    if not os.access(place, os.W_OK):
         folder = private_folder()
         os.environ["CUPY_CACHE_DIR"] = str(folder or Path.cwd().anchor)
         if folder is None:
