@@ -27,11 +27,20 @@ class Binarizer(Enum):
     none = "none"
 
 
-class Precision(Enum):
-    """How training multiplies."""
+class Estimator(Enum):
+    """The gradient of Sign that activations are trained with; one file each in nn/quantizers/."""
 
+    ste = "ste"
+    identity = "identity"
+    approx = "approx"
+
+
+class EngineChoice(Enum):
+    """What computes the steps of training."""
+
+    auto = "auto"
+    reference = "reference"
     fast = "fast"
-    float32 = "float32"
 
 
 class NormKind(Enum):
@@ -266,7 +275,11 @@ class BinarizationConfig:
 
     weights: Binarizer = setting(MISSING, "none: real weights, neither scaled by c nor clipped")
     activations: Binarizer = setting(MISSING, "none: ReLU in place of Sign")
-    gate: bool = setting(True, "stop the gradient of activations where |a| > 1 (Eq. 4)")
+    estimator: Estimator = setting(
+        Estimator.ste,
+        "gradient of activations: ste: 1 where |a| <= 1, else 0 (Eq. 4); identity: 1; approx: "
+        "2 - 2|a| where |a| <= 1, else 0",
+    )
 
 
 @dataclass
@@ -351,11 +364,10 @@ class TrainerConfig:
     eval_batch_size: int = setting(
         250, "images a product in evaluation; changes no result", unit="images", valid="[1, inf)"
     )
-    precision: Precision = setting(
-        Precision.fast,
-        "fast: sums of ±1 are counted, exactly; gradients, and convolutions of real numbers, take "
-        "fewer products, where processor and shape allow it (on a GPU TF32 products); float32: "
-        "plain products throughout",
+    engine: EngineChoice = setting(
+        EngineChoice.auto,
+        "reference: Alg. 1 in plain PyTorch; fast: the device's own engine, with popcounts of ±1 "
+        "and fused kernels; auto: fast where there is one, else reference",
     )
 
 
@@ -532,6 +544,9 @@ PLACES = {
 def computed(config: object) -> dict[str, Any]:
     """`plain`, without the settings of PLACES: two runs that agree in it compute the same."""
     tree: dict[str, Any] = plain(config)
+    trainer = tree.get("trainer", {})
+    if trainer.get("engine") == EngineChoice.auto.value:
+        trainer["engine"] = EngineChoice.fast.value  # what it is, but where a device has none
     for place in PLACES:
         *groups, key = place.split(".")
         node: Any = tree

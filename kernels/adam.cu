@@ -13,7 +13,7 @@ What is read and written is the cost: 28 bytes a weight, 32 with SIGNS. A thread
 neighbours, in pieces of 16 bytes.
 
 Launch:   grid ceil(n / 1024), block 256; [-DCLIP] [-DSIGNS], without which `signs` is not looked at
-Wrapper:  bnnrun/nn/cuda.py      Reference: bnnrun/nn/kernels/passes.py, adam_pass
+Wrapper:  bnnrun/engine/cuda/fused.py      Reference: bnnrun/nn/optim.py, Adam
 */
 
 struct Numbers {

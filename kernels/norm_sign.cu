@@ -3,7 +3,7 @@ norm_sign -- batch normalization and Sign of a hidden layer in training, forward
 
   forward   mean, inv = 1 / sqrt(var + eps) of each column;  y = (p - mean) scale + beta, scale =
             gamma inv;  a = +1 where y >= 0, else -1
-  backward  g_y = g where |y| <= limit, else 0 (the gate of Sign; limit is 1, or infinite without it)
+  backward  g_y = g where |y| <= limit, else 0 (limit: 1 of ste, infinite of identity)
             g_p = scale (g_y - mean(g_y) - x mean(g_y x)), x = (p - mean) inv
             g_gamma = sum(g_y x);  g_beta = sum(g_y)
 
@@ -27,7 +27,7 @@ bit. LINE and FACTORS are a thread a column.
 Launch:   MOMENTS, GRADIENT_SUMS  grid (ceil(N / 32), ceil(R / 512)), block 256
           LINE, FACTORS           grid ceil(N / 256), block 256
           SIGN, GRADIENT          grid (ceil(N / 32), rows / 128 or fewer), block 256
-Wrapper:  bnnrun/nn/cuda.py      Reference: bnnrun/nn/kernels/norm.py
+Wrapper:  bnnrun/engine/cuda/fused.py      Reference: bnnrun/nn/norm.py, BatchNorm
 */
 
 #define MOMENTS 0

@@ -14,6 +14,11 @@ from bnnrun.cli.reporting import experiments
 from bnnrun.runtime import file
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--exhaustive", action="store_true",
+                     help="all combinations of options, not only all pairs")  # fmt: skip
+
+
 @pytest.fixture
 def bnnrun(capsys, monkeypatch, tmp_path):
     """The command line, run in an empty folder."""

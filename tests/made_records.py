@@ -3,8 +3,8 @@
 import hashlib
 
 from bnnrun.cli.reporting import experiments
+from bnnrun.config import computed
 from bnnrun.records import Record
-from bnnrun.settings import plain
 
 TEST_IMAGES = {"mnist": 10_000, "svhn": 26_032, "cifar10": 10_000, "digits": 400}
 CPU = {"model": "A Processor", "cores": 2, "features": ["avx2"], "memory_bytes": 8 * 2**30}
@@ -15,7 +15,7 @@ def settings(experiment: str, **changed: object) -> dict:
     """The configuration that an experiment's records hold; `trainer__epochs=3` changes a key."""
     if not _composed:
         for each in experiments():
-            _composed[each.name] = plain(each.config)
+            _composed[each.name] = computed(each.config)
     tree = {k: dict(v) if isinstance(v, dict) else v for k, v in _composed[experiment].items()}
     for key, value in changed.items():
         *groups, name = key.split("__")

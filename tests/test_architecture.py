@@ -14,12 +14,14 @@ ORDER = [
     ["errors", "files", "lock", "machine", "paper"],
     ["settings"],
     ["config"],
+    ["upgrade"],
     ["table", "records"],
     ["gemm"],
     ["data"],
     ["architecture"],
     ["runtime"],
     ["nn"],
+    ["engine"],
     ["train"],
     ["pack"],
     ["bench"],
@@ -68,6 +70,23 @@ def test_every_part_of_the_package_has_its_place_in_the_order():
 def test_only_the_command_line_knows_hydra(path):
     if part(path) != "cli":
         assert not {n for n in imported(path) if n.split(".")[0] in ("hydra", "omegaconf")}
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if part(p) == "nn"], ids=str)
+def test_the_paper_is_plain_pytorch(path):
+    """nn/ imports torch, NumPy, the standard library, and of ours what holds no computation."""
+    ours = {name.split(".")[1] for name in imported(path) if name.startswith("bnnrun.")}
+    assert ours <= {"architecture", "config", "data", "errors", "nn"}
+    others = {name.split(".")[0] for name in imported(path)} - {"bnnrun", "torch", "numpy"}
+    assert others <= sys.stdlib_module_names
+
+
+def test_one_function_chooses_an_engine():
+    """Who else names an engine of a device makes tests or benchmarks of it."""
+    engines = (".CpuEngine", ".CudaEngine")
+    for path in MODULES:
+        if part(path) != "engine":
+            assert not any(name.endswith(engines) for name in imported(path)), path
 
 
 def test_one_module_knows_cupy():

@@ -7,7 +7,7 @@ import torch
 
 from bnnrun.bench.eager import EagerStep
 from bnnrun.bench.step_process import StepProcess
-from bnnrun.nn import update
+from bnnrun.engine.cpu import factors
 
 WORDS = ("bench", "workload=train_step", "dataset=digits", "arch.width=64", "rounds=3")
 
@@ -18,7 +18,7 @@ def test_the_training_step_is_checked_timed_and_recorded(bnnrun, tmp_path, binar
     assert outcome.status == 0, outcome.err
     found = [json.loads(p.read_text()) for p in (tmp_path / "results" / "runs").glob("*.json")]
     eager = {"eager float32", "eager float32, memory kept"}
-    steps = {"bnnrun, fast", "bnnrun, float32", *eager}
+    steps = {"bnnrun, fast", "bnnrun, reference", *eager}
     found = [r for r in found if not r["details"]["competitor"].startswith("limit")]
     assert {r["details"]["competitor"] for r in found} == steps
     for r in found:
@@ -41,7 +41,8 @@ def test_the_training_step_is_checked_timed_and_recorded(bnnrun, tmp_path, binar
 
 
 @pytest.mark.parametrize(
-    "word", ["norm=shift", "binarization=stochastic", "binarization.gate=false", "optimizer=sgd"]
+    "word",
+    ["norm=shift", "binarization=stochastic", "binarization.estimator=approx", "optimizer=sgd"],
 )
 def test_what_the_competitor_does_not_have_is_refused(bnnrun, word):
     outcome = bnnrun(*WORDS, word)
@@ -83,15 +84,15 @@ def test_an_update_that_is_another_rule_is_not_timed(bnnrun, monkeypatch):
     assert "after an update" in outcome.err
 
 
-@pytest.mark.skipif(not update.HAS_BYTES, reason="no products of bytes here")
+@pytest.mark.skipif(not factors.HAS_BYTES, reason="no products of bytes here")
 def test_a_step_whose_own_update_is_wrong_is_not_timed(bnnrun, monkeypatch):
     """The step that is timed never has these gradients in memory."""
-    fused = update.adam_by_bytes
+    fused = factors.adam_by_bytes
 
     def other(w, m, v, q, scales, *more):
         fused(w, m, v, q, 1.1 * scales, *more)
 
-    monkeypatch.setattr(update, "adam_by_bytes", other)
+    monkeypatch.setattr(factors, "adam_by_bytes", other)
     outcome = bnnrun(*WORDS)
     assert outcome.status == 1
     assert "the gradient that moved" in outcome.err

@@ -7,6 +7,7 @@ import pytest
 from digit_runs import assert_refused, best, records
 
 import bnnrun as package
+from bnnrun.nn.engine import Engine
 from bnnrun.pack.convert import trained
 from bnnrun.runtime import file
 from bnnrun.train import checkpoint
@@ -234,7 +235,8 @@ def hidden_bits(path) -> list[np.ndarray]:
     network, _ = trained(path)
     pixels = load(config("digits")).test.pixels
     with torch.no_grad():
-        *hidden, scores = [y.numpy() for y in network.trace(torch.from_numpy(pixels.copy()))]
+        trace = Engine(network).trace(torch.from_numpy(pixels.copy()))
+        *hidden, scores = [y.numpy() for y in trace]
     return [np.moveaxis(y >= 0, 1, -1) for y in hidden] + [scores]
 
 

@@ -7,17 +7,18 @@ from command import configure
 from test_runtime import FIRSTS, NETWORKS, assert_same, made, pixels_for
 
 from bnnrun.bench.train_step import _check
+from bnnrun.config import Estimator
 from bnnrun.data import load
+from bnnrun.engine.cpu.kernels.elementwise import adam_kernel
+from bnnrun.engine.cpu.norm_act import ESTIMATORS, NormAct, PoolNormActivation
+from bnnrun.engine.cuda.captured_step import WARM
+from bnnrun.engine.cuda.fused import AdamNumbers, FusedKernels, NormSign
+from bnnrun.engine.memory import flat
 from bnnrun.errors import Stopped
 from bnnrun.gemm import bits, choice, cuda
 from bnnrun.gemm.cuda import VARIANTS, Xnor
 from bnnrun.gemm.cuda_device import CudaDevice
-from bnnrun.nn.cuda import AdamNumbers, NormSign, Passes
-from bnnrun.nn.hidden import How, PoolNormActivation
-from bnnrun.nn.kernels.passes import adam_pass
-from bnnrun.nn.memory import flat
 from bnnrun.runtime.cuda import CudaNetwork
-from bnnrun.train.graph import WARM
 from bnnrun.train.interrupt import StopRequest
 from bnnrun.train.loop import select_device
 from bnnrun.train.trainer import Trainer
@@ -166,11 +167,12 @@ def test_watched_passes_of_training_are_the_processors(device, shape):
     s = torch.randint(-9, 9, shape, generator=generator).float()
     s = s if len(shape) == 2 else s.contiguous(memory_format=torch.channels_last)
     gamma, beta = (torch.randn(shape[1], generator=generator) for _ in range(2))
-    g, how = torch.randn(shape, generator=generator), How(1e-4, False, True)
+    g = torch.randn(shape, generator=generator)
+    how = NormAct(1e-4, False, *ESTIMATORS[Estimator.ste])
     ours = [t.clone().cuda().requires_grad_() for t in (s, gamma, beta)]
     theirs = [t.clone().requires_grad_() for t in (s, gamma, beta)]
-    passes = Passes(device)
-    a, _ = NormSign.apply(*ours, how, passes)
+    kernels = FusedKernels(device)
+    a, _ = NormSign.apply(*ours, how.eps, how.high, kernels)
     b, *_ = PoolNormActivation.apply(*theirs, how)
     a.backward(g.cuda())
     b.backward(g)
@@ -180,9 +182,9 @@ def test_watched_passes_of_training_are_the_processors(device, shape):
     w, m, v = (torch.rand(shape, generator=generator) for _ in range(3))
     of = [t.clone().cuda() for t in (w, g, m, v)]
     signs, rate = torch.empty_like(of[0]), torch.tensor([0.01], device="cuda")
-    passes.adam(tuple(of), signs, rate, AdamNumbers(0.9, 0.999, 1e-8, 2.0, clip=True))
+    kernels.adam(tuple(of), signs, rate, AdamNumbers(0.9, 0.999, 1e-8, 2.0, clip=True))
     numbers = np.array([0.9, 0.1, 0.999, 0.001, 0.02, 1e-8], np.float32)
-    adam_pass(*(flat(t.contiguous()) for t in (w, g, m, v)), numbers, True)
+    adam_kernel(*(flat(t.contiguous()) for t in (w, g, m, v)), numbers, True)
     for t, expected in zip((of[0], of[2], of[3]), (w, m, v), strict=True):
         torch.testing.assert_close(t.cpu(), expected, rtol=1e-5, atol=1e-6)
     assert torch.equal(signs, torch.where(of[0] >= 0, 1.0, -1.0))
@@ -194,10 +196,10 @@ def trainer_of(folder, *words):
     return Trainer(config, load(config.dataset), device, folder), config
 
 
-@pytest.mark.parametrize("precision", ["fast", "float32"])
+@pytest.mark.parametrize("engine", ["fast", "reference"])
 @pytest.mark.parametrize("name", ["mlp", "convnet"])
-def test_a_training_step_is_plain_pytorchs(tmp_path, name, precision):
-    trainer, config = trainer_of(tmp_path, *TRAINED[name], f"trainer.precision={precision}")
+def test_a_training_step_is_plain_pytorchs(tmp_path, name, engine):
+    trainer, config = trainer_of(tmp_path, *TRAINED[name], f"trainer.engine={engine}")
     batch = slice(config.trainer.batch_size)
     assert _check(trainer, config.optimizer, trainer.pixels[batch], trainer.labels[batch]) is None
 
@@ -208,23 +210,23 @@ def test_steps_are_one_graph_and_wait_for_nothing(tmp_path, name):
     batch = slice(config.trainer.batch_size)
     given = trainer.pixels[batch], trainer.labels[batch]
     for _ in range(WARM + 1):
-        trainer.train_step(*given)
-    assert trainer.recorded.how == "CUDA graph"
+        trainer.engine.step(*given)
+    assert trainer.engine.mode == "CUDA graph"
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(20):
-            trainer.loss_sum += trainer.train_step(*given)
+            trainer.loss_sum += trainer.engine.step(*given)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert 0 < trainer.loss_sum.item() < 40
 
 
-def test_a_recorded_step_trains_as_each_launch_by_itself(tmp_path):
+def test_a_captured_step_trains_as_each_launch_by_itself(tmp_path):
     """To the bit, where the products are of matrices: cuBLAS repeats itself."""
     found = []
-    for recorded in (True, False):
-        trainer, _ = trainer_of(tmp_path / str(recorded), *TRAINED["mlp"])
-        trainer.recorded = trainer.recorded if recorded else None
+    for captured in (True, False):
+        trainer, _ = trainer_of(tmp_path / str(captured), *TRAINED["mlp"])
+        trainer.engine.captured.may_capture = captured
         trainer.run(StopRequest())
         found.append(trainer.network.state_dict())
     for name, t in found[0].items():
@@ -235,13 +237,13 @@ def test_a_run_on_a_gpu_stopped_and_resumed_gives_the_same_weights(tmp_path):
     through, _ = trainer_of(tmp_path / "through", *TRAINED["mlp"])
     through.run(StopRequest())
     stopped, _ = trainer_of(tmp_path / "stopped", *TRAINED["mlp"])
-    stop, step = StopRequest(), stopped.train_step
+    stop, step = StopRequest(), stopped.engine.step
 
     def counted(pixels, labels):
         stop.asked = stopped.epoch == 0 and stopped.step == 7
         return step(pixels, labels)
 
-    stopped.train_step = counted
+    stopped.engine.step = counted
     with pytest.raises(Stopped):
         stopped.run(stop)
     resumed, _ = trainer_of(tmp_path / "stopped", *TRAINED["mlp"])

@@ -262,14 +262,14 @@ def test_a_run_that_lost_its_folder_writes_no_checkpoint_and_no_record(bnnrun, t
     """As after a pause in which another machine took it over."""
     from bnnrun.train.trainer import Trainer
 
-    step = Trainer.train_step
+    step = Trainer._step
 
-    def lose(trainer, *batch):
+    def lose(trainer, indices):
         (trainer.folder / lock.NAME).unlink(missing_ok=True)
-        return step(trainer, *batch)
+        return step(trainer, indices)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "train_step", lose)
+        patch.setattr(Trainer, "_step", lose)
         outcome = bnnrun(*RUN, "hydra.run.dir=run")
     assert outcome.status == 1 and ".run-lock was removed" in outcome.err
     assert not list((tmp_path / "run").glob("*.pt"))

@@ -12,7 +12,8 @@ from bnnrun.data.dataset import Images, Kind
 from bnnrun.data.preprocess import fit
 from bnnrun.errors import InputError, RunError
 from bnnrun.gemm.bits import unpack
-from bnnrun.nn.models import Network
+from bnnrun.nn.engine import Engine
+from bnnrun.nn.network import Network
 from bnnrun.pack import convert
 from bnnrun.pack.convert import bytes_table, pack_network
 from bnnrun.pack.fold import fold
@@ -72,13 +73,13 @@ def random_network(
     x = pixels_of(kind, 50, seed=7)
     scaling = fit(preprocessing, Images(x, np.zeros(50, np.uint8)), kind.levels)
     net = Network(arch, typed.binarization, typed.norm, kind, scaling)
-    a = torch.from_numpy(x)
+    engine, a = Engine(net), torch.from_numpy(x)
     for i, block in enumerate(net.blocks):
         n, w = block.layer.outputs, block.product.weight
-        w = w.as_strided((w.numel(),), (1,))  # as it lies: channels last
+        w = w.view(-1)
         w[i % len(w)], w[(i + 3) % len(w)] = 0.0, -0.0
-        s = block.product.evaluate(a, whole=True) if i else net.input.product(a, block.product)
-        columns = block._pool(s).double().transpose(0, 1).reshape(n, -1).numpy()
+        s = engine.evaluate_product(block, a)
+        columns = block.pool(s).double().transpose(0, 1).reshape(n, -1).numpy()
         mean, inv_std = columns.mean(axis=1), 1 / np.sqrt(columns.var(axis=1) + 0.01)
         gamma, beta = rng.normal(0, 1, (2, n))
         if not block.layer.last:
@@ -91,14 +92,14 @@ def random_network(
             ("mean", "inv_std", "gamma", "beta"), (mean, inv_std, gamma, beta), strict=True
         ):
             getattr(block.norm, name).copy_(torch.from_numpy(value))
-        a = block.activate(block.normalize(s))
+        a = engine.evaluate_norm_act(block, s)[0]
     return net
 
 
 def trained_answer(net: Network, x: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     """(bits of each hidden layer, channels last; scores)."""
     with torch.no_grad():
-        *hidden, scores = [y.numpy() for y in net.trace(torch.from_numpy(x))]
+        *hidden, scores = [y.numpy() for y in Engine(net).trace(torch.from_numpy(x))]
     return [np.moveaxis(y >= 0, 1, -1) for y in hidden], scores
 
 
@@ -154,7 +155,7 @@ def test_a_network_of_stochastic_units_packs_with_the_averages_of_its_batches(ar
     """Evaluation takes Sign, whatever training draws."""
     net = random_network(ODD, arch, "binarization=stochastic")
     for seed in range(3):
-        net(torch.from_numpy(pixels_of(ODD, 50, seed=seed)))
+        Engine(net).forward(torch.from_numpy(pixels_of(ODD, 50, seed=seed)))
     assert_packed_is_trained(net, pixels_of(ODD, 30))
 
 

@@ -7,6 +7,8 @@ from bnnrun.bench import rates
 from bnnrun.bench.limits import COPIED, COPY
 from bnnrun.bench.measure import Timing
 from bnnrun.data import load
+from bnnrun.engine.cpu.engine import CpuEngine
+from bnnrun.nn.optim import make_optimizer
 from bnnrun.train.trainer import make_network
 
 COUNTED = "limit: carry-save adders"
@@ -20,7 +22,8 @@ def floor_of(*words, copied):
     network = make_network(config, load(config.dataset))
     timings = dict.fromkeys(MACS, Timing((1.0,)))
     timings[COPY] = Timing((2 * COPIED / copied,))
-    return rates.floor(network, BATCH, timings, MACS)
+    engine = CpuEngine(network, make_optimizer(network, config.optimizer))
+    return rates.floor(engine, BATCH, timings, MACS)
 
 
 # Memory slower than any product of the update, then faster.

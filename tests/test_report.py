@@ -105,7 +105,7 @@ def test_nor_is_one_of_an_experiment_without_a_cell(of_conf):
 
 def test_another_group_is_one_change_and_older_records_lack_keys(of_conf):
     config = settings("table1_mnist_theano", norm={"name": "shift", "eps": 1e-5})
-    del config["binarization"]["gate"]
+    del config["binarization"]["estimator"]
     (row,) = made([trained(config=config)], of_conf, "ablations")
     assert row["changed (from)"].text == "norm=shift (batch)"
 

@@ -11,7 +11,7 @@ from command import configure
 from bnnrun.bench.eager import EagerStep
 from bnnrun.bench.step_process import Job, StepProcess, step_process, without_dropout
 from bnnrun.bench.train_step import competitors
-from bnnrun.config import Precision
+from bnnrun.config import EngineChoice
 from bnnrun.data import load
 from bnnrun.errors import InputError, RunError
 from bnnrun.records import Run
@@ -22,7 +22,7 @@ WORDS = ("bench", "workload=train_step", "dataset=digits", "arch.width=64", "thr
 
 def job_of(*words: str, eager: bool = False, kept: bool = True) -> Job:
     config = configure(*WORDS, *words)
-    config = replace(config, trainer=replace(config.trainer, precision=Precision.float32))
+    config = replace(config, trainer=replace(config.trainer, engine=EngineChoice.reference))
     whole = load(config.dataset)
     batch = slice(config.trainer.batch_size)
     return Job(config, replace(whole, train=whole.train.take(batch)), eager, kept)
@@ -37,7 +37,7 @@ def test_its_loss_is_that_of_the_same_network_here(tmp_path, eager):
         for _ in range(3):
             assert process.seconds() > 0
         after = process.loss()
-        assert process.how() == ""
+        assert process.mode() == ("" if eager else "eager")
     trainer = Trainer(job.config, job.dataset, torch.device("cpu"), tmp_path)
     network = trainer.network
     if eager:
@@ -45,7 +45,7 @@ def test_its_loss_is_that_of_the_same_network_here(tmp_path, eager):
         network = step.network
     with without_dropout(network):
         given = trainer.pixels, trainer.labels
-        here = step.gradients(*given) if eager else trainer.gradients(*given)
+        here = step.gradients(*given) if eager else trainer.engine.gradients(*given)
     assert before == pytest.approx(here.item(), rel=1e-5)
     assert after < before  # six steps on one minibatch
     assert {block.dropout for block in network.blocks[1:]} == {0.5}

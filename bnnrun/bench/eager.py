@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from bnnrun.config import AdamConfig, Binarizer
+from bnnrun.nn.layers import Block
 from bnnrun.nn.losses import squared_hinge
-from bnnrun.nn.models import Block, Network
+from bnnrun.nn.network import Network
 
 
 class _Sign(torch.autograd.Function):

@@ -28,8 +28,10 @@ from bnnrun.gemm import choice, cpu, cuda
 from bnnrun.gemm.compiled import thread_count
 from bnnrun.gemm.cuda_device import Device as Gpu
 from bnnrun.gemm.cuda_device import open_device
-from bnnrun.nn.binarize import sign
-from bnnrun.nn.models import Block, Network
+from bnnrun.nn.engine import Engine
+from bnnrun.nn.layers import Block
+from bnnrun.nn.network import Network
+from bnnrun.nn.quantizers import sign
 from bnnrun.pack.convert import pack_network
 from bnnrun.runtime.cuda import CudaNetwork
 from bnnrun.runtime.network import PackedNetwork
@@ -142,7 +144,7 @@ def _settle(network: Network, rng: np.random.Generator, pixels: NDArray[np.uint8
     x = torch.from_numpy(pixels.copy())
     d = network.input.d.item()
     for i, block in enumerate(network.blocks):
-        s = next(islice(network.trace(x), i, None))
+        s = next(islice(Engine(network).trace(x), i, None))
         if i == 0:
             s = s * d
         axes = [0, *range(2, s.dim())]
@@ -154,7 +156,7 @@ def _settle(network: Network, rng: np.random.Generator, pixels: NDArray[np.uint8
 
 def _expected(network: Network, pixels: NDArray[np.uint8]) -> NDArray[np.intp]:
     """Labels by the arithmetic of every evaluation."""
-    scores, _ = network.evaluate(torch.from_numpy(pixels))
+    scores, _ = Engine(network).evaluate(torch.from_numpy(pixels))
     labels: NDArray[np.intp] = scores.argmax(1).numpy()
     return labels
 

@@ -1,7 +1,7 @@
 """A training step's floor: its operations and its bytes, each at the most this machine does.
 
 Loops in registers as in limits.py, checked by definition, measured in turns with the steps. What a
-layer's products are counted at is what the fast step does them by (nn/layers.py).
+layer's products are counted at is what the engine describes itself as doing them by.
 """
 
 import os
@@ -23,10 +23,7 @@ from bnnrun.gemm.bits import LANES
 from bnnrun.gemm.compiled import thread_count
 from bnnrun.gemm.lookup import HAS_LOOKUP
 from bnnrun.gemm.vector import HAS_BYTE_PRODUCT
-from bnnrun.nn import winograd
-from bnnrun.nn.layers import BinaryProduct
-from bnnrun.nn.models import Block, Network
-from bnnrun.train.optim import UPDATE
+from bnnrun.nn.engine import UPDATE, Algorithm, Engine
 
 TABLES, BYTES, FLOATS = (
     "limit: tables of sums",
@@ -41,17 +38,16 @@ UPDATE_BYTES = 24  # of a weight: w, m and v read and written
 # Parts of a step, by what torch's profiler calls them.
 PARTS = {
     "sums": (
-        "_CountedLinear", "_CountedConv", "_FilteredConv", "_BinaryLinear", "aten::conv2d",
+        "PackedLinear", "PopcountConv", "WinogradConv", "BinaryLinear", "aten::conv2d",
         "aten::linear",
     ),
     "gradients of products": (
-        "_CountedLinearBackward", "_CountedConvBackward", "_FilteredConvBackward",
-        "_BinaryLinearBackward",
-        "ConvolutionBackward0", "AddmmBackward0", "MmBackward0",
+        "PackedLinearBackward", "PopcountConvBackward", "WinogradConvBackward",
+        "BinaryLinearBackward", "ConvolutionBackward0", "AddmmBackward0", "MmBackward0",
     ),
     "pooling, batch norm, Sign": (
         "PoolNormActivation", "PoolNormActivationBackward", "aten::native_batch_norm",
-        "NativeBatchNormBackward0", "SignActivation", "SignActivationBackward",
+        "NativeBatchNormBackward0", "StraightThrough", "StraightThroughBackward",
         "aten::max_pool2d", "MaxPool2DWithIndicesBackward0",
     ),
     "update": (UPDATE,),
@@ -113,47 +109,46 @@ def rates() -> list[Competitor]:
 
 
 def floor(
-    network: Network, batch: int, timings: dict[str, Timing], macs: dict[str, float]
+    engine: Engine, batch: int, timings: dict[str, Timing], macs: dict[str, float]
 ) -> dict[str, float]:
-    """Seconds of a fast step's parts at the rates measured, by the names of `PARTS`.
+    """Seconds of an engine's parts at the rates measured, by the names of `PARTS`.
 
     What lies between them (batch norm, Sign, dropout, transforms) counts as nothing. g_W of a fully
     connected layer is made in the update, while memory is read and written: the longer of the two.
     """
     rate = {name: macs[name] / t.median_s for name, t in timings.items() if macs[name]}
-    counting = max(of for name, of in rate.items() if name not in {TABLES, BYTES, FLOATS})
+    by = _rates(rate)
     copied = 2 * COPIED / timings[COPY].median_s
     sums = gradients = update = 0.0
-    for i, block in enumerate(network.blocks):
-        work = batch * block.layer.macs
-        by_sums, by_g_a, by_g_w = _rates_of(block, rate, counting, first=i == 0)
-        sums += work / by_sums
-        gradients += work / by_g_a if i else 0.0
+    for block in engine.network.blocks:
+        work, described = batch * block.layer.macs, engine.describe(block)
+        sums += work / by[described.product]
+        gradients += work / by[described.input_gradient] if block.index else 0.0
         by_memory = UPDATE_BYTES * block.layer.weights / copied
+        of_weights = work / by[described.weight_gradient]
         if block.layer.is_conv:
-            gradients += work / by_g_w
+            gradients += of_weights
             update += by_memory
         else:
-            update += max(by_memory, work / by_g_w)
+            update += max(by_memory, of_weights)
     return dict(zip(PARTS, (sums, gradients, 0.0, update), strict=True))
 
 
-def _rates_of(
-    block: Block, rate: dict[str, float], counting: float, *, first: bool
-) -> tuple[float, float, float]:
-    """Multiply-accumulates a second at most of a layer's sums, g_a, g_W."""
-    layer, floats = block.layer, rate[FLOATS]
-    binary = isinstance(block.product, BinaryProduct)
-    if layer.is_conv:
-        filtered = winograd.fits(layer.size, layer.inputs, layer.outputs)
-        of_reals = 4 * floats if filtered else floats  # 36 products for 144
-        return counting if binary and filtered and not first else of_reals, of_reals, of_reals
-    if not binary:
-        return floats, floats, floats
-    tables = rate.get(TABLES, floats)
-    # Two bytes make a 16-bit number; the first layer's inputs are real.
-    of_bytes = rate[BYTES] / 2 if BYTES in rate and not first else floats
-    return (tables if first else counting), tables, of_bytes
+def _rates(rate: dict[str, float]) -> dict[Algorithm, float]:
+    """Multiply-accumulates a second at most, of each algorithm that the processor has."""
+    floats = rate[FLOATS]
+    found = {
+        Algorithm.float32: floats,
+        Algorithm.winograd: 4 * floats,  # 36 products for 144
+        Algorithm.popcount: max(
+            of for name, of in rate.items() if name not in {TABLES, BYTES, FLOATS}
+        ),
+    }
+    if TABLES in rate:
+        found[Algorithm.lut] = rate[TABLES]
+    if BYTES in rate:
+        found[Algorithm.int16] = rate[BYTES] / 2  # a 16-bit number is two bytes
+    return found
 
 
 def spent(step: Callable[[], object]) -> dict[str, float]:

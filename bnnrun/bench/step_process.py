@@ -26,7 +26,7 @@ from bnnrun.bench.eager import EagerStep
 from bnnrun.config import AdamConfig, BenchConfig
 from bnnrun.data.dataset import Dataset
 from bnnrun.errors import RunError
-from bnnrun.nn.models import Network
+from bnnrun.nn.network import Network
 from bnnrun.train.loop import select_device
 from bnnrun.train.trainer import Trainer
 
@@ -82,9 +82,9 @@ class StepProcess:
         """Bytes that network and steps have added to the process at most; on a GPU, to that."""
         return int(self._ask("memory"))
 
-    def how(self) -> str:
-        """Whether a GPU's step was one CUDA graph; "" on a processor."""
-        return self._ask("how")
+    def mode(self) -> str:
+        """How our step is launched: "eager", or a GPU's "CUDA graph"; "" of plain PyTorch."""
+        return self._ask("mode")
 
     def _ask(self, word: str) -> str:
         assert self.process.stdin is not None and self.process.stdout is not None
@@ -136,16 +136,18 @@ def _serve(path: Path) -> None:
         torch.set_num_threads(job.config.threads or machine.cores())
     before = psutil.Process().memory_info().rss
     trainer = Trainer(job.config, job.dataset, device, Path())
-    given, recorded = (trainer.pixels, trainer.labels), trainer.recorded
+    given = trainer.pixels, trainer.labels
+    engine = None if job.eager else trainer.engine
     if job.eager:
         assert isinstance(job.config.optimizer, AdamConfig)
         eager = EagerStep(trainer.network, trainer.optimizer, job.config.optimizer)
-        network, step, recorded = eager.network, partial(eager, *given), None
+        network, step = eager.network, partial(eager, *given)
         gradients = partial(eager.gradients, *given)
         del trainer  # whose weights eager has a copy of
     else:
-        network, step = trainer.network, partial(trainer.train_step, *given)
-        gradients = partial(trainer.gradients, *given, deferred=trainer.optimizer.takes_factors)
+        assert engine is not None
+        network, step = trainer.network, partial(engine.step, *given)
+        gradients = partial(engine.gradients, *given)
 
     def loss() -> float:
         with without_dropout(network):
@@ -170,7 +172,7 @@ def _serve(path: Path) -> None:
         "loss": loss,
         "seconds": seconds,
         "memory": memory,
-        "how": lambda: recorded.how if recorded else "",
+        "mode": lambda: engine.mode if engine else "",
     }
     for line in sys.stdin:
         print(asked[line.strip()](), file=answers, flush=True)

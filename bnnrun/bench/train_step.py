@@ -13,19 +13,20 @@ from bnnrun.bench import rates
 from bnnrun.bench.eager import EagerStep
 from bnnrun.bench.measure import Competitor, Timing
 from bnnrun.bench.step_process import Job, StepProcess, step_process, without_dropout
-from bnnrun.config import AdamConfig, BenchConfig, Binarizer, NormKind, Precision
+from bnnrun.config import AdamConfig, BenchConfig, Binarizer, EngineChoice, Estimator, NormKind
 from bnnrun.data import load
 from bnnrun.data.dataset import Dataset
+from bnnrun.engine.cuda.captured_step import WARM
 from bnnrun.errors import InputError
 from bnnrun.nn.losses import squared_hinge
 from bnnrun.records import Run
 from bnnrun.table import print_table
-from bnnrun.train.graph import WARM
 from bnnrun.train.trainer import Trainer
 
 YARDSTICK = "eager float32"
 KEPT = "eager float32, memory kept"  # by the C library's settings that our training makes
-OURS = "bnnrun, {}"  # the precision
+OURS = "bnnrun, {}"  # the engine
+ENGINES = EngineChoice.fast, EngineChoice.reference
 LOSS_OFF = 0.05  # of a process's first loss from that of the check: signs near 0 may be others
 
 
@@ -47,13 +48,15 @@ def competitors(
         raise InputError(f"optimizer={config.optimizer.name}: the competitor has only adam")
     if config.norm.name is not NormKind.batch:
         raise InputError(f"norm={config.norm.name.value}: the competitor has only batch")
-    if Binarizer.stochastic in (b.weights, b.activations) or not b.gate:
-        raise InputError("binarization: the competitor has no drawn signs and always the gate")
+    if Binarizer.stochastic in (b.weights, b.activations):
+        raise InputError("binarization: the competitor has no sampled signs")
+    if b.estimator is not Estimator.ste:
+        raise InputError(f"binarization.estimator={b.estimator.value}: the competitor has only ste")
     dataset = _first_minibatch(load(config.dataset), config.trainer.batch_size)
     on_cpu = device.type == "cpu"
     jobs = {
-        OURS.format(precision.value): Job(_with(config, precision), dataset, False, kept=True)
-        for precision in Precision
+        OURS.format(engine.value): Job(_with(config, engine), dataset, False, kept=True)
+        for engine in ENGINES
     }
     jobs[YARDSTICK] = Job(config, dataset, True, kept=not on_cpu)
     if on_cpu:
@@ -61,17 +64,17 @@ def competitors(
     with ExitStack() as stack:
         processes = {name: stack.enter_context(step_process(job)) for name, job in jobs.items()}
         trainers = {
-            precision: Trainer(_with(config, precision), dataset, device, run.folder)
-            for precision in Precision
+            engine: Trainer(_with(config, engine), dataset, device, run.folder)
+            for engine in ENGINES
         }
-        first = trainers[Precision.float32]
+        first = trainers[EngineChoice.reference]
         given = first.pixels, first.labels
         eager = EagerStep(first.network, first.optimizer, config.optimizer)
         with without_dropout(eager.network):
             loss = eager.gradients(*given).item()
         checks = {
-            OURS.format(precision.value): partial(_check, trainer, config.optimizer, *given)
-            for precision, trainer in trainers.items()
+            OURS.format(engine.value): partial(_check, trainer, config.optimizer, *given)
+            for engine, trainer in trainers.items()
         }
         found = [
             Competitor(
@@ -84,7 +87,7 @@ def competitors(
             for name, process in processes.items()
         ]
         if not on_cpu:
-            yield found, lambda timings: _how(processes)
+            yield found, lambda timings: _modes(processes)
             return
         found += rates.rates()
         macs = {competitor.name: competitor.macs for competitor in found}
@@ -120,23 +123,22 @@ def _process_differs(
     return None
 
 
-def _how(processes: dict[str, StepProcess]) -> dict[str, dict[str, Any]]:
+def _modes(processes: dict[str, StepProcess]) -> dict[str, dict[str, Any]]:
     """For records: whether our steps were one CUDA graph."""
-    return {name: {"step": how} for name, each in processes.items() if (how := each.how())}
+    return {name: {"step": mode} for name, each in processes.items() if (mode := each.mode())}
 
 
 def _parts(
-    trainers: dict[Precision, Trainer],
+    trainers: dict[EngineChoice, Trainer],
     given: tuple[torch.Tensor, torch.Tensor],
     macs: dict[str, float],
     timings: dict[str, Timing],
 ) -> dict[str, dict[str, Any]]:
     """Where the time of our steps goes, beside the fast one's floor: a table, and for records."""
-    network = trainers[Precision.fast].network
-    least = rates.floor(network, len(given[0]), timings, macs)
+    least = rates.floor(trainers[EngineChoice.fast].engine, len(given[0]), timings, macs)
     spent = {
-        precision.value: rates.spent(partial(ours.train_step, *given))
-        for precision, ours in trainers.items()
+        engine.value: rates.spent(partial(ours.engine.step, *given))
+        for engine, ours in trainers.items()
     }
     whole = timings[OURS.format("fast")].median_s
     names = [*rates.PARTS, rates.REST]
@@ -151,22 +153,22 @@ def _parts(
     sums = [sum(of.values()) for of in (*spent.values(), least)]
     rows.append(["one step", *(f"{1e3 * total:.1f}" for total in sums)])
     print_table(
-        ["part, ms", *(f"{precision}" for precision in spent), "floor, fast"],
+        ["part, ms", *spent, "floor, fast"],
         rows,
         title=f"where the time goes, one step each; the floor is {sums[-1] / whole:.0%} of the "
         "fast step's median",
     )
     details: dict[str, dict[str, Any]] = {
-        OURS.format(precision): {"parts_ms": {k: 1e3 * v for k, v in of.items()}}
-        for precision, of in spent.items()
+        OURS.format(engine): {"parts_ms": {k: 1e3 * v for k, v in of.items()}}
+        for engine, of in spent.items()
     }
     details[OURS.format("fast")]["floor_ms"] = {k: 1e3 * v for k, v in least.items()}
     return details
 
 
-def _with(config: BenchConfig, precision: Precision) -> BenchConfig:
-    """The configuration in another precision."""
-    return replace(config, trainer=replace(config.trainer, precision=precision))
+def _with(config: BenchConfig, engine: EngineChoice) -> BenchConfig:
+    """The configuration with another engine."""
+    return replace(config, trainer=replace(config.trainer, engine=engine))
 
 
 def _check(
@@ -203,14 +205,14 @@ def _blocks_differ(
     What comes back to a block is random, but for the last, where it is the loss's gradient.
     """
     network, a = trainer.network, trainer.network.input(pixels)
-    network.configure(deferred=deferred and trainer.device.type == "cpu")
+    trainer.engine.deferred = deferred
     trainer.optimizer.zero_grad(set_to_none=True)
     eager.adam.zero_grad(set_to_none=True)
     for p, q in zip(network.parameters(), eager.network.parameters(), strict=True):
         q.data.copy_(p.data)
     for i, (block, plain) in enumerate(zip(network.blocks, eager.network.blocks, strict=True)):
         x, y = (a.detach().clone().requires_grad_(i > 0) for _ in range(2))
-        ours, theirs = block(x), eager.forward(plain, y)
+        ours, theirs = trainer.engine.block(block, x), eager.forward(plain, y)
         name = block.layer.name
         if block.layer.last:
             if (ours - theirs).abs().max() > 1e-3 * theirs.abs().max():
@@ -226,6 +228,7 @@ def _blocks_differ(
         if i and _off(x.grad, y.grad):
             return f"the gradient that leaves {name} is off by more than 1 %"
         a = ours
+    trainer.engine.deferred = False
     return None
 
 
@@ -249,7 +252,7 @@ def _updates_differ(trainer: Trainer, eager: EagerStep) -> str | None:
         assert p.grad is not None and q.grad is not None
         q.grad.copy_(p.grad)
     sizes = [g["lr"] * g["scale"] for g in trainer.optimizer.param_groups for _ in g["params"]]
-    trainer.optimizer.step()
+    _update(trainer)
     eager.update()
     for i, (p, q) in enumerate(zip(ours, theirs, strict=True)):
         off = (p - q).abs().max().item()
@@ -267,7 +270,7 @@ def _whole_updates_differ(trainer: Trainer, eager: EagerStep, config: AdamConfig
     ours = list(trainer.network.parameters())
     states = [trainer.optimizer.state[p] for p in ours]
     before = [(p.detach().clone(), s["m"].clone()) for p, s in zip(ours, states, strict=True)]
-    trainer.optimizer.step()
+    _update(trainer)
     groups = [g for g in trainer.optimizer.param_groups for _ in g["params"]]
     for i, (p, q) in enumerate(zip(ours, eager.network.parameters(), strict=True)):
         (w, m), state, group = before[i], states[i], groups[i]
@@ -280,3 +283,9 @@ def _whole_updates_differ(trainer: Trainer, eager: EagerStep, config: AdamConfig
         if (off := (p - expected).abs().max().item()) > 1e-3 * size + 1e-6:
             return f"parameter {i} is off by {off:.1e} after a step of {size:.1e}"
     return None
+
+
+def _update(trainer: Trainer) -> None:
+    """The step's update, as the engine makes it."""
+    trainer.engine.advance()
+    trainer.engine.update()

@@ -6,6 +6,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from bnnrun import upgrade
 from bnnrun.cli.compose import keys_of
 from bnnrun.cli.verbs import Verb
 from bnnrun.cli.words import (
@@ -45,7 +46,10 @@ def resumed(verb: Verb, words: list[str], *, multirun: bool) -> list[str]:
         raise InputError(f"resume={text}: no run folder ({saved} is not there)")
     hydra = _load(saved.with_name("hydra.yaml"))["hydra"]
     search = [w for w in map(str, hydra["overrides"]["hydra"]) if _key(w) == SEARCH_PATH]
-    before = {_key(word): canonical(word, keys) for word in map(str, [*_load(saved), *search])}
+    before = {
+        _key(word): canonical(word, keys)
+        for word in upgrade.words(list(map(str, [*_load(saved), *search])))
+    }
     before.pop("resume", None)
     began = Path(hydra["runtime"]["cwd"])
     if began.is_dir() and not began.samefile(Path.cwd()):

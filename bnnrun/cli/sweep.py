@@ -20,7 +20,7 @@ from bnnrun.cli.compose import to_config
 from bnnrun.cli.job import FAILED, WRONG_INPUT, as_typed, described, explain, run_hydra, work
 from bnnrun.cli.verbs import Verb
 from bnnrun.cli.words import parse
-from bnnrun.config import Device
+from bnnrun.config import Device, EngineChoice
 from bnnrun.errors import InputError, Stopped
 from bnnrun.lock import locked
 from bnnrun.records import Record, Run
@@ -131,12 +131,16 @@ class Sweep:
         """
         names = f"*-{self.verb.leaves}-s{typed.seed}-*.json"
         sha256 = None if typed.init is None else initial.sha256(typed.init)
-        config, device = initial.settings(typed, sha256), typed.device
+        chosen, device = typed.trainer.engine, typed.device
+        auto = EngineChoice.fast, EngineChoice.reference
+        engines = auto if chosen is EngineChoice.auto else (chosen,)
+        configs = [initial.settings(typed, sha256, engine) for engine in engines]
         found, _ = records.read_all(typed.results_dir, names)
         alike = [
             record
             for record in found
-            if (record.experiment, record.config) == (experiment, config)
+            if record.experiment == experiment
+            and record.config in configs
             and (device is Device.auto or record.device == device.value)
         ]
         for record in reversed(alike):

@@ -1,1 +1,1 @@
-"""The networks in training form, in PyTorch: real weights that are binarized when used."""
+"""The paper in plain PyTorch: networks, quantizers, norms, loss, optimizers, and Alg. 1 itself."""

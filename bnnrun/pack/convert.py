@@ -23,7 +23,8 @@ from bnnrun.data.preprocess import Input
 from bnnrun.errors import InputError, RunError
 from bnnrun.files import user_path
 from bnnrun.gemm.bits import pack as to_bits
-from bnnrun.nn.models import Block, Network
+from bnnrun.nn.layers import Block
+from bnnrun.nn.network import Network
 from bnnrun.pack.fold import Affine, first_difference, fold
 from bnnrun.runtime import file
 from bnnrun.runtime.model import PackedLayer, PackedModel, borders

@@ -34,6 +34,7 @@ def _evaluate_trained(config: EvalConfig, run: Run) -> Record:
     """The test error of a network that is not packed, binary or not."""
     import torch
 
+    from bnnrun.nn.engine import Engine
     from bnnrun.pack.convert import provenance, trained
     from bnnrun.train.loop import select_device
 
@@ -42,14 +43,14 @@ def _evaluate_trained(config: EvalConfig, run: Run) -> Record:
                          "packed one with it: model=FOLDER --verify")  # fmt: skip
     device = select_device(config.device, config.threads)
     network, saved = trained(user_path(config.model))
-    network.to(device)
+    engine = Engine(network.to(device))
     made = saved["config"]
     dataset = test_images(config, provenance(saved), network.kind)
 
     def predict(pixels: NDArray[np.uint8]) -> NDArray[np.intp]:
         step = made["trainer"]["eval_batch_size"]
         parts = [
-            network.evaluate(torch.from_numpy(pixels[i : i + step].copy()).to(device))[0].argmax(1)
+            engine.evaluate(torch.from_numpy(pixels[i : i + step].copy()).to(device))[0].argmax(1)
             for i in range(0, len(pixels), step)
         ]
         labels: NDArray[np.intp] = torch.cat(parts).cpu().numpy()

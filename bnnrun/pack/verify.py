@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from bnnrun.data.dataset import Images
 from bnnrun.errors import InputError, RunError
 from bnnrun.files import user_path
-from bnnrun.nn.models import Network
+from bnnrun.nn.engine import Engine
+from bnnrun.nn.network import Network
 from bnnrun.pack.convert import trained
 from bnnrun.runtime import Classifier
 from bnnrun.train import checkpoint
@@ -63,7 +64,9 @@ def verify(classifier: Classifier, path: Path, images: Images, other: str | None
 @torch.no_grad()
 def _trained_bits(network: Network, part: Images) -> tuple[list[NDArray[Any]], NDArray[np.float64]]:
     """(bits of each hidden layer, channels last; scores) of the trained network's evaluation."""
-    *hidden, scores = [y.numpy() for y in network.trace(torch.from_numpy(part.pixels.copy()))]
+    *hidden, scores = [
+        y.numpy() for y in Engine(network).trace(torch.from_numpy(part.pixels.copy()))
+    ]
     return [np.moveaxis(y, 1, -1) >= 0 for y in hidden], scores
 
 

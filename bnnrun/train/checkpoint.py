@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 
+from bnnrun import upgrade
 from bnnrun.errors import InputError
 from bnnrun.files import write_atomically
 from bnnrun.train import BEST, STATE
 
 __all__ = ["BEST", "STATE", "load", "save"]
-FORMAT = 1
+FORMAT = 2  # 1 also held the state of torch's generators, from which dropout was sampled
+READ = 1, 2
 
 
 def save(path: Path, kind: str, state: dict[str, Any]) -> None:
@@ -51,6 +53,6 @@ def load(path: Path, *kinds: str) -> dict[str, Any]:
         raise InputError(f"{path}: not a {kind} of bnnrun ({type(error).__name__})") from None
     if not isinstance(content, dict) or content.get("kind") not in kinds:
         raise InputError(f"{path}: not a {kind} of bnnrun")
-    if content["format"] != FORMAT:
+    if content["format"] not in READ:
         raise InputError(f"{path}: {kind} of format {content['format']}, expected {FORMAT}")
-    return content
+    return {**content, "config": upgrade.config(content["config"])}

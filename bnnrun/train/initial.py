@@ -4,13 +4,13 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnnrun.config import computed
+from bnnrun.config import EngineChoice, computed
 from bnnrun.errors import InputError
 from bnnrun.files import user_path
 from bnnrun.train import BEST, STATE
 
 if TYPE_CHECKING:  # a sweep that asks for a checksum waits for no torch
-    from bnnrun.nn.models import Network
+    from bnnrun.nn.network import Network
 
 
 def network_file(init: str) -> Path:
@@ -34,12 +34,17 @@ def sha256(init: str) -> str:
         raise InputError(f"init={init}: {path} cannot be read ({error.strerror})") from None
 
 
-def settings(config: object, init_sha256: str | None) -> dict[str, Any]:
-    """What a run computes with, and the file of its first weights, only where one was named.
+def settings(
+    config: object, init_sha256: str | None, engine: EngineChoice = EngineChoice.fast
+) -> dict[str, Any]:
+    """What a run computes with: the engine that `auto` becomes, and the file of its first weights.
 
-    So the settings of a run without `init` equal those in records that are older than it.
+    That file only where one was named: so the settings of a run without `init` equal those in
+    records that are older than it.
     """
-    return {**computed(config), **({"init": init_sha256} if init_sha256 else {})}
+    made = computed(config)
+    made["trainer"]["engine"] = engine.value
+    return {**made, **({"init": init_sha256} if init_sha256 else {})}
 
 
 def load(network: "Network", init: str) -> dict[str, Any]:

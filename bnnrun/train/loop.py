@@ -7,9 +7,9 @@ from bnnrun import machine
 from bnnrun.config import Device, TrainConfig
 from bnnrun.data import load
 from bnnrun.data.dataset import Dataset
+from bnnrun.engine.memory import keep_freed
 from bnnrun.errors import InputError
 from bnnrun.gemm.compiled import set_threads
-from bnnrun.nn.memory import keep_freed
 from bnnrun.records import Record, Run
 from bnnrun.train.display import Display, duration
 from bnnrun.train.interrupt import stop_request
@@ -101,8 +101,11 @@ def _record(trainer: Trainer, config: TrainConfig, run: Run, display: Display) -
             "curve": {key: [row[key] for row in trainer.history] for key in CURVE},
             "images_per_s": float(np.median([row["images_per_s"] for row in trainer.history])),
             "threads": torch.get_num_threads(),
-            "arithmetic": {b.layer.name: b.arithmetic() for b in trainer.network.blocks},
-            "step": trainer.recorded.how if trainer.recorded else "eager",
+            "arithmetic": {
+                block.layer.name: str(trainer.engine.describe(block))
+                for block in trainer.network.blocks
+            },
+            "step": trainer.engine.mode,
             "run_folder": str(trainer.folder),
             **({"init": trainer.initial} if trainer.initial else {}),
         },

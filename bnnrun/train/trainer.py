@@ -11,43 +11,38 @@ from typing import Any
 import numpy as np
 import torch
 
-from bnnrun.config import NetworkConfig, Precision
+from bnnrun.config import NetworkConfig
 from bnnrun.data.dataset import Dataset, Images
 from bnnrun.data.preprocess import fit
+from bnnrun.engine.choose import make_engine
 from bnnrun.errors import InputError, RunError, Stopped
 from bnnrun.files import remove_unfinished, write_text
 from bnnrun.gemm.compiled import stopwatch
-from bnnrun.gemm.cuda_device import open_device
-from bnnrun.nn.cuda import Passes
 from bnnrun.nn.losses import squared_hinge
-from bnnrun.nn.models import Network
+from bnnrun.nn.network import Network
+from bnnrun.nn.optim import make_optimizer
+from bnnrun.nn.schedule import learning_rate
 from bnnrun.train import checkpoint, initial
 from bnnrun.train.display import Display, duration
-from bnnrun.train.graph import RecordedStep
 from bnnrun.train.interrupt import StopRequest
-from bnnrun.train.optim import make_optimizer
-from bnnrun.train.schedule import learning_rate
 
 
 def make_network(config: NetworkConfig, dataset: Dataset) -> Network:
-    """The network of a configuration with its initial weights, drawn from (seed, epoch 0)."""
-    torch.manual_seed(_stream(config.seed, 0))
+    """The network of a configuration with its initial weights, sampled from the seed."""
+    seed = np.random.SeedSequence([config.seed, 0]).generate_state(1, np.uint64)[0] >> 1
+    torch.manual_seed(int(seed))
     given = fit(config.dataset.preprocessing, dataset.train, dataset.kind.levels)
     return Network(config.arch, config.binarization, config.norm, dataset.kind, given)
-
-
-def _stream(seed: int, epoch: int) -> int:
-    """A seed of its own for every (seed, epoch)."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
 
 
 class Trainer:
     """The state of a run and what moves it on.
 
-    Each epoch draws its random numbers (order, dropout) from a generator seeded by (seed, epoch),
-    so a run resumed at an epoch's end needs no generator state to go on exactly as it would have.
+    The order of the images is a function of (seed, epoch), random bits are one of (seed, step):
+    a resumed run goes on exactly as it would have and needs no generator's state.
 
     Attributes:
+        engine:  what computes the steps
         epoch:   epochs done
         history: a row an epoch, as in metrics.csv
         best:    the row picked by validation: the lowest error, the latest of equals
@@ -74,14 +69,8 @@ class Trainer:
                 f"training images of {dataset.name}"
             )
         self.network = make_network(config, dataset).to(device)
-        fast = config.trainer.precision is Precision.fast
-        self.network.configure(fast=fast)
         self.optimizer = make_optimizer(self.network, config.optimizer)
-        if fast and device.type == "cuda":
-            self.use(Passes(open_device()))
-        self.recorded = None
-        if device.type == "cuda":
-            self.recorded = RecordedStep(self._compute, self._forget)
+        self.engine = make_engine(config.trainer.engine, self.network, self.optimizer, config.seed)
         # The whole set lives on the device as bytes: no worker processes for images of 3 KB.
         self.pixels = torch.from_numpy(dataset.train.pixels.copy()).to(device)
         self.labels = torch.from_numpy(dataset.train.labels.astype(np.int64)).to(device)
@@ -95,19 +84,15 @@ class Trainer:
         self.time_s = 0.0  # wall time of the epochs done and of the steps since
         self.epoch_time_s = 0.0
 
-    def use(self, passes: Passes) -> None:
-        """Train by the passes of a GPU."""
-        self.network.configure(passes=passes)
-        self.optimizer.use(passes, self.network)
-
     def start_from(self, init: str) -> None:
         """Take the weights of another run, or of a network file, for the first epoch's."""
         self.initial = initial.load(self.network, init)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the run computes with."""
-        return initial.settings(self.config, self.initial["sha256"] if self.initial else None)
+        """What the run computes with: the configuration, and the engine that it has become."""
+        init_sha256 = self.initial["sha256"] if self.initial else None
+        return initial.settings(self.config, init_sha256, self.engine.name)
 
     def run(self, stop: StopRequest) -> None:
         """Train to the last epoch; on a stop request save and raise Stopped."""
@@ -121,12 +106,11 @@ class Trainer:
     def _compile(self) -> None:
         """Have evaluation's kernels compiled before the first epoch, where they are not yet."""
         few = torch.from_numpy(self.dataset.valid.pixels[:2].copy()).to(self.device)
-        self.network.evaluate(few)
+        self.engine.evaluate(few)
 
     def _train_epoch(self, stop: StopRequest) -> None:
         number = self.epoch + 1
         if self.step == 0:
-            torch.manual_seed(_stream(self.config.seed, number))
             self.loss_sum.zero_()
             self.signs = self._signs()
             self.epoch_time_s = 0.0
@@ -155,38 +139,11 @@ class Trainer:
     def _step(self, indices: torch.Tensor) -> None:
         start = self.step * self.batch_size
         batch = indices[start : start + self.batch_size]
-        self.loss_sum += self.train_step(self.pixels[batch], self.labels[batch])
+        self.loss_sum += self.engine.step(self.pixels[batch], self.labels[batch])
         self.step += 1
 
-    def train_step(self, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """One minibatch: forward, backward, update. Returns the loss, a detached scalar, on a GPU
-        valid until the next step.
-        """
-        self.optimizer.advance()
-        return (self.recorded or self._compute)(pixels, labels)
-
-    def _compute(self, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        loss = self.gradients(pixels, labels, deferred=self.optimizer.takes_factors)
-        self.optimizer.apply()
-        return loss
-
-    def _forget(self) -> None:
-        """Take nothing for done that a recording has noted and no device has done."""
-        for product in self.network.binary_products:
-            product.signs_version = -1
-
-    def gradients(
-        self, pixels: torch.Tensor, labels: torch.Tensor, *, deferred: bool = False
-    ) -> torch.Tensor:
-        """Forward and backward; the gradients are left in the parameters, or as their factors."""
-        self.network.configure(deferred=deferred and self.device.type == "cpu")
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = squared_hinge(self.network(pixels), labels)
-        loss.backward()
-        return loss.detach()
-
-    def _closed(self, row: dict[str, Any]) -> str:
-        """'31 45 52': share of closed gates of each hidden layer, first to last."""
+    def _saturated(self, row: dict[str, Any]) -> str:
+        """'31 45 52': saturated share of each hidden layer, first to last."""
         blocks = self.network.blocks[:-1]
         return " ".join(f"{row[f'closed_{block.layer.name}_pct']:.0f}" for block in blocks)
 
@@ -203,7 +160,7 @@ class Trainer:
         loss = self.loss_sum.item() / self.steps
         self.epoch, self.step = self.epoch + 1, 0
         clock = stopwatch()
-        valid_loss, valid_errors, closed = self.evaluate(self.dataset.valid)
+        valid_loss, valid_errors, saturated = self.evaluate(self.dataset.valid)
         _, test_errors, _ = self.evaluate(self.dataset.test)
         evaluation_s = clock()
         row = {
@@ -216,7 +173,7 @@ class Trainer:
             "flipped_pct": self._flipped_pct(),
             **{
                 f"closed_{block.layer.name}_pct": 100 * share
-                for block, share in zip(self.network.blocks, closed, strict=False)
+                for block, share in zip(self.network.blocks, saturated, strict=False)
             },
             "images_per_s": self.steps * self.batch_size / self.epoch_time_s,
             "train_s": self.epoch_time_s,
@@ -232,18 +189,18 @@ class Trainer:
         self.display.line(self._line(row))
 
     def evaluate(self, images: Images) -> tuple[float, int, list[float]]:
-        """(mean squared hinge, wrong answers, share of closed gates a hidden layer) of `images`."""
+        """(mean squared hinge, wrong answers, saturated share of each hidden layer) of `images`."""
         loss, wrong = 0.0, 0
-        closed = np.zeros(len(self.network.blocks) - 1)
+        saturated = np.zeros(len(self.network.blocks) - 1)
         for start in range(0, len(images), self.config.trainer.eval_batch_size):
             part = images.take(slice(start, start + self.config.trainer.eval_batch_size))
             pixels = torch.from_numpy(part.pixels.copy()).to(self.device)
-            scores, shares = self.network.evaluate(pixels)
+            scores, shares = self.engine.evaluate(pixels)
             labels = torch.from_numpy(part.labels.astype(np.int64)).to(self.device)
             loss += squared_hinge(scores, labels).item() * len(part)
             wrong += int((scores.argmax(1) != labels).sum().item())
-            closed += np.array(shares) * len(part)
-        return loss / len(images), wrong, (closed / len(images)).tolist()
+            saturated += np.array(shares) * len(part)
+        return loss / len(images), wrong, (saturated / len(images)).tolist()
 
     def _signs(self) -> list[torch.Tensor]:
         """Which binary weights are +1; real weights are not asked."""
@@ -281,12 +238,7 @@ class Trainer:
         )
 
     def save(self) -> None:
-        """Write the checkpoint: at an epoch's end, or in the middle of one with its generators."""
-        generators: dict[str, torch.Tensor] = {}
-        if self.step:
-            generators["cpu"] = torch.get_rng_state()
-            if self.device.type == "cuda":
-                generators["cuda"] = torch.cuda.get_rng_state()
+        """Write the checkpoint: at an epoch's end, or in the middle of one."""
         self.check()
         checkpoint.save(
             self.folder / checkpoint.STATE,
@@ -298,7 +250,6 @@ class Trainer:
                 "loss_sum": self.loss_sum.item(),
                 "time_s": self.time_s,
                 "epoch_time_s": self.epoch_time_s,
-                "generators": generators,
                 "signs": self.signs if self.step else [],
                 "history": self.history,
                 "best": self.best,
@@ -333,10 +284,6 @@ class Trainer:
             self._write_metrics()
         for name in (checkpoint.STATE, checkpoint.BEST):
             remove_unfinished(self.folder / name)
-        if "cpu" in state["generators"]:
-            torch.set_rng_state(state["generators"]["cpu"])
-        if "cuda" in state["generators"] and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["generators"]["cuda"])
 
     def _stopped(self) -> str:
         where = f"epoch {self.epoch + 1}, step {self.step}" if self.step else f"epoch {self.epoch}"
@@ -355,7 +302,7 @@ class Trainer:
             f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}  "
             f"loss {row['train_loss']:.4f}  valid {row['valid_error_pct']:5.2f} %  "
             f"test {row['test_error_pct']:5.2f} %  lr {row['lr']:.1e}  "
-            f"flips {row['flipped_pct']:.2f} %  closed {self._closed(row)} %  "
+            f"flips {row['flipped_pct']:.2f} %  saturated {self._saturated(row)} %  "
             f"{row['images_per_s']:,.0f}/s  left {duration(left)}  "
             f"best {self.best['valid_error_pct']:.2f} % at {self.best['epoch']}"
         )

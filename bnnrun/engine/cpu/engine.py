@@ -1,0 +1,171 @@
+"""Alg. 1 on the processor. What a block is computed by is decided here alone, by `describe`."""
+
+import torch
+
+from bnnrun.config import Binarizer, EngineChoice
+from bnnrun.engine.cpu import winograd
+from bnnrun.engine.cpu.factors import HAS_BYTES
+from bnnrun.engine.cpu.norm_act import ESTIMATORS, NormAct, PoolNormActivation, evaluate_norm_act
+from bnnrun.engine.cpu.products import BinaryLinear, PackedLinear, PopcountConv, WinogradConv
+from bnnrun.engine.cpu.sampling import dropout, sample_into, sign_into
+from bnnrun.engine.cpu.state import BinaryState
+from bnnrun.engine.cpu.update import FUSED
+from bnnrun.engine.memory import filters_innermost
+from bnnrun.gemm.lookup import HAS_LOOKUP
+from bnnrun.nn.engine import Algorithm, Description, Engine
+from bnnrun.nn.layers import Block
+from bnnrun.nn.network import Network
+from bnnrun.nn.norm import BatchNorm
+from bnnrun.nn.optim import Adam, Rule
+from bnnrun.nn.quantizers import identity
+from bnnrun.nn.sampling import Use, layer_key
+
+
+class CpuEngine(Engine):
+    """Sums of ±1 by popcounts, gradients in fewer products, elementwise work fused.
+
+    Exact: the pre-activations of ±1, evaluation, and all that is sampled. Gradients differ from the
+    reference's by rounding: those of weights that are summed from 16-bit integers by 1 / 65,024 of
+    an output's largest (kernels/update.py), all others as float32's in another order.
+
+    Attributes:
+        state: of each block with binary weights, by index
+    """
+
+    name = EngineChoice.fast
+
+    def __init__(self, network: Network, optimizer: Rule | None = None, seed: int = 0) -> None:
+        super().__init__(network, optimizer, seed)
+        filters_innermost(network)
+        self.state = {
+            block.index: BinaryState(block.layer, block.product.weight)
+            for block in network.blocks
+            if block.product.binary
+        }
+        self.of_weight = {state.weight: state for state in self.state.values()}
+        self.described = {block.index: self._describe(block) for block in network.blocks}
+        self.workspace = winograd.Workspace()
+
+    def describe(self, block: Block) -> Description:
+        return self.described[block.index]
+
+    def _describe(self, block: Block) -> Description:
+        product, linear, last = self._algorithms(block)
+        norm, relu = block.norm, block.activations is Binarizer.none
+        odd = block.layer.pool and any(side % 2 for side in block.layer.size)  # outside every 2x2
+        return Description(
+            product,
+            linear,
+            last,
+            fused_norm=type(norm) is BatchNorm
+            and not block.layer.last
+            and not odd
+            and block.activations is not Binarizer.stochastic
+            and (relu or block.estimator in ESTIMATORS),
+            fused_update=type(self.optimizer) in FUSED,
+        )
+
+    def _algorithms(self, block: Block) -> tuple[Algorithm, Algorithm, Algorithm]:
+        """By what s, g_a and g_W are computed."""
+        layer, binary = block.layer, block.product.binary
+        if layer.is_conv:
+            if not winograd.fits(layer.size, layer.inputs, layer.outputs):
+                return (Algorithm.float32,) * 3
+            popcount = binary and block.binary_input and block.dropout == 0
+            s = Algorithm.popcount if popcount else Algorithm.winograd
+            return s, Algorithm.winograd, Algorithm.winograd
+        if not binary or not HAS_LOOKUP:
+            return (Algorithm.float32,) * 3
+        g_w = HAS_BYTES and block.binary_input and type(self.optimizer) is Adam
+        return (
+            Algorithm.popcount if block.binary_input else Algorithm.lut,
+            Algorithm.lut,
+            Algorithm.int16 if g_w else Algorithm.float32,
+        )
+
+    def compute(self, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        self.deferred = type(self.optimizer) is Adam
+        try:
+            return super().compute(pixels, labels)
+        finally:
+            self.deferred = False
+
+    def dropout(self, block: Block, a: torch.Tensor) -> torch.Tensor:
+        if block.dropout == 0:
+            return a
+        return dropout(a, block.dropout, layer_key(self.step_key, block.index, Use.dropout))
+
+    def product(self, block: Block, a: torch.Tensor) -> torch.Tensor:
+        by, state, w = (
+            self.describe(block).product,
+            self.state.get(block.index),
+            block.product.weight,
+        )
+        if by is Algorithm.winograd:
+            s: torch.Tensor = WinogradConv.apply(a, self.binarize(block), self.workspace)
+        elif by is Algorithm.float32:
+            if state is None or block.layer.is_conv:
+                return super().product(block, a)
+            self.binarize(block)
+            s = BinaryLinear.apply(a.flatten(1), w, state, self.deferred)
+        else:
+            assert state is not None
+            state.pack(self._sampled(block))
+            if block.layer.is_conv:
+                return PopcountConv.apply(a, w, state, self.workspace)  # type: ignore[no-any-return]
+            unit = 1 / (1 - block.dropout) if block.binary_input else None
+            s = PackedLinear.apply(a, w, state, unit, self.deferred)
+        return s
+
+    def binarize(self, block: Block) -> torch.Tensor:
+        state = self.state.get(block.index)
+        if state is None:
+            return block.product.weight
+        signs = self._sampled(block)
+        if signs is None:
+            signs = sign_into(state.weight.detach(), state.empty_signs())
+        return identity.estimate(block.product.weight, signs)
+
+    def _sampled(self, block: Block) -> torch.Tensor | None:
+        """W^b where it is sampled, in its buffer."""
+        if not block.product.stochastic:
+            return None
+        state = self.state[block.index]
+        key = layer_key(self.step_key, block.index, Use.weights)
+        return sample_into(state.weight.detach(), key, state.empty_signs())
+
+    def norm_act(self, block: Block, s: torch.Tensor) -> torch.Tensor:
+        if not self.describe(block).fused_norm:
+            return super().norm_act(block, s)
+        norm = block.norm
+        fused = PoolNormActivation.apply(s, norm.gamma, norm.beta, NormAct.of(block))
+        a: torch.Tensor = fused[0]
+        norm.track(*fused[1:])
+        return a
+
+    @torch.no_grad()
+    def update(self) -> None:
+        assert self.optimizer is not None
+        fused = FUSED.get(type(self.optimizer))
+        for w, state, group in self.optimizer.members():
+            if fused is None or not fused(self.optimizer, w, state, group, self.of_weight.get(w)):
+                self.optimizer.update(w, state, group)
+
+    def evaluate_product(self, block: Block, a: torch.Tensor) -> torch.Tensor:
+        by, state = self.describe(block).product, self.state.get(block.index)
+        if block.index == 0:
+            return super().evaluate_product(block, a)
+        if state is None and by is Algorithm.winograd:
+            pair = a, block.product.weight.detach()
+            return winograd.convolve(winograd.Real(*pair), self.workspace)
+        if state is None or by is not Algorithm.popcount or block.product.stochastic:
+            return super().evaluate_product(block, a)
+        packed = state.pack()
+        state.mark_packed()
+        if block.layer.is_conv:
+            return packed.popcount_product(a.contiguous(memory_format=torch.channels_last))
+        return packed.popcount_product(a.flatten(1).contiguous())
+
+    def evaluate_norm_act(self, block: Block, s: torch.Tensor) -> tuple[torch.Tensor, float]:
+        relu = block.activations is Binarizer.none
+        return evaluate_norm_act(s, block.norm.affine(), block.layer.pool, relu)

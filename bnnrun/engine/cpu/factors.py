@@ -1,0 +1,118 @@
+"""One pass over the weights of a fully connected layer: g_W, Adam, c, clip, Sign, pack.
+
+A minibatch is small beside the weights: their gradient is made where it is used and never written
+to memory. Where `a` is ±1 or 0, g_W = g_sᵀ · a is a product of bytes: g_s is taken as 16-bit
+numbers, two bytes each, with a scale for each output. That rounds g_s to 1 / 65,024 of the largest
+gradient of its output in the minibatch; sums are whole numbers and exact. Where `a` is real
+numbers, as in the first layer, the product is float32's.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from bnnrun.engine.cpu.kernels.update import (
+    LARGEST,
+    ROWS,
+    adam_by_bytes,
+    adam_by_reals,
+    panels_of,
+    quantize,
+)
+from bnnrun.engine.cpu.packed import PackedWeights
+from bnnrun.engine.memory import flat
+from bnnrun.gemm.bits import LANES, Words, aligned
+from bnnrun.gemm.vector import HAS_BYTE_PRODUCT, HAS_TERNARY
+
+Floats = NDArray[np.float32]
+
+HAS_BYTES, HAS_REALS = HAS_BYTE_PRODUCT, HAS_TERNARY  # the second: vectors of sixteen numbers
+MOST = 2**31 // LARGEST  # images of a minibatch whose sums 32 bits hold, whatever they are
+
+
+@dataclass(frozen=True)
+class ByteFactors:
+    """The gradient of a fully connected layer as a product of bytes: g_W = scale · (q · (a + 1)ᵀ
+    - sum of q).
+
+    Attributes:
+        q:      (N in whole ROWS, 2, words of B) uint32: high bytes, low bytes, both signed
+        scales: (N in whole ROWS,) float32
+        sums:   (N in whole ROWS,) int32, of each row of q
+        panels: (panels of 16 inputs, words of B, 16) uint32: bytes 0, 1, 2 for -1, 0, +1
+    """
+
+    q: Words
+    scales: Floats
+    sums: NDArray[np.int32]
+    panels: Words
+
+    @classmethod
+    def of(cls, g_s: torch.Tensor, a: torch.Tensor, unit: float) -> "ByteFactors":
+        """Of g_s (B, N) and `a` (B, K), ±1 and 0 times `unit`; float32; B <= MOST."""
+        (batch, n), k = g_s.shape, a.shape[1]
+        rows, kw = -(-n // ROWS) * ROWS, -(-batch // 4)
+        q = aligned((rows, 2, kw), np.uint32)
+        scales, sums = np.zeros(rows, np.float32), np.zeros(rows, np.int32)
+        quantize(g_s.contiguous().numpy(), q, np.float32(unit), scales, sums)
+        panels = aligned((-(-k // (2 * LANES)) * 2, kw, LANES), np.uint32)
+        panels_of(flat(a.contiguous()), k, panels.ravel())
+        return cls(q, scales, sums, panels)
+
+    def update(
+        self,
+        of: tuple[Floats, Floats, Floats],
+        constants: Floats,
+        packed: PackedWeights,
+        *,
+        clip: bool,
+    ) -> None:
+        """Adam's update of w, m, v, (N, K) each, as `adam_kernel`; the new signs go to `packed`."""
+        adam_by_bytes(
+            *of, self.q.ravel(), self.scales, self.sums, self.panels.ravel(), self.q.shape[2],
+            constants, clip, packed.rows.ravel().view(np.uint16), packed.rows.shape[1],
+            packed.columns.ravel(), packed.columns.shape[1],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RealFactors:
+    """The same of real numbers: g_W = g_sᵀ · a in float32.
+
+    Attributes:
+        g_s: (groups of ROWS outputs, B, ROWS) float32
+        a:   (panels of 32 inputs, B, 32) float32
+    """
+
+    g_s: Floats
+    a: Floats
+
+    @classmethod
+    def of(cls, g_s: torch.Tensor, a: torch.Tensor) -> "RealFactors":
+        """Of g_s (B, N) and `a` (B, K), float32."""
+        return cls(_grouped(g_s, ROWS), _grouped(a, 2 * LANES))
+
+    def update(
+        self,
+        of: tuple[Floats, Floats, Floats],
+        constants: Floats,
+        packed: PackedWeights,
+        *,
+        clip: bool,
+    ) -> None:
+        """As `ByteFactors.update`."""
+        adam_by_reals(
+            *of, self.g_s.ravel(), self.a.ravel(), self.a.shape[1], constants, clip,
+            packed.rows.ravel().view(np.uint16), packed.rows.shape[1], packed.columns.ravel(),
+            packed.columns.shape[1],
+        )  # fmt: skip
+
+
+def _grouped(t: torch.Tensor, size: int) -> Floats:
+    """(B, columns) -> (groups of `size` columns, B, size), the last filled up with 0."""
+    whole = F.pad(t, (0, -t.shape[1] % size))
+    found: Floats = whole.view(len(t), -1, size).transpose(0, 1).contiguous().numpy()
+    return found

@@ -1,0 +1,1 @@
+"""Elementwise and transform kernels of the processor, compiled by Numba; arrays in, arrays out."""

@@ -1,0 +1,170 @@
+"""Pooling, batch norm and Sign or ReLU of a hidden layer, in few kernels over memory.
+
+Forward, channels last: p = the largest of each 2x2 sums; y = (p - mean) · scale + beta by the
+batch's own statistics; a = Sign(y) or max(y, 0). In this order, Lasagne's, a sum that is the mean
+gives y = beta and not what rounding makes of it. Backward, the straight-through
+estimator and the explicit gradient of batch norm: y is computed again from p, which costs less than
+reading it.
+
+    g_y = g_a · 1[|y| <= 1], of ReLU g_a · 1[y > 0]
+    g_p = gamma · inv · (g_y - mean(g_y) - x · mean(g_y · x)),  x = (p - mean) · inv
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from bnnrun.config import Binarizer, Estimator
+from bnnrun.engine.cpu.kernels.norm import (
+    ROWS,
+    activation_kernel,
+    evaluation_kernel,
+    gradient_kernel,
+    gradient_sum_kernel,
+    moment_kernel,
+    pool_kernel,
+    unpool_kernel,
+)
+from bnnrun.engine.memory import channels_innermost, empty, empty_like
+from bnnrun.nn.layers import Block
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+TINY = float(np.finfo(np.float32).tiny)
+# Estimators whose gradient is 1 between two values of y, both included, and 0 beyond.
+ESTIMATORS = {Estimator.ste: (-1.0, 1.0), Estimator.identity: (-np.inf, np.inf)}
+
+
+class NormAct(NamedTuple):
+    """What the kernels are told of a block.
+
+    Attributes:
+        eps:  of the batch norm
+        pool: 2x2 pooling comes first
+        low, high: the y that let a gradient through, both included
+        relu: ReLU, not Sign
+    """
+
+    eps: float
+    pool: bool
+    low: float
+    high: float
+    relu: bool = False
+
+    @classmethod
+    def of(cls, block: Block) -> "NormAct":
+        """Of a hidden block whose estimator is one of ESTIMATORS, or that has ReLU."""
+        relu = block.activations is Binarizer.none
+        low, high = (TINY, np.inf) if relu else ESTIMATORS[block.estimator]
+        return cls(block.norm.eps, block.layer.pool, low, high, relu)
+
+    def passing(self) -> Floats:
+        """(2,) low, high."""
+        return np.array([self.low, self.high], np.float32)
+
+
+class PoolNormActivation(torch.autograd.Function):
+    """(Sign or ReLU of batch norm of the pooled sums, the batch's mean, its inverse deviation).
+
+    Shapes, float32:
+        s:           (B, N) or (B, N, H, W), channels last in memory
+        gamma, beta: (N,)
+        returns      (B, N) or (B, N, H/2, W/2) where pooled; (N,); (N,)
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        s: torch.Tensor,
+        gamma: torch.Tensor,
+        beta: torch.Tensor,
+        how: NormAct,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        s = channels_innermost(s)
+        p, places = _pool(s) if how.pool else (s, None)
+        mean, inv = moments(_rows(p), how.eps)
+        scale = gamma.detach().double().numpy() * inv
+        line = np.stack([mean, scale, beta.detach().double().numpy()]).astype(np.float32)
+        a = empty_like(p)
+        activation_kernel(_rows(p), line, how.relu, _rows(a))
+        ctx.passing = how.passing()
+        ctx.numbers = mean, inv, line
+        ctx.save_for_backward(p, places, gamma)
+        of_batch = torch.from_numpy(mean).float(), torch.from_numpy(inv).float()
+        ctx.mark_non_differentiable(*of_batch)
+        return a, *of_batch
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        p, places, gamma = ctx.saved_tensors
+        g = grad_outputs[0]
+        g = channels_innermost(g)
+        mean, inv, line = ctx.numbers
+        rows = _rows(g), _rows(p), line
+        parts = np.zeros((-(-len(rows[1]) // ROWS), 2, p.shape[1]))
+        gradient_sum_kernel(*rows, ctx.passing, parts)
+        total, along = parts.sum(0)
+        along = along * inv
+        count = p.numel() // p.shape[1]
+        k0 = gamma.detach().double().numpy() * inv
+        k2 = -k0 * inv * along / count
+        numbers = np.stack([k0, -k0 * total / count - k2 * mean, k2]).astype(np.float32)
+        g_p = empty_like(p)
+        gradient_kernel(*rows, numbers, ctx.passing, _rows(g_p))
+        g_s = g_p if places is None else _unpool(g_p, places)
+        of = torch.from_numpy(along).float(), torch.from_numpy(total).float()
+        return g_s, *of, None
+
+
+def evaluate_norm_act(
+    s: torch.Tensor, affine: tuple[Doubles, Doubles, Doubles], pool: bool, relu: bool = False
+) -> tuple[torch.Tensor, float]:
+    """(Sign(y) or max(y, 0), saturated share, |y| > 1) of y = (s - mean) · scale + shift.
+
+    The arithmetic of evaluation (BatchNorm.evaluate), in float64 and one pass: each operation
+    rounds once.
+
+    Shapes: s (B, N) or (B, N, H, W) float32 or float64; affine: mean, scale, shift, (N,) each
+    """
+    s = channels_innermost(s)
+    p = F.max_pool2d(s, 2) if pool else s
+    a = empty_like(p)
+    rows = _rows(p)
+    saturated = np.zeros(-(-len(rows) // ROWS), np.int64)
+    evaluation_kernel(rows, np.stack(affine), relu, _rows(a), saturated)
+    return a, float(saturated.sum() / p.numel())
+
+
+def _rows(t: torch.Tensor) -> NDArray[Any]:
+    """(pixels, channels) of a tensor that lies channels last."""
+    flat = t.detach() if t.dim() == 2 else t.detach().permute(0, 2, 3, 1).reshape(-1, t.shape[1])
+    found: NDArray[Any] = flat.numpy()
+    return found
+
+
+def _pool(s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(the largest of each 2x2, which of the four it is, the first of equals)."""
+    b, n, h, w = s.shape
+    p = empty(b, n, h // 2, w // 2, channels_last=True)
+    places = empty_like(p, torch.uint8)
+    pool_kernel(_rows(s), w, _rows(p), _rows(places))
+    return p, places
+
+
+def _unpool(g: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    b, n, h, w = g.shape
+    out = empty(b, n, 2 * h, 2 * w, channels_last=True)
+    unpool_kernel(_rows(g), _rows(places), 2 * w, _rows(out))
+    return out
+
+
+def moments(p: Floats, eps: float) -> tuple[Doubles, Doubles]:
+    """(mean, 1 / sqrt(biased variance + eps)) of each column."""
+    parts = np.zeros((-(-len(p) // ROWS), 2, p.shape[1]))
+    moment_kernel(p, parts)
+    mean, square = parts.sum(0) / len(p)
+    return mean, 1 / np.sqrt(np.maximum(square - mean * mean, 0) + eps)

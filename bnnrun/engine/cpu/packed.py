@@ -1,0 +1,143 @@
+"""Products with W^b in training, on the processor, from weights that are held as bits.
+
+Products of ±1 are XNOR-popcounts, exact; those of real numbers are sums of float32 by lookup tables
+(LUT), where the processor has the instructions (gemm/lookup.py). Nothing here knows of gradients.
+"""
+
+import numpy as np
+import torch
+
+from bnnrun.architecture import Layer
+from bnnrun.engine.cpu.kernels.packing import pack_filters, pack_images, pack_rows, pack_weights
+from bnnrun.engine.memory import empty, flat
+from bnnrun.gemm import lookup
+from bnnrun.gemm.bits import LANES, Words, aligned, words
+from bnnrun.gemm.compiled import thread_count
+from bnnrun.gemm.conv import conv_sums
+from bnnrun.gemm.cpu import BAND, BITS, TILE
+from bnnrun.gemm.masked import masked_sums
+from bnnrun.gemm.xnor import row_words
+from bnnrun.runtime.model import borders
+
+
+class PackedWeights:
+    """Sign(W) of a fully connected layer as bits, by row and by column.
+
+    Attributes:
+        rows:    (panels of 16 outputs, words of K, 16) uint32: for s = a · Wᵀ
+        columns: (panels of 16 inputs, words of N, 16) uint32: for g_a = g_s · W
+    """
+
+    def __init__(self, outputs: int, inputs: int) -> None:
+        self.n, self.k = outputs, inputs
+        self.rows = _panels(outputs, inputs)
+        self.columns = _panels(inputs, outputs)
+
+    def pack(self, w: torch.Tensor, first: int = 0) -> None:
+        """Pack the signs of rows `first` to first + len(w), float32; first a multiple of 32."""
+        pack_weights(
+            flat(w), first, first + len(w), self.k,
+            self.rows.ravel().view(np.uint16), self.rows.shape[1],
+            self.columns.ravel(), self.columns.shape[1],
+        )  # fmt: skip
+
+    def popcount_product(self, a: torch.Tensor, unit: float = 1.0) -> torch.Tensor:
+        """a · Sign(W)ᵀ where `a` is ±1 and 0 times `unit`: exact but for the product with it.
+
+        (B, K) -> (B, N) float32.
+        """
+        m, kw = len(a), self.rows.shape[1]
+        bits, kept = np.zeros((2, m, kw), np.uint32)
+        whole = np.empty(m, np.int32)
+        pack_rows(flat(a), self.k, bits.view(np.uint16), kept.view(np.uint16), whole)
+        out = empty(m, LANES * len(self.rows))
+        masked_sums(
+            bits.ravel(), kept.ravel(), whole, m, self.rows.ravel(), kw, BITS, np.float32(unit),
+            _across(-(-m // BAND)), flat(out),
+        )  # fmt: skip
+        return out[:, : self.n]
+
+    def lut_product(self, x: torch.Tensor) -> torch.Tensor:
+        """x · Sign(W)ᵀ of real numbers. (B, K) -> (B, N) float32."""
+        return _lut_product(x, self.rows, self.n)
+
+    def backward_product(self, g: torch.Tensor) -> torch.Tensor:
+        """g · Sign(W), the way back. (B, N) -> (B, K) float32."""
+        return _lut_product(g, self.columns, self.k)
+
+
+class PackedFilters:
+    """Sign(W) of a 3x3 convolution as bits, and those of the images that it multiplied last.
+
+    Attributes:
+        panels: (panels of 16 outputs, words of 9 taps, 16) uint32
+        images: (at least B, H + 2, W + 2, words of C) uint32; around the image lie zeros
+        generation: how often either was packed: a backward pass reads them again
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        self.generation = 0
+        self.layer, (self.height, self.width) = layer, layer.size
+        self.cells = words(layer.inputs)
+        kw = row_words(9 * 32 * self.cells)
+        self.panels = aligned((layer.outputs // LANES, kw, LANES), np.uint32)
+        self.images = np.zeros((0, self.height + 2, self.width + 2, self.cells), np.uint32)
+        classes, taps = borders(self.height, self.width)
+        self.classes = classes.ravel().astype(np.int32)
+        self.taps = taps.reshape(-1, 9)
+        y, x = np.indices((self.height, self.width)).reshape(2, -1)
+        self.origins = ((y * (self.width + 2) + x) * self.cells).astype(np.int32)
+
+    def pack(self, w: torch.Tensor) -> None:
+        """Pack the signs of (N, C, 3, 3) float32, channels last in memory."""
+        self.generation += 1
+        n, c = w.shape[:2]
+        ones = np.empty((n, 9), np.int32)
+        lanes = self.panels.ravel().view(np.uint16)
+        pack_filters(flat(w), n, c, self.cells, lanes, self.panels.shape[1], ones.ravel())
+        # Taps on the padding, whose bits are 0, differ where the weight is +1: taken back here.
+        valid = self.taps.sum(1)
+        self.base = (valid[:, None] * c + 2 * (~self.taps @ ones.T)).astype(np.int32)
+
+    def popcount_product(self, a: torch.Tensor) -> torch.Tensor:
+        """The convolution of ±1, exact: (B, C, H, W) channels last -> (B, N, H, W) likewise."""
+        self.generation += 1
+        batch, n = len(a), self.layer.outputs
+        if len(self.images) < batch:
+            self.images = aligned((batch, *self.images.shape[1:]), np.uint32)
+        line = (self.width + 2) * self.cells
+        pack_images(flat(a), batch, self.height, self.width, a.shape[1], self.cells,
+                    self.images.ravel().view(np.uint16))  # fmt: skip
+        out = empty(batch, self.height, self.width, n)
+        bands = max(1, -(-4 * thread_count() // batch))
+        rows = min(BAND, -(-len(self.origins) // bands // TILE) * TILE)
+        conv_sums(
+            self.images.ravel(), batch, self.images[0].size, self.origins, line, 3 * self.cells,
+            self.panels.ravel(), self.panels.shape[1], self.base.ravel(), self.classes,
+            flat(out), rows,
+        )  # fmt: skip
+        return out.permute(0, 3, 1, 2)
+
+
+def _panels(rows: int, k: int) -> Words:
+    """Room for rows of `k` bits, in panels as gemm/lookup.py takes them."""
+    panels = -(-rows // (LANES * lookup.PANELS)) * lookup.PANELS
+    return aligned((panels, row_words(k), LANES), np.uint32)
+
+
+def _across(bands: int) -> int:
+    """Tasks of a band of rows, so that there are enough for every thread."""
+    return max(1, -(-4 * thread_count() // bands))
+
+
+def _lut_product(x: torch.Tensor, panels: Words, n: int) -> torch.Tensor:
+    m, k = x.shape
+    rows, stride = -(-m // lookup.ROWS) * lookup.ROWS, 32 * panels.shape[1]
+    if (rows, stride) != (m, k) or not x.is_contiguous():
+        whole = x.new_zeros(rows, stride)
+        whole[:m, :k] = x
+        x = whole
+    out = empty(rows, LANES * len(panels))
+    across = _across(rows // lookup.ROWS)
+    lookup.signed_sums(flat(x), rows, panels.ravel(), panels.shape[1], across, flat(out))
+    return out[:m, :n]

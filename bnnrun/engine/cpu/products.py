@@ -1,0 +1,119 @@
+"""Products of training on the processor, with their gradients (Alg. 1, backward).
+
+g_W = g_{W^b}: where W^b is a layer's own, its gradient is left at the latent weight.
+"""
+
+from typing import Any, cast
+
+import torch
+
+from bnnrun.engine.cpu import winograd
+from bnnrun.engine.cpu.packed import PackedFilters, PackedWeights
+from bnnrun.engine.cpu.state import BinaryState
+from bnnrun.engine.memory import channels_innermost, empty_like
+
+
+class BinaryLinear(torch.autograd.Function):
+    """s = a · W^bᵀ; g_a = g_s · W^b; g_W = g_sᵀ · a, in float32, from `state.signs`."""
+
+    @staticmethod
+    def forward(
+        a: torch.Tensor, weight: torch.Tensor, state: BinaryState, deferred: bool
+    ) -> torch.Tensor:
+        return a @ state.signs.t()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        a, _, ctx.state, ctx.deferred = inputs
+        ctx.save_for_backward(a)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (a,), g_s = ctx.saved_tensors, grad_outputs[0]
+        ctx.state.leave_gradient(g_s, a, None, deferred=ctx.deferred)
+        return (g_s @ ctx.state.signs if ctx.needs_input_grad[0] else None), None, None, None
+
+
+class PackedLinear(torch.autograd.Function):
+    """The same from `state.packed`: s by popcount where `a` has a unit, else LUT; g_a by LUT."""
+
+    @staticmethod
+    def forward(
+        a: torch.Tensor,
+        weight: torch.Tensor,
+        state: BinaryState,
+        unit: float | None,
+        deferred: bool,
+    ) -> torch.Tensor:
+        packed = cast(PackedWeights, state.packed)
+        flat = a.flatten(1).contiguous()
+        return packed.lut_product(flat) if unit is None else packed.popcount_product(flat, unit)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        a, _, ctx.state, ctx.unit, ctx.deferred = inputs
+        ctx.save_for_backward(a)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (a,), state, g_s = ctx.saved_tensors, ctx.state, grad_outputs[0]
+        state.leave_gradient(g_s, a.flatten(1), ctx.unit, deferred=ctx.deferred)
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, None, None
+        return state.packed.backward_product(g_s).view(a.shape), None, None, None, None
+
+
+class PopcountConv(torch.autograd.Function):
+    """s = conv(a, W^b) by popcounts; g_a and g_W by Winograd's filtering, from `state.packed`."""
+
+    @staticmethod
+    def forward(
+        a: torch.Tensor,
+        weight: torch.Tensor,
+        state: BinaryState,
+        workspace: winograd.Workspace,
+    ) -> torch.Tensor:
+        packed = cast(PackedFilters, state.packed)
+        return packed.popcount_product(a.contiguous(memory_format=torch.channels_last))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        _, _, ctx.state, ctx.workspace = inputs
+        ctx.generation = ctx.state.packed.generation
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        state, filters = ctx.state, ctx.state.packed
+        if filters.generation != ctx.generation:
+            raise RuntimeError(
+                f"{state.layer.name}: its bits are those of a later forward pass; go back through "
+                "a fast convolution before it is used again"
+            )
+        g_s = grad_outputs[0].contiguous(memory_format=torch.channels_last)
+        g_w = state.weight.grad = state.empty_gradient()
+        g_a = winograd.gradients(
+            g_s, winograd.Packed(filters), g_w, ctx.workspace, of_input=ctx.needs_input_grad[0]
+        )
+        return g_a, None, None, None
+
+
+class WinogradConv(torch.autograd.Function):
+    """s = conv(a, w) of real numbers, g_a and g_w, all by Winograd's filtering."""
+
+    @staticmethod
+    def forward(a: torch.Tensor, w: torch.Tensor, workspace: winograd.Workspace) -> torch.Tensor:
+        return winograd.convolve(winograd.Real(*map(channels_innermost, (a, w))), workspace)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        a, w, ctx.workspace = inputs
+        ctx.save_for_backward(a, w)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        g_s, a, w = map(channels_innermost, (*grad_outputs, *ctx.saved_tensors))
+        g_w = empty_like(w)
+        g_a = winograd.gradients(
+            g_s, winograd.Real(a, w), g_w, ctx.workspace, of_input=ctx.needs_input_grad[0]
+        )
+        return g_a, g_w, None

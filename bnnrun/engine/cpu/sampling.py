@@ -1,0 +1,78 @@
+"""Dropout, Sign and sampled signs on the processor, each one kernel over memory."""
+
+from typing import Any
+
+import torch
+
+from bnnrun.engine.cpu.kernels.elementwise import (
+    dropout_kernel,
+    mask_kernel,
+    sample_kernel,
+    sign_kernel,
+)
+from bnnrun.engine.memory import empty_like, flat, has_no_gaps
+from bnnrun.nn.sampling import dropped_below
+
+
+class Dropout(torch.autograd.Function):
+    """(a / (1 - share) where kept, else 0; which are kept) forward; the same mask backward.
+
+    Shapes: a (B, N) or (B, C, H, W), without gaps, float32; key () int64 (sampling.layer_key)
+    """
+
+    @staticmethod
+    def forward(
+        a: torch.Tensor, share: float, key: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        out, kept = empty_like(a), empty_like(a, torch.bool)
+        dropout_kernel(
+            flat(a), flat(out), flat(kept), *_order(a), dropped_below(share), 1 / (1 - share),
+            key.item(),
+        )  # fmt: skip
+        return out, kept
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+        ctx.scale = 1 / (1 - inputs[1])
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (kept,) = ctx.saved_tensors
+        g = _like(grad_outputs[0], kept)
+        out = empty_like(g)
+        mask_kernel(flat(g), flat(kept), ctx.scale, flat(out))
+        return out, None, None
+
+
+def dropout(a: torch.Tensor, share: float, key: torch.Tensor) -> torch.Tensor:
+    """Inverted dropout in training."""
+    kept: torch.Tensor = Dropout.apply(a if has_no_gaps(a) else a.contiguous(), share, key)[0]
+    return kept
+
+
+def sign_into(r: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """Sign(r) written to `out` (Eq. 1). Shapes: without gaps, alike in strides, float32."""
+    sign_kernel(flat(r), flat(out))
+    return out
+
+
+def sample_into(r: torch.Tensor, key: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """Sampled signs of r written to `out` (Eq. 2-3), by the bits of `key`. Shapes as above."""
+    sample_kernel(flat(r), flat(out), *_order(r), key.item())
+    return out
+
+
+def _order(t: torch.Tensor) -> tuple[int, int]:
+    """(channels, pixels) of the rows that the memory of `t` consists of."""
+    if t.is_contiguous():
+        return t[0].numel(), 1
+    return t.shape[1], t[0, 0].numel()
+
+
+def _like(g: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """`g` in the memory order of a tensor without gaps."""
+    if g.stride() == other.stride():
+        return g
+    return torch.empty_like(other, dtype=g.dtype).copy_(g)

@@ -1,0 +1,99 @@
+"""What the engine of the processor remembers of a layer with binary weights."""
+
+from dataclasses import dataclass
+
+import torch
+
+from bnnrun.architecture import Layer
+from bnnrun.engine.cpu.packed import PackedFilters, PackedWeights
+
+STALE = -1  # no version of a tensor
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The gradient of a fully connected layer as the product that it is: g_W = g_sᵀ · a.
+
+    A minibatch is small beside the weights, so that reading g_W from memory costs more than
+    multiplying: the fused update computes it part by part.
+
+    Attributes:
+        g_s:  (B, N) float32
+        a:    (B, K) float32
+        unit: `a` is ±1 and 0 times it; None: real numbers
+    """
+
+    g_s: torch.Tensor
+    a: torch.Tensor
+    unit: float | None
+
+    def rows(self, part: slice, out: torch.Tensor) -> torch.Tensor:
+        """The rows of g_W that `part` selects, written to the first of `out`."""
+        g_s = self.g_s[:, part]
+        return torch.mm(g_s.t(), self.a, out=out[: g_s.shape[1]])
+
+
+class BinaryState:
+    """Bits and buffers of one layer.
+
+    W^b and g_W of every step are written to the same memory: new memory of that size costs as much
+    as the kernel that fills it.
+
+    Attributes:
+        packed:  bits of W^b, which the latest forward pass multiplied by
+        signs:   W^b in float32
+        factors: g_W of the latest backward pass, where it was left so
+    """
+
+    def __init__(self, layer: Layer, weight: torch.Tensor) -> None:
+        self.layer, self.weight = layer, weight
+        self.packed: PackedWeights | PackedFilters | None = None
+        self.packed_version = STALE
+        self.signs = torch.empty(0)
+        self.gradient = torch.empty(0)
+        self.factors: Factors | None = None
+
+    def pack(self, sampled: torch.Tensor | None = None) -> PackedWeights | PackedFilters:
+        """The bits of W^b: `sampled` ±1, else Sign(W). A mark of `mark_packed` holds once."""
+        if self.packed is None:
+            layer = self.layer
+            shape = layer.outputs, layer.inputs
+            self.packed = PackedFilters(layer) if layer.is_conv else PackedWeights(*shape)
+        if sampled is not None:
+            self.packed.pack(sampled)
+        elif self.packed_version != self.weight._version:
+            self.packed.pack(self.weight)
+        self.packed_version = STALE
+        return self.packed
+
+    def mark_packed(self) -> None:
+        """Say that `packed` holds the signs of the weights as they are now."""
+        self.packed_version = self.weight._version
+
+    def empty_signs(self) -> torch.Tensor:
+        """The buffer of W^b."""
+        if self.signs.shape != self.weight.shape:
+            self.signs = torch.empty_like(self.weight, requires_grad=False)
+        return self.signs
+
+    def leave_gradient(
+        self, g_s: torch.Tensor, a: torch.Tensor, unit: float | None, *, deferred: bool
+    ) -> None:
+        """Leave g_W of a fully connected layer in `grad` of the weight, or as its factors.
+
+        Shapes: g_s (B, N); a (B, K), float32
+        """
+        self.factors = Factors(g_s, a, unit) if deferred else None
+        if not deferred:
+            self.weight.grad = torch.mm(g_s.t(), a, out=self.empty_gradient())
+
+    def take_factors(self) -> Factors | None:
+        """The factors of the gradient; they are handed out once."""
+        factors, self.factors = self.factors, None
+        return factors
+
+    def empty_gradient(self) -> torch.Tensor:
+        """The buffer of g_W."""
+        if self.gradient.shape != self.weight.shape:
+            self.gradient = torch.empty_like(self.weight, requires_grad=False)
+        return self.gradient

@@ -1,0 +1,1 @@
+"""The engine of an NVIDIA GPU: fused kernels, TF32 products, the captured step."""

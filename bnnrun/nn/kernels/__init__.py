@@ -1,1 +1,0 @@
-"""Passes over memory, on the processor, compiled by Numba; arrays in, arrays out."""
