@@ -103,4 +103,4 @@ def test_plain_is_what_json_and_checkpoints_can_hold():
 
 
 def test_every_verb_has_a_primary_configuration():
-    assert {path.stem for path in CONF.glob("*.yaml")} == {*VERBS, "run_folder"}
+    assert {path.stem for path in CONF.glob("*.yaml")} == {*VERBS, "run_folder", "torch7"}
