@@ -148,15 +148,7 @@ class TableFormat(Enum):
 
 
 @dataclass
-class Rates:
-    """A learning rate for each optimizer."""
-
-    adam: float = setting(MISSING, "with optimizer=adam", valid="(0, inf)")
-    sgd: float = setting(MISSING, "with optimizer=sgd", valid="(0, inf)")
-
-
-@dataclass
-class Recipe:
+class ProfileConfig:
     """What the paper fixes for a data set; other groups take their values from here."""
 
     epochs: int = setting(MISSING, "becomes trainer.epochs", unit="epochs", valid="[1, inf)")
@@ -172,13 +164,17 @@ class Recipe:
     )
     dropout_input: float = setting(0.0, "becomes arch.dropout_input", valid="[0, 1)")
     dropout_hidden: float = setting(0.0, "becomes arch.dropout_hidden", valid="[0, 1)")
-    lr: Rates = setting(MISSING, "becomes optimizer.lr")
-    lr_end: Rates = setting(MISSING, "becomes optimizer.lr_end")
+    lr: dict[str, float] = setting(
+        {}, "by optimizer, becomes optimizer.lr; the others have their own", valid="(0, inf)"
+    )
+    lr_end: dict[str, float] = setting(
+        {}, "by optimizer, becomes optimizer.lr_end; the others have their own", valid="(0, inf)"
+    )
 
 
 @dataclass
 class DatasetConfig:
-    """The images, and what the paper fixes for them."""
+    """The images: their files and their split."""
 
     name: str = setting(MISSING, "the reader in bnnrun/data")
     root: str = setting(MISSING, "folder of the data sets' files ($BNNRUN_DATA)", place=True)
@@ -202,7 +198,6 @@ class DatasetConfig:
         Preprocessing.scale,
         "scale: to [-1, 1]; standardize: one mean and deviation; zca: whitened",
     )
-    recipe: Recipe = setting(MISSING, "what the paper fixes for this data set")
 
 
 @dataclass
@@ -390,6 +385,7 @@ class NetworkConfig(VerbConfig):
         "", "cell of the paper's tables that the run belongs to (experiments set it)"
     )
     dataset: DatasetConfig = setting(MISSING, "")
+    profile: ProfileConfig = setting(MISSING, "")
     arch: ArchConfig = setting(MISSING, "")
     binarization: BinarizationConfig = setting(MISSING, "")
     norm: NormConfig = setting(MISSING, "")
@@ -473,8 +469,6 @@ class EvalConfig(PackedConfig):
     )
     results_dir: str = setting("results", "folder whose runs/ takes the records", place=True)
     dataset: DatasetConfig = setting(MISSING, "")
-    # A data set names its network, so there is a group for it; the file's own network is run.
-    arch: ArchConfig = setting(MISSING, "")
 
 
 @dataclass
@@ -499,6 +493,7 @@ class SummaryConfig(VerbConfig):
 
     format: TableFormat = setting(TableFormat.table, "how it is printed")
     dataset: DatasetConfig = setting(MISSING, "")
+    profile: ProfileConfig = setting(MISSING, "")
     arch: ArchConfig = setting(MISSING, "")
     binarization: BinarizationConfig = setting(MISSING, "")
 
@@ -542,8 +537,13 @@ PLACES = {
 
 
 def computed(config: object) -> dict[str, Any]:
-    """`plain`, without the settings of PLACES: two runs that agree in it compute the same."""
+    """`plain`, without the settings of PLACES: two runs that agree in it compute the same.
+
+    Without the profile too: its values stand where they are used, and those that are not used
+    make no difference.
+    """
     tree: dict[str, Any] = plain(config)
+    tree.pop("profile", None)
     trainer = tree.get("trainer", {})
     if trainer.get("engine") == EngineChoice.auto.value:
         trainer["engine"] = EngineChoice.fast.value  # what it is, but where a device has none

@@ -16,7 +16,7 @@ from bnnrun.errors import InputError
 
 SCHEMAS = [c for _, c in inspect.getmembers(config, dataclasses.is_dataclass)]
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-GROUPS = ("dataset", "arch", "binarization", "norm", "optimizer")
+GROUPS = ("dataset", "profile", "arch", "binarization", "norm", "optimizer")
 CHOICES = [
     [f"{group}={path.stem}" for path in sorted((CONF / group).glob("*.yaml"))] for group in GROUPS
 ]
@@ -58,6 +58,34 @@ def test_every_choice_goes_with_every_other(choices):
         group, _, name = choice.partition("=")
         if group in ("dataset", "arch", "optimizer"):
             assert getattr(typed, group).name == name
+
+
+def test_each_data_set_has_a_profile_of_its_name_which_another_may_take_the_place_of():
+    names = [{path.stem for path in (CONF / group).glob("*.yaml")} for group in GROUPS[:2]]
+    assert names[0] == names[1]
+    typed = configure("train", "dataset=digits", "profile=svhn")
+    assert (typed.dataset.name, typed.arch.name, typed.trainer.epochs) == ("digits", "convnet", 200)
+    typed = configure("train", "experiment=table1_cifar10_theano", "profile=mnist")
+    assert (typed.dataset.name, typed.arch.name, typed.trainer.epochs) == ("cifar10", "mlp", 1000)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "shift_adamax"])
+def test_a_profile_may_have_a_rate_for_each_optimizer_and_need_not(optimizer):
+    defaults = {"adam": (0.001, 1e-6), "sgd": (10.0, 0.01), "shift_adamax": (2.0**-10, 1e-6)}
+    own = configure("train", "dataset=svhn", f"optimizer={optimizer}").optimizer
+    assert (own.lr, own.lr_end) == defaults[optimizer]
+    with hydra_session():
+        words = [f"optimizer={optimizer}", f"+profile.lr.{optimizer}=0.5"]
+        typed = to_config(compose("train", ["dataset=svhn", *words]))
+    assert (typed.optimizer.lr, typed.optimizer.lr_end) == (0.5, defaults[optimizer][1])
+
+
+def test_what_is_computed_does_not_hold_the_profile():
+    """Two runs that differ in what a profile has for another network compute the same."""
+    one = configure("train", "dataset=digits", "arch.width=64")
+    other = configure("train", "dataset=digits", "profile.width=64", "profile.channels=[1]")
+    assert config.computed(one) == config.computed(other)
+    assert "profile" not in config.computed(one)
 
 
 def test_a_data_set_decides_what_the_paper_fixes_for_it_and_the_user_wins():

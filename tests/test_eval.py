@@ -170,7 +170,7 @@ def test_another_data_set_is_refused_with_the_one_to_add(here, tmp_path):
 
 @pytest.mark.parametrize("dataset", ["cifar10", "svhn"])
 def test_the_data_sets_of_convnets_can_be_named(here, dataset):
-    """Their files choose arch=convnet, a group that eval has not."""
+    """Their profiles choose arch=convnet; eval has neither group."""
     outcome = here("eval", "model=mlp", f"dataset={dataset}")
     assert_refused(outcome, f"dataset={dataset}", "trained on digits", "add dataset=digits")
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from bnnrun.cli.compose import keys_of
 from bnnrun.cli.verbs import VERBS
 from bnnrun.cli.words import QUOTED, canonical, escape, literal, quoted, text_of
-from bnnrun.config import Estimator
 from bnnrun.errors import InputError
 from bnnrun.files import user_path
 
@@ -64,11 +63,9 @@ def test_null_resolvers_and_the_users_own_quotes_are_hydras(monkeypatch):
 
 
 def test_other_keys_are_read_as_before():
-    typed = configure(
-        "train", "trainer.epochs=1_0", "optimizer.lr=1e-3", "binarization.estimator=identity"
-    )
+    typed = configure("train", "trainer.epochs=1_0", "optimizer.lr=1e-3", "norm.eps=1")
     assert (typed.trainer.epochs, typed.optimizer.lr) == (10, 0.001)
-    assert typed.binarization.estimator is Estimator.identity
+    assert typed.norm.eps == 1.0
 
 
 def test_texts_of_a_list_are_kept():

@@ -22,7 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bnnrun import config
+from bnnrun import config, upgrade
 from bnnrun.cli.faults import check_plugin, explained, one_line
 from bnnrun.cli.verbs import VERBS, Verb
 from bnnrun.cli.words import TextKey, literal, parse, text_keys
@@ -34,8 +34,9 @@ PACKAGE = Path(__file__).resolve().parent.parent
 CONF = next(p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_dir())
 VERSION_BASE = "1.3"
 SWEPT_AT_MOST = 64  # values of one sweep that are composed to be checked
-# What may differ between two calls of one job: the folder of a sweep's job does not tell it.
-NOT_IN_NAME = {"resume", "again", "debug"}
+# What may differ between two calls of one job: the folder of a sweep's job does not tell it. Of a
+# profile the values that are used stand in the other groups.
+NOT_IN_NAME = {"resume", "again", "debug", "profile"}
 
 
 @functools.cache
@@ -66,14 +67,15 @@ def run_name(*, _root_: DictConfig) -> str:
     composed = _root_.copy()
     OmegaConf.set_struct(composed, False)
     experiment = composed.pop("hydra").runtime.choices.get("experiment")
-    for key in NOT_IN_NAME:
-        composed.pop(key)
     if composed.get("init") is None:  # folders are older than this key
         composed.pop("init", None)
+    content: Any
     try:
         content = OmegaConf.to_container(composed, resolve=True, enum_to_str=True)
     except OmegaConfBaseException:
         content = OmegaConf.to_container(composed, resolve=False, enum_to_str=True)
+    for key in NOT_IN_NAME:  # only now: other values may refer to them
+        content.pop(key, None)
     text = json.dumps([experiment, content], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f"{experiment or composed.dataset.name}-s{composed.seed}-{digest}"
@@ -194,7 +196,10 @@ def _check_names(
     for override in overrides:
         name = override.key_or_group
         if name not in groups and name not in keys:
-            known = [*keys, *groups]
+            renamed = upgrade.RENAMED.get(name, "")
+            if re.split(r"[.=]", renamed)[0] in keys:
+                raise InputError(f"{name}: no key of `bnnrun {verb.name}` any more; use {renamed}")
+            known = sorted({*keys, *groups})
             plain = "." in name or len(known) < 20
             hint = nearest(name, known) if plain else _nearest_leaf(name, known)
             raise InputError(f"{name}: no such key or group of `bnnrun {verb.name}`; {hint}")
@@ -224,7 +229,9 @@ def _known(verb: str, chosen: tuple[str, ...]) -> tuple[dict[str, list[str]], se
 def _nearest_leaf(name: str, known: list[str]) -> str:
     """For `epochs` or `lrr`, the nearest full key whose last word it is meant to be."""
     leaves = {
-        key.rpartition(".")[2]: key for key in sorted(known, reverse=True) if "recipe" not in key
+        key.rpartition(".")[2]: key
+        for key in sorted(known, reverse=True)
+        if not key.startswith("profile.")
     }
     hint = nearest(name, [*leaves, *known])
     match = re.fullmatch(r"did you mean '(.*)'\?", hint)

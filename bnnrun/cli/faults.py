@@ -43,7 +43,7 @@ def explained(error: Exception, words: list[str], folders: list[Path]) -> InputE
     Args:
         folders: of the user's own YAML files; a fault in one is reported with file and line
     """
-    found = _type_error(error, words) or _of_file(error, words, folders)
+    found = _type_error(error, words) or _no_file(error) or _of_file(error, words, folders)
     return InputError(found or one_line(error))
 
 
@@ -75,6 +75,17 @@ def _type_error(error: Exception, words: list[str]) -> str | None:
     if "invalid type assigned" in message.lower():
         return f"{given}: {key} is a group of keys; set those, such as {key}.KEY=VALUE"
     return f"{given}: {message[0].lower()}{message[1:]}"
+
+
+def _no_file(error: Exception) -> str | None:
+    """A choice that no file is there for, where it follows from another: of a profile."""
+    found = re.search(r"Could not find '(\w+)/(.+)'\s+Available options in '\1':\n", str(error))
+    if found is None:
+        return None
+    group, choice = found.groups()
+    options = re.match(r"(?:\t.+\n?)*", str(error)[found.end() :])
+    known = ", ".join(options[0].split()) if options else ""
+    return f"{group}={choice}: no {group}/{choice}.yaml; {group}=NAME takes another: {known}"
 
 
 def _of_file(error: Exception, words: list[str], folders: list[Path]) -> str | None:

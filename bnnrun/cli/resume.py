@@ -48,7 +48,9 @@ def resumed(verb: Verb, words: list[str], *, multirun: bool) -> list[str]:
     search = [w for w in map(str, hydra["overrides"]["hydra"]) if _key(w) == SEARCH_PATH]
     before = {
         _key(word): canonical(word, keys)
-        for word in upgrade.words(list(map(str, [*_load(saved), *search])))
+        for word in upgrade.words(
+            list(map(str, [*_load(saved), *search])), hydra["runtime"]["choices"].get("optimizer")
+        )
     }
     before.pop("resume", None)
     began = Path(hydra["runtime"]["cwd"])

@@ -96,7 +96,7 @@ def differences(config: dict[str, Any], experiment: Experiment) -> tuple[Differe
         given = theirs.get(key, ABSENT)
         if given is ABSENT or given == value or key in BUDGET | DATA:
             continue
-        if key.startswith((*(f"{group}." for group in chosen), "dataset.recipe.")):
+        if key.startswith(tuple(f"{group}." for group in chosen)):
             continue
         # A halving interval belongs to the budget: it is not compressed with the epochs.
         if key == "optimizer.halve_every":

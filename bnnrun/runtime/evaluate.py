@@ -166,7 +166,7 @@ def measure_error(
         seed=seed,
         device=device,
         details={"images": len(images), "images_per_s": len(images) / taken, **details},
-        config={key: value for key, value in computed(config).items() if key != "arch"},
+        config=computed(config),
         command=run.command,
         data=dataset.described(),
         wall_time_s=taken,
