@@ -1,10 +1,13 @@
 """How each data set is split, when its files are taken, and what a record says of it."""
 
+import gzip
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import sklearn.datasets
 from made_up import (
     WRITERS,
     assert_same,
@@ -18,7 +21,7 @@ from made_up import (
 
 from bnnrun.cli.main import run
 from bnnrun.config import Verify
-from bnnrun.data import describe, load, mnist, published, svhn
+from bnnrun.data import describe, digits, load, mnist, published, svhn
 from bnnrun.data.dataset import Images
 from bnnrun.data.published import DataFile, fingerprint
 
@@ -117,6 +120,30 @@ def test_digits_are_split_always_alike():
     assert_same(longer.test, dataset.test)
     assert_same(longer.train, dataset.train.take(slice(1097)))
     assert dataset.train.labels[:10].tolist() == [6, 6, 6, 2, 5, 6, 6, 2, 2, 1]
+
+
+def test_digits_are_those_that_scikit_learn_loads():
+    bunch = sklearn.datasets.load_digits()
+    pixels, labels = digits._bundled()
+    assert pixels.dtype == labels.dtype == np.uint8
+    assert pixels.flags.c_contiguous and labels.flags.c_contiguous
+    np.testing.assert_array_equal(pixels, bunch.images)
+    np.testing.assert_array_equal(labels, bunch.target)
+
+
+def test_digits_that_are_not_there_or_cut_short_are_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(digits, "find_spec", lambda name: None)
+    assert "scikit-learn, which ships them, is not installed" in refused(config("digits"))
+    package = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(digits, "find_spec", lambda name: package)
+    assert "digits.csv.gz: cannot be read" in refused(config("digits"))
+    whole = Path(sklearn.__file__).parent / "datasets" / "data" / "digits.csv.gz"
+    (tmp_path / "datasets" / "data").mkdir(parents=True)
+    copied = tmp_path / "datasets" / "data" / "digits.csv.gz"
+    copied.write_bytes(whole.read_bytes()[:1000])
+    assert "digits.csv.gz: cannot be read" in refused(config("digits"))
+    copied.write_bytes(gzip.compress(gzip.decompress(whole.read_bytes()).replace(b"16", b"15")))
+    assert "dataset.verify=warn reads it as it is" in refused(config("digits"))
 
 
 @pytest.mark.parametrize(

@@ -35,9 +35,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_weights(tmp_path):
     config = configure("train", *WORDS, f"trainer.epochs={12 * KILLS}")
     # A server process that has the libraries loaded makes the restarts cheap.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["torch._dynamo", "numba", "sklearn.datasets", "bnnrun.train.loop"]
-    )
+    context.set_forkserver_preload(["numba", "bnnrun.train.loop"])
 
     def start(folder: Path) -> multiprocessing.process.BaseProcess:
         here, there = context.Pipe()
