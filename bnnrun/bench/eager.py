@@ -15,6 +15,7 @@ from bnnrun.config import AdamConfig, Binarizer
 from bnnrun.nn.layers import Block
 from bnnrun.nn.losses import squared_hinge
 from bnnrun.nn.network import Network
+from bnnrun.nn.optim import Rule
 
 
 class _Sign(torch.autograd.Function):
@@ -33,9 +34,7 @@ class _Sign(torch.autograd.Function):
 class EagerStep:
     """A copy of `network` that is trained by plain PyTorch operations."""
 
-    def __init__(
-        self, network: Network, optimizer: torch.optim.Optimizer, config: AdamConfig
-    ) -> None:
+    def __init__(self, network: Network, optimizer: Rule, config: AdamConfig) -> None:
         self.network = copy.deepcopy(network)
         self.eps = network.blocks[0].norm.eps
         groups, self.clipped = [], []

@@ -206,7 +206,7 @@ def _blocks_differ(
     """
     network, a = trainer.network, trainer.network.input(pixels)
     trainer.engine.deferred = deferred
-    trainer.optimizer.zero_grad(set_to_none=True)
+    network.zero_grad(set_to_none=True)
     eager.adam.zero_grad(set_to_none=True)
     for p, q in zip(network.parameters(), eager.network.parameters(), strict=True):
         q.data.copy_(p.data)

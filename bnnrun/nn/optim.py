@@ -2,8 +2,9 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from typing import Any, overload
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -25,18 +26,23 @@ TORCH7_EPS = 2.0**-27
 NO_GRADIENT = 2.0**-100
 
 
-class Rule(torch.optim.Optimizer, ABC):
+class Rule(ABC):
     """w <- clip(w - scale · rate · step), where a subclass says what the step is.
 
-    A group holds the parameters that share `scale` (c of a binary layer) and `clip`.
+    A group holds the parameters that share `scale` (c of a binary layer) and `clip`. Groups and
+    state have the form of a `torch.optim.Optimizer`, which this is not: that class imports
+    PyTorch's compiler, more than a second of each run's start.
 
     Attributes:
+        param_groups: {"params": tensors, "lr", "scale", "clip"} each
+        state:        of each parameter, what its rule keeps between steps
         rate: what proposed steps are multiplied by in this update; an engine may keep it in a
               tensor, (1,), of its device
     """
 
     def __init__(self, groups: list[dict[str, Any]], lr: float) -> None:
-        super().__init__(groups, {"lr": lr, "scale": 1.0, "clip": False})
+        self.param_groups = [{"lr": lr, "scale": 1.0, "clip": False, **group} for group in groups]
+        self.state: defaultdict[torch.Tensor, dict[str, Any]] = defaultdict(dict)
         self.rate: float | torch.Tensor = lr
 
     @property
@@ -45,17 +51,10 @@ class Rule(torch.optim.Optimizer, ABC):
         t: int = self.state[self.param_groups[0]["params"][0]].get("t", 0)
         return t
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self) -> None:
         """One update of every parameter from its gradient."""
-        assert closure is None, "the loop computes the gradients"
         self.advance()
         self.apply()
-        return None
 
     def advance(self) -> None:
         """Advance t and set the rate: the only state that changes between steps, so that `apply`
@@ -76,6 +75,27 @@ class Rule(torch.optim.Optimizer, ABC):
         for group in self.param_groups:
             for w in group["params"]:
                 yield w, self.state[w], group
+
+    def state_dict(self) -> dict[str, Any]:
+        """Groups and state, a parameter by its number, in the form of torch.optim.Optimizer."""
+        groups: list[dict[str, Any]] = []
+        state: dict[int, dict[str, Any]] = {}
+        for group in self.param_groups:
+            first = len(state)
+            state |= {first + i: self.state[w] for i, w in enumerate(group["params"])}
+            groups.append({**group, "params": list(range(first, len(state)))})
+        return {"state": state, "param_groups": groups}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave, on the device of each parameter."""
+        for group, theirs in zip(self.param_groups, saved["param_groups"], strict=True):
+            for w, number in zip(group["params"], theirs["params"], strict=True):
+                state = saved["state"].get(number, {})
+                self.state[w] = {
+                    name: value.to(w.device) if isinstance(value, torch.Tensor) else value
+                    for name, value in state.items()
+                }
+            group.update({key: value for key, value in theirs.items() if key != "params"})
 
     def update(self, w: torch.Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         """Move one parameter by its scaled step, and clip it (Alg. 1, "Update")."""
