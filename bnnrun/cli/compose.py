@@ -125,8 +125,13 @@ def checked_config(verb: Verb, words: list[str], *, multirun: bool) -> tuple[lis
     with hydra_session():
         for override in overrides:
             _check_plugin(override)
-        _check_names(verb, own, swept, search)
-        typed = _compose(verb, [*search, *(values[0] for values in swept)])
+        if multirun:  # of a long sweep not every value is composed
+            _check_names(verb, own, swept, search)
+        try:
+            typed = _compose(verb, [*search, *(values[0] for values in swept)])
+        except InputError:
+            _check_names(verb, own, swept, search)  # what a wrong name was meant to be
+            raise
         for i, values in enumerate(swept):
             for value in values[1:SWEPT_AT_MOST]:
                 now = [v[0] for v in swept]
