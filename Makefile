@@ -6,10 +6,10 @@ DEMO := outputs/demo
 GPU := outputs/gpu
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test gpu lint check format tables clean
+.PHONY: help install demo test quick exhaustive gpu lint check format tables clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(BIN)/.installed  ## make the environment in .venv (about two minutes, CUDA libraries included)
 
@@ -37,6 +37,15 @@ demo: install  ## the whole chain on the bundled digits: train, pack, eval, benc
 # Two at a time; threads that wait for one another must not keep a core from the other's.
 test: install  ## all tests; those that need a GPU or real data say why they are skipped
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal
+
+QUICK := nn test_architecture.py test_config.py test_docs.py test_fold.py test_formats.py test_gemm.py \
+	test_preprocess.py test_records.py test_upgrade.py test_words.py
+
+quick: install  ## a minute's subset for the inner loop: the paper, products, settings, records
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --maxprocesses=4 $(addprefix tests/,$(QUICK))
+
+exhaustive: install  ## every engine with every combination of options (half an hour)
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --maxprocesses=4 --exhaustive tests/engine
 
 # Rehearsed on any machine: make gpu DEVICE=cpu SIZES="64 128" SECONDS=1 MLP=batch=100 CONVNET=batch=10
 DEVICE := cuda
