@@ -13,11 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bnnrun import machine
+from bnnrun import machine, upgrade
 from bnnrun.errors import InputError
 from bnnrun.files import user_path, write_text
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Record:
 
     @cached_property
     def checksum(self) -> str:
-        """SHA-256 of the record's content in canonical JSON."""
+        """SHA-256 of the record's content in canonical JSON, in the form it was written in."""
         return _checksum({f.name: getattr(self, f.name) for f in fields(self)})
 
     @property
@@ -135,9 +136,10 @@ def read(path: Path) -> Record:
     if not isinstance(content, dict) or "checksum" not in content:
         raise InputError(f"{path}: not a record (no checksum)")
     checksum = content.pop("checksum")
-    if content.get("format") != FORMAT:
+    if content.get("format") not in READABLE:
         raise InputError(
-            f"{path}: record format {content.get('format')}, this version reads {FORMAT}"
+            f"{path}: record format {content.get('format')}, this version reads "
+            f"{' and '.join(map(str, READABLE))}"
         )
     if checksum != _checksum(content):
         raise InputError(f"{path}: altered: its content does not have its checksum")
@@ -145,9 +147,12 @@ def read(path: Path) -> Record:
     if absent := {f.name for f in fields(Record)} - set(content):
         raise InputError(f"{path}: not a record (no {', '.join(sorted(absent))})")
     try:
-        return Record(**content)
-    except TypeError as error:
+        record = Record(**upgrade.record(content))
+    except (TypeError, AttributeError, KeyError, InputError) as error:
         raise InputError(f"{path}: not a record ({error})") from None
+    # The file is named after the checksum of what it holds, not of today's form of it.
+    vars(record)["checksum"] = checksum
+    return record
 
 
 def read_all(results_dir: str | Path, names: str = "*.json") -> tuple[list[Record], list[str]]:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from bnnrun.errors import InputError
+
 # What a data set's recipe held, apart from rates: a profile holds the same.
 _RECIPE = (
     "epochs", "batch_size", "halve_every", "width", "channels", "dropout_input", "dropout_hidden",
@@ -84,5 +86,80 @@ def _binarization(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def record(content: dict[str, Any]) -> dict[str, Any]:
-    """The content of a record, in the form of today."""
-    return {**content, "config": config(content.get("config", {}))}
+    """The content of a record, in the form of today; what is damaged stays so, to be told of."""
+    found = dict(content)
+    if isinstance(found["config"], dict):
+        found["config"] = config(found["config"])
+    if found["format"] == 1 and isinstance(found["details"], dict):
+        found |= {"format": 2, "details": _roles(found["details"])}
+    return found
+
+
+def _roles(details: dict[str, Any]) -> dict[str, Any]:
+    """The details of format 1, which told competitors by their names in tables."""
+    found = dict(details)
+    if "competitor" in found:
+        name = found.pop("competitor")
+        role, variant, remark = _competitor(name)
+        found |= {"role": role, "variant": variant, "remark": remark}
+    if "in_the_same_run" in found:
+        times = {_competitor(name): value for name, value in found["in_the_same_run"].items()}
+        found["in_the_same_run"] = {
+            f"{role}:{variant}": value for (role, variant, _), value in times.items()
+        }
+    return found
+
+
+# Names of format 1 in parts: (role, method) of what comes first, the form of what follows.
+_METHODS = {
+    "bnnrun": ("ours", "unnamed"),
+    "bnnrun, fast": ("ours", "fast"),
+    "bnnrun, float32": ("ours", "float32_fused"),
+    "pack_bits, float32 in": ("ours", "pack_bits"),
+    "baseline float32": ("baseline", "unoptimized"),
+    "torch float32": ("float32", "torch"),
+    "eager float32": ("float32", "torch"),
+    "NumPy float32": ("float32", "numpy"),
+    "torch bf16": ("low_precision", "bf16"),
+    "torch fp8": ("low_precision", "fp8"),
+    "torch int8": ("low_precision", "int8"),
+    "torch tf32": ("low_precision", "tf32"),
+    "reference": ("peer", "reference"),
+    "limit: xor, popcount, add": ("roofline", "xor_popcount_add"),
+    "limit: carry-save adders": ("roofline", "carry_save_adders"),
+    "limit: copying memory": ("roofline", "memory_copy"),
+    "limit: tables of sums": ("roofline", "lut_sums"),
+    "limit: products of bytes": ("roofline", "byte_products"),
+    "limit: float32 product": ("roofline", "float32_product"),
+    **{
+        kernel: ("ours", kernel)
+        for kernel in ("xnor", "xnor_gemm", "xnor_gemm_mma", "xnor_gemm_wgmma")
+    },
+}
+_FORMS = {
+    "bits out": "bits_out",
+    "bits out, cold": "bits_out_cold",
+    "int32 out": "int32_out",
+    "float32 out": "float32_out",
+    "float32 in, int32 out": "packing",
+    "first layer by bytes": "bytes",
+    "first layer by planes": "planes",
+    "sums rounded": "rounded",
+    "first layer float32": "float32_first",
+    "memory kept": "memory_kept",
+}
+
+
+def _competitor(name: str) -> tuple[str, str, str]:
+    """(role, variant, remark) of a name of format 1; InputError where no version wrote it.
+
+    The remark stood in parentheses: a library's version, the rows that were timed.
+    """
+    bare, _, remark = name.partition(" (")
+    for method, (role, variant) in _METHODS.items():
+        form = bare.removeprefix(f"{method}, ")
+        if bare == method:
+            return role, variant, remark.removesuffix(")")
+        if form != bare and form in _FORMS:
+            return role, f"{variant}/{_FORMS[form]}", remark.removesuffix(")")
+    raise InputError(f"competitor {name!r}: no version of this program has one of this name")

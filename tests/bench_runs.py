@@ -7,6 +7,7 @@ from emulated_device import EmulatedDevice
 
 from bnnrun.bench import gemm_cuda, workloads
 from bnnrun.gemm import cuda_device
+from bnnrun.roles import Implementation, shown
 
 SMALL = ("bench", "seconds=0.1", "rounds=3")
 PRODUCT = (*SMALL, "workload=gemm", "m=64", "n=48", "k=96")
@@ -15,14 +16,20 @@ CONVNET = ("workload=convnet", "dataset=cifar10", "arch.channels=[8,8]", "arch.f
 
 
 def records(folder):
-    """The records of a run, by competitor."""
+    """The records of a run, by the names that its table shows."""
     found = [json.loads(p.read_text()) for p in (folder / "results" / "runs").glob("*.json")]
-    return {r["details"]["competitor"]: r for r in found}
+    return {shown_as(r["details"]): r for r in found}
+
+
+def shown_as(details):
+    """The name of a record's competitor."""
+    of = Implementation.parse(f"{details['role']}:{details['variant']}")
+    return shown(of, details["remark"])
 
 
 def without_limits(names):
     """The competitors alone."""
-    return {name for name in names if not name.startswith("limit")}
+    return {name for name in names if not name.startswith("roofline")}
 
 
 def assert_not_timed(outcome, folder, *said):

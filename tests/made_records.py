@@ -5,6 +5,7 @@ import hashlib
 from bnnrun.cli.reporting import experiments
 from bnnrun.config import computed
 from bnnrun.records import Record
+from bnnrun.roles import Implementation
 
 TEST_IMAGES = {"mnist": 10_000, "svhn": 26_032, "cifar10": 10_000, "digits": 400}
 CPU = {"model": "A Processor", "cores": 2, "features": ["avx2"], "memory_bytes": 8 * 2**30}
@@ -76,42 +77,47 @@ def read_data(name="mnist", **changed: object) -> dict:
 
 
 def timed(kind="gemm", created=0, kernels=None, size=8192, **changes) -> list[Record]:
-    """The records of one `bnnrun bench`: milliseconds by competitor."""
-    times = kernels or {"xnor, int32 out": 100.0, "torch float32": 1000.0}
-    macs = {name: 5e8 if name.endswith(("rows)", "images)")) else 1e9 for name in times}
+    """The records of one `bnnrun bench`: milliseconds by competitor, "ours:xnor/int32_out".
+
+    One with a remark, "baseline:unoptimized (2 rows)", made half of the product.
+    """
+    times = kernels or {"ours:xnor/int32_out": 100.0, "float32:torch": 1000.0}
     config = {"m": size, "n": size, "k": size, "workload": "gemm", "kernel": "all", "seed": 0}
     if kind != "gemm":
         name = "cifar10" if kind == "convnet" else "mnist"
         config = {"dataset": {"name": name}, "arch": {"depth": 3, "width": 4096}, "batch": size}
-    return [
-        Record(
-            **{
-                "experiment": "",
-                "cell": "",
-                "quantity": f"{kind}_time",
-                "value": value,
-                "unit": "ms",
-                "seed": 0,
-                "device": "cpu",
-                "details": {
-                    "competitor": name,
-                    "minimum": value,
-                    "spread": 0.1,
-                    "count": 5,
-                    "macs": macs[name],
-                    "gmac_per_s": macs[name] / value / 1e6,
-                    "share_of_limit": 0.5,
-                    "in_the_same_run": times,
-                    "threads": 2,
-                },
-                "config": config,
-                "command": "bnnrun bench",
-                **_made(created),
-                **changes,
-            }
-        )
-        for name, value in times.items()
-    ]
+    found = []
+    for name, value in times.items():
+        key, _, remark = name.partition(" (")
+        of, macs = Implementation.parse(key), 5e8 if remark else 1e9
+        details = {
+            "role": of.role.value,
+            "variant": of.variant,
+            "remark": remark.removesuffix(")"),
+            "minimum": value,
+            "spread": 0.1,
+            "count": 5,
+            "macs": macs,
+            "gmac_per_s": macs / value / 1e6,
+            "share_of_limit": 0.5,
+            "in_the_same_run": {other.partition(" (")[0]: time for other, time in times.items()},
+            "threads": 2,
+        }
+        made = {
+            "experiment": "",
+            "cell": "",
+            "quantity": f"{kind}_time",
+            "value": value,
+            "unit": "ms",
+            "seed": 0,
+            "device": "cpu",
+            "details": details,
+            "config": config,
+            "command": "bnnrun bench",
+            **_made(created),
+        }
+        found.append(Record(**{**made, **changes}))
+    return found
 
 
 def packed(**changes) -> Record:

@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parent.parent / "bnnrun"
 
 # A module imports only from its own line and the lines above it.
 ORDER = [
-    ["errors", "files", "lock", "machine", "paper"],
-    ["settings"],
+    ["errors", "files", "lock", "machine", "paper", "roles"],
+    ["settings", "upgrade"],
     ["config"],
     ["upgrade"],
     ["table", "records"],

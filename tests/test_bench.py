@@ -11,6 +11,7 @@ from bnnrun.bench import network
 from bnnrun.bench.measure import Competitor, Timing, measure
 from bnnrun.errors import RunError
 from bnnrun.gemm import cpu, xnor
+from bnnrun.roles import Implementation, Role
 from bnnrun.runtime.network import PackedNetwork
 
 
@@ -25,7 +26,7 @@ class Clock:
             self.calls.append(name)
             self.now += seconds
 
-        return Competitor(name, call, lambda: wrong)
+        return Competitor(Implementation(Role.peer, name), call, lambda: wrong)
 
 
 @pytest.fixture
@@ -38,15 +39,15 @@ def clock(monkeypatch):
 def test_competitors_are_timed_in_turns(clock):
     timings = measure([clock.competitor("a", 1.0), clock.competitor("b", 2.0)], 4, 1e9)
     assert clock.calls == ["a", "a", "b", "b", "a", "b", "b", "a", "a", "b", "b", "a"]
-    assert timings["a"].times_s == (1.0,) * 4
-    assert timings["b"].median_s == 2.0
+    assert timings[Implementation(Role.peer, "a")].times_s == (1.0,) * 4
+    assert timings[Implementation(Role.peer, "b")].median_s == 2.0
 
 
 def test_no_round_is_begun_after_the_time_is_up_but_three_are_made(clock):
     timings = measure([clock.competitor("a", 10.0)], 100, seconds=35.0)
-    assert timings["a"].count == 4
+    assert timings[Implementation(Role.peer, "a")].count == 4
     timings = measure([clock.competitor("a", 10.0)], 100, seconds=1.0)
-    assert timings["a"].count == 3
+    assert timings[Implementation(Role.peer, "a")].count == 3
 
 
 def test_a_wrong_answer_is_never_timed(clock):
@@ -70,12 +71,16 @@ NETWORK = {
     "torch int8, first layer float32",
 }
 XNOR = {"xnor, bits out", "xnor, int32 out", "xnor, float32 in, int32 out"}
-COPY = "limit: copying memory"
+COPY = "roofline: copying memory"
+
+
+def key(record):
+    return f"{record['details']['role']}:{record['details']['variant']}"
 
 
 def assert_printed_and_rated(outcome, found, macs):
     """Each record is a row of the table, and its rates are those of its own time."""
-    top = max(r["details"]["gmac_per_s"] or 0 for n, r in found.items() if n.startswith("limit"))
+    top = max(r["details"]["gmac_per_s"] or 0 for n, r in found.items() if n.startswith("roofline"))
     assert COPY in found
     for name, r in found.items():
         assert f" {name} " in outcome.out
@@ -84,14 +89,14 @@ def assert_printed_and_rated(outcome, found, macs):
         details = r["details"]
         assert details["count"] == 3
         assert 0 < details["minimum"] <= r["value"]
-        assert details["in_the_same_run"].keys() == found.keys()
+        assert set(details["in_the_same_run"]) == {key(r) for r in found.values()}
         if name == COPY:
             assert details["gmac_per_s"] is details["share_of_limit"] is None
             continue
         rate = details["macs"] / r["value"] / 1e6
         assert math.isclose(details["gmac_per_s"], rate)
         assert math.isclose(details["share_of_limit"], rate / top)
-        if not name.startswith("limit"):
+        if not name.startswith("roofline"):
             assert details["macs"] == macs
 
 

@@ -24,7 +24,13 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 LIKE_A_NUMBER = re.compile(r"[~+-]?\d[\d,.]*( ?[%×]| ?[a-zA-Z]{1,6}|x| (±|to) .*)?")
 MARKUP = re.compile(r"<\w+>|±|\*\w|\w\*")
 UNITS = ("pct", "ms", "s", "h", "mj", "pj", "mib", "bytes", "points", "low", "high")
-SETTINGS = {"here", "authors_code", "paper_text", "changed_from"}  # words, numbers and lists
+SETTINGS = {
+    "here",
+    "authors_code",
+    "paper_text",
+    "changed_from",
+    "remark",
+}  # words, numbers and lists
 
 
 def read(text: str) -> pd.DataFrame:
@@ -58,8 +64,8 @@ def csv_files(records, of_conf) -> dict[str, pd.DataFrame]:
 def all_records() -> list:
     """Of every table and figure."""
     ablation = {"optimizer__clip": "none", "optimizer__lr_scale": "none"}
-    every = {"xnor, float32 in, int32 out": 100.0, "torch float32": 1000.0, "torch int8": 400.0,
-             "baseline float32 (rows)": 5000.0, "limit: adders": 50.0}  # fmt: skip
+    every = {"ours:xnor/packing": 100.0, "float32:torch": 1000.0, "low_precision:int8": 400.0,
+             "baseline:unoptimized (rows)": 5000.0, "roofline:carry_save_adders": 50.0}  # fmt: skip
     return [
         *golden_records(), *every_kind(), packed(), *steps_of(), *timed(kernels=every, created=9),
         *(trained("digits_binary", 1.5, seed=seed, epochs=60) for seed in (0, 1)),

@@ -60,11 +60,11 @@ def test_chains_from_different_starts_end_differently(words, loop):
 
 
 def test_every_limit_is_right_and_rated():
-    found = {limit.name: limit for limit in limits.limits()}
+    found = {limit.implementation: limit for limit in limits.limits()}
     assert {limits.TRIPLES, limits.COPY} <= found.keys()
     for limit in found.values():
         assert limit.check() is None
-        assert (limit.macs > 0) is (limit.name != limits.COPY)
+        assert (limit.macs > 0) is (limit.implementation != limits.COPY)
 
 
 @pytest.mark.parametrize("loop", ["_triples", "_adders"])

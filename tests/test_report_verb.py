@@ -148,7 +148,7 @@ def test_half_a_name_is_no_beginning(bnnrun, results):
 
 
 def test_a_time_is_told_with_its_calls_spread_and_limit(bnnrun, results):
-    kernels = {"xnor, bits out": 100.0, "torch float32": 1000.0}
+    kernels = {"ours:xnor/bits_out": 100.0, "float32:torch": 1000.0}
     for record in timed(kernels=kernels, created=9):
         record.details["stolen_pct"] = 1.25
         records.write(record, results / "results")

@@ -18,11 +18,11 @@ from bnnrun.errors import InputError
 from bnnrun.gemm import cpu, reference, xnor
 from bnnrun.gemm.bits import Words, pack, unpack, words
 from bnnrun.gemm.compiled import thread_count
+from bnnrun.roles import YARDSTICK, Form, Implementation, Role
 
 CHECKED = 16  # rows of the answer that are compared with the definition
 BASELINE_MACS = 2e8  # of the rows that the unoptimized product computes
 REFERENCE_MACS = 2e10  # above which the definition is not timed but asked for by name
-YARDSTICK = "torch float32"
 
 
 @contextmanager
@@ -38,15 +38,17 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
         small = task.macs <= REFERENCE_MACS and config.kernel is BenchKernel.all
         if config.kernel is BenchKernel.reference or small:
             call = partial(reference.multiply, task.a, task.w, task.k)
-            found.append(Competitor("reference", call, task.check(call), macs=task.macs))
+            of = Implementation.of(Role.peer, "reference")
+            found.append(Competitor(of, call, task.check(call), macs=task.macs))
         a, w = (torch.from_numpy(part) for part in task.real)
         found.append(_torch(YARDSTICK, task, a, w))
         if config.kernel in (BenchKernel.blas, BenchKernel.all):
             product, c = stack.enter_context(fastest(task.real, thread_count()))
             check = task.check(_then(product, c))
-            found.append(Competitor(f"NumPy float32 ({product.name})", product, check,
-                                    macs=task.macs))  # fmt: skip
-            found.append(_torch("torch bf16, sums rounded", task, a.bfloat16(), w.bfloat16()))
+            of = Implementation.of(Role.float32, "numpy")
+            found.append(Competitor(of, product, check, macs=task.macs, remark=product.name))
+            of = Implementation.of(Role.low_precision, "bf16", Form.rounded)
+            found.append(_torch(of, task, a.bfloat16(), w.bfloat16()))
             if task.k % 8 == 0 and task.n % 8 == 0:
                 found.append(_int8(task))
         yield [*found, *limits.limits()]
@@ -130,9 +132,10 @@ def _xnor(task: Task) -> Iterator[Competitor]:
         wrong = to_bits()[task.rows] != pack(task.expected >= 0)
         return "a bit is not that of its sum" if wrong.any() else None
 
-    yield Competitor("xnor, bits out", to_bits, right_bits, macs=task.macs)
-    yield Competitor("xnor, int32 out", to_sums, task.check(to_sums), macs=task.macs)
-    yield Competitor("xnor, float32 in, int32 out", packing, task.check(packing), macs=task.macs)
+    of = partial(Implementation.of, Role.ours, "xnor")
+    yield Competitor(of(Form.bits_out), to_bits, right_bits, macs=task.macs)
+    yield Competitor(of(Form.int32_out), to_sums, task.check(to_sums), macs=task.macs)
+    yield Competitor(of(Form.packing), packing, task.check(packing), macs=task.macs)
 
 
 def _baseline(task: Task) -> Competitor:
@@ -141,18 +144,24 @@ def _baseline(task: Task) -> Competitor:
     rows = max(1, min(task.m, int(BASELINE_MACS / (task.n * task.k))))
     out = np.empty((rows, task.n), np.float32)
     call = partial(cpu.baseline, a[:rows], w, out)
-    name = f"baseline float32 ({rows} rows)"
-    return Competitor(name, call, task.check(_then(call, out)), macs=task.macs * rows / task.m)
+    return Competitor(
+        Implementation.of(Role.baseline, "unoptimized"),
+        call,
+        task.check(_then(call, out)),
+        macs=task.macs * rows / task.m,
+        remark=f"{rows} rows",
+    )
 
 
-def _torch(name: str, task: Task, a: torch.Tensor, w: torch.Tensor) -> Competitor:
+def _torch(of: Implementation, task: Task, a: torch.Tensor, w: torch.Tensor) -> Competitor:
     out = torch.empty(len(a), len(w), dtype=a.dtype)
     call = partial(torch.mm, a, w.t(), out=out)
-    check = task.check(lambda: call().float().numpy(), rounded=a.dtype == torch.bfloat16)
-    return Competitor(name, call, check, macs=task.macs)
+    check = task.check(lambda: call().float().numpy(), rounded=of.form is Form.rounded)
+    return Competitor(of, call, check, macs=task.macs)
 
 
 def _int8(task: Task) -> Competitor:
     a, w = (torch.from_numpy(part).to(torch.int8) for part in task.real)
     call = partial(torch._int_mm, a, w.t())
-    return Competitor("torch int8", call, task.check(lambda: call().numpy()), macs=task.macs)
+    of = Implementation.of(Role.low_precision, "int8")
+    return Competitor(of, call, task.check(lambda: call().numpy()), macs=task.macs)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bnnrun.bench.gemm import YARDSTICK, Task, random_task
+from bnnrun.bench.gemm import Task, random_task
 from bnnrun.bench.measure import Competitor
 from bnnrun.config import BenchConfig, BenchKernel
 from bnnrun.errors import InputError
@@ -15,6 +15,7 @@ from bnnrun.gemm import choice, cuda
 from bnnrun.gemm.bits import pack
 from bnnrun.gemm.cuda import Bits, Xnor
 from bnnrun.gemm.cuda_device import Device, open_device
+from bnnrun.roles import PACK_BITS, YARDSTICK, Form, Implementation, Role
 
 FLUSHED = 256 * 2**20  # bytes written before a cold call: past every second-level cache
 TIMED_S = 1e-3  # of calls in a row that are timed together
@@ -63,7 +64,7 @@ def _packing(device: Device, task: Task) -> Competitor:
         return "a bit is not that of its number" if (words != task.a).any() else None
 
     call = partial(xnor.pack, real, out=room)
-    return Competitor("pack_bits, float32 in", call, right, device.wait, timed=_Timed(device, call))
+    return Competitor(PACK_BITS, call, right, device.wait, timed=_Timed(device, call))
 
 
 def _xnor(device: Device, task: Task, name: str) -> Iterator[Competitor]:
@@ -76,7 +77,10 @@ def _xnor(device: Device, task: Task, name: str) -> Iterator[Competitor]:
     floats = device.empty((task.m, task.n), np.float32)
     ones, zeros = (device.put(np.full(task.n, x, np.float32)) for x in (1, 0))
     real = device.put(task.real[0])
-    make = partial(_competitor, device, task, kind=name)
+
+    def make(form: Form, *call: Callable[[], Any], cold: bool = False) -> Competitor:
+        of = Implementation.of(Role.ours, name, form)
+        return _competitor(device, task, of, *call, rate=name, cold=cold)
 
     def to_bits() -> Bits:
         return xnor.multiply_to_bits(a, w, limit, bits)
@@ -85,15 +89,15 @@ def _xnor(device: Device, task: Task, name: str) -> Iterator[Competitor]:
         words = device.get(to_bits().data)[task.rows, : pack(task.expected[:1]).shape[1]]
         return "a bit is not that of its sum" if (words != pack(task.expected >= 0)).any() else None
 
-    yield make(f"{name}, bits out", to_bits, right_bits)
-    yield make(f"{name}, bits out, cold", to_bits, right_bits, cold=True)
-    yield make(f"{name}, int32 out", lambda: xnor.multiply(a, w, out=sums))
+    yield make(Form.bits_out, to_bits, right_bits)
+    yield make(Form.bits_out_cold, to_bits, right_bits, cold=True)
+    yield make(Form.int32_out, lambda: xnor.multiply(a, w, out=sums))
     yield make(
-        f"{name}, float32 out",
+        Form.float32_out,
         lambda: xnor.multiply(a, w, "float32", scale=ones, shift=zeros, out=floats),
     )
     yield make(
-        f"{name}, float32 in, int32 out",
+        Form.packing,
         lambda: xnor.multiply(xnor.pack(real, out=packed), w, out=sums),
     )
 
@@ -106,7 +110,8 @@ def _baseline(device: Device, task: Task) -> Competitor:
         cuda.baseline(device, a, w, out)
         return out
 
-    return _competitor(device, task, "baseline float32", call, kind="float32")
+    of = Implementation.of(Role.baseline, "unoptimized")
+    return _competitor(device, task, of, call, rate="float32")
 
 
 def _torch(device: Device, task: Task, *, every: bool) -> Iterator[Competitor]:
@@ -114,43 +119,47 @@ def _torch(device: Device, task: Task, *, every: bool) -> Iterator[Competitor]:
     on = "cuda" if torch.cuda.is_available() else "cpu"
     a, w = (torch.from_numpy(part).to(on) for part in task.real)
 
-    def make(name: str, kind: str, call: Callable[[], torch.Tensor]) -> Competitor:
+    def make(of: Implementation, call: Callable[[], torch.Tensor]) -> Competitor:
         def answer() -> Any:
             return call().float().cpu().numpy()
 
-        check = task.check(answer, rounded="rounded" in name)
-        return _competitor(device, task, name, call, check, kind=kind, graph=False)
+        check = task.check(answer, rounded=of.form is Form.rounded)
+        rate = "float32" if of.role is Role.float32 else of.method
+        return _competitor(device, task, of, call, check, rate=rate, graph=False)
 
     def product(x: torch.Tensor, y: torch.Tensor, *, tf32: bool = False) -> torch.Tensor:
         torch.backends.cuda.matmul.allow_tf32 = tf32
         return x @ y.t()
 
-    yield make(YARDSTICK, "float32", partial(product, a, w))
+    yield make(YARDSTICK, partial(product, a, w))
     if not every:
         return
-    yield make("torch tf32", "tf32", partial(product, a, w, tf32=True))
-    yield make("torch bf16, sums rounded", "bf16", partial(product, a.bfloat16(), w.bfloat16()))
+    low = partial(Implementation.of, Role.low_precision)
+    yield make(low("tf32"), partial(product, a, w, tf32=True))
+    yield make(low("bf16", Form.rounded), partial(product, a.bfloat16(), w.bfloat16()))
     if task.k % 8 == 0 and task.n % 8 == 0 and task.m > 16:
         int8 = a.to(torch.int8), w.to(torch.int8).t()
-        yield make("torch int8", "int8", partial(torch._int_mm, *int8))
+        yield make(low("int8"), partial(torch._int_mm, *int8))
     if device.capability >= (8, 9) and task.k % 16 == 0 and task.n % 16 == 0:
         fp8 = a.to(torch.float8_e4m3fn), w.to(torch.float8_e4m3fn).t()
         one = torch.ones((), device=on)
         scaled = partial(torch._scaled_mm, *fp8, scale_a=one, scale_b=one, out_dtype=torch.bfloat16)
-        yield make("torch fp8, sums rounded", "fp8", scaled)
+        yield make(low("fp8", Form.rounded), scaled)
 
 
 def _competitor(
-    device: Device, task: Task, name: str, call: Callable[[], Any],
-    check: Callable[[], str | None] | None = None, *, kind: str, cold: bool = False,
+    device: Device, task: Task, of: Implementation, call: Callable[[], Any],
+    check: Callable[[], str | None] | None = None, *, rate: str, cold: bool = False,
     graph: bool = True,
 ) -> Competitor:  # fmt: skip
-    """A competitor on the device; its answer, where no check is given, is the product itself."""
+    """A competitor on the device, `rate` a key of RATES; its answer, where no check is given, is
+    the product itself.
+    """
     multiprocessors, clock = device.peak()
-    rate = PORTABLE if kind == "xnor_gemm" else RATES.get(device.capability, {}).get(kind, 0)
+    macs = PORTABLE if rate == "xnor_gemm" else RATES.get(device.capability, {}).get(rate, 0)
     return Competitor(
-        name, call, check or task.check(lambda: device.get(call())), device.wait,
-        macs=task.macs, limit=multiprocessors * clock * rate,
+        of, call, check or task.check(lambda: device.get(call())), device.wait,
+        macs=task.macs, limit=multiprocessors * clock * macs,
         timed=_Timed(device, call, cold=cold, graph=graph),
     )  # fmt: skip
 

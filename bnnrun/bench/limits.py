@@ -33,13 +33,12 @@ from bnnrun.gemm.vector import (
     xor,
     xor3,
 )
+from bnnrun.roles import Implementation, Role
 
 BITS = 32 * LANES  # of a vector
-TRIPLES, ADDERS, COPY = (
-    "limit: xor, popcount, add",
-    "limit: carry-save adders",
-    "limit: copying memory",
-)
+TRIPLES = Implementation(Role.roofline, "xor_popcount_add")
+ADDERS = Implementation(Role.roofline, "carry_save_adders")
+COPY = Implementation(Role.roofline, "memory_copy")
 TRIPLE_CHAINS, ADDER_CHAINS = 12, 3
 TRIPLE_WORDS, ADDER_WORDS = 1, 16  # that a chain counts in a round
 SETS = 4  # of words, that take turns
@@ -225,7 +224,7 @@ def _after_adders(rounds: int, words: Words, starts: Words) -> NDArray[np.int64]
 
 
 def _in_registers(
-    name: str,
+    of: Implementation,
     loop: Callable[..., None],
     starts: Words,
     *,
@@ -249,7 +248,7 @@ def _in_registers(
         return None
 
     bits = float(len(starts) * words_of_round * BITS * threads)
-    return Competitor(name, lambda: run(ROUNDS, *given), check, macs=bits * ROUNDS)
+    return Competitor(of, lambda: run(ROUNDS, *given), check, macs=bits * ROUNDS)
 
 
 def limits() -> list[Competitor]:

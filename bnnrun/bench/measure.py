@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bnnrun.errors import RunError
+from bnnrun.roles import Implementation, shown
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,8 @@ class Competitor:
     """Something to time.
 
     Attributes:
-        name:  as it stands in the record
+        implementation: role and variant, as they stand in the record
+        remark: what of it changes from run to run: a library's version, the rows that are timed
         call:  does the work once
         check: None if a call's answer is right, else what is wrong with it
         wait:  returns when the device is idle, so that the clock covers all of the work
@@ -25,7 +27,7 @@ class Competitor:
         memory: bytes that its calls have held at most; None where it is not told apart
     """
 
-    name: str
+    implementation: Implementation
     call: Callable[[], object]
     check: Callable[[], str | None]
     wait: Callable[[], None] = lambda: None
@@ -33,6 +35,12 @@ class Competitor:
     limit: float = 0.0
     timed: Callable[[], float] | None = None
     memory: Callable[[], int] | None = None
+    remark: str = ""
+
+    @property
+    def name(self) -> str:
+        """As readers see it."""
+        return shown(self.implementation, self.remark)
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ class Timing:
 
 def measure(
     competitors: Sequence[Competitor], rounds: int, seconds: float, warmup: int = 2
-) -> dict[str, Timing]:
+) -> dict[Implementation, Timing]:
     """Time each competitor once a round, the order turning from round to round.
 
     In turns, because the speed of a shared machine drifts: a ratio of two medians then compares
@@ -81,15 +89,15 @@ def measure(
         for _ in range(warmup):
             competitor.call()
         competitor.wait()
-    times: dict[str, list[float]] = {competitor.name: [] for competitor in competitors}
+    times: dict[Implementation, list[float]] = {of.implementation: [] for of in competitors}
     began = time.perf_counter()
     for i in range(rounds):
         if i >= 3 and time.perf_counter() - began > seconds:
             break
         turn = i % len(competitors)
         for competitor in [*competitors[turn:], *competitors[:turn]]:
-            times[competitor.name].append(_seconds(competitor))
-    return {name: Timing(tuple(each)) for name, each in times.items()}
+            times[competitor.implementation].append(_seconds(competitor))
+    return {of: Timing(tuple(each)) for of, each in times.items()}
 
 
 def _seconds(of: Competitor) -> float:

@@ -33,11 +33,11 @@ from bnnrun.nn.layers import Block
 from bnnrun.nn.network import Network
 from bnnrun.nn.quantizers import sign
 from bnnrun.pack.convert import pack_network
+from bnnrun.roles import YARDSTICK, Form, Implementation, Role
 from bnnrun.runtime.cuda import CudaNetwork
 from bnnrun.runtime.network import PackedNetwork
 from bnnrun.runtime.reference import ReferenceNetwork
 
-YARDSTICK = "torch float32"
 PART = 1000  # images that the competitors in PyTorch take at once, for memory
 PIXELS = 1024 * PART  # of them together: patches take memory too, and a grid has so many rows
 CHECKED = 64  # images whose answers are compared
@@ -64,58 +64,64 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
     labels = _expected(network, some.pixels)
     macs = float(sum(layer.shape.macs for layer in model.layers))  # of an image
 
-    def check(call: Callable[[], NDArray[np.intp]]) -> Callable[[], str | None]:
-        def compare() -> str | None:
-            got = call()[:CHECKED]
-            wrong = np.flatnonzero(got != labels[: len(got)])
-            if not len(wrong):
-                return None
-            i = wrong[0]
-            return f"image {i}: class {got[i]}, expected {labels[i]} ({len(wrong)} wrong)"
-
-        return compare
-
     gpu = open_device() if config.device is Device.cuda else None
     wait = gpu.wait if gpu is not None else lambda: None
     found: list[Competitor] = []
 
     def add(
-        name: str, scores: Callable[[], NDArray[np.float64]], images: int = len(pixels)
+        of: Implementation,
+        scores: Callable[[], NDArray[np.float64]],
+        images: int = len(pixels),
+        remark: str = "",
     ) -> None:
         def call() -> NDArray[np.intp]:
             labels: NDArray[np.intp] = scores().argmax(axis=1)
             return labels
 
-        found.append(Competitor(name, call, check(call), wait, macs=images * macs))
+        found.append(
+            Competitor(
+                of, call, partial(_differs, call, labels), wait, macs=images * macs, remark=remark
+            )
+        )
 
     if config.kernel in (BenchKernel.xnor, BenchKernel.all):
         for first in (FirstLayer.bytes, FirstLayer.planes):
-            by = f"first layer by {first.value}"
+            form = Form(first.value)
             if gpu is None:
                 on_cpu = PackedNetwork(model, first, thread_count())
-                add(f"xnor, {by}", partial(on_cpu.scores, pixels))
+                add(Implementation.of(Role.ours, "xnor", form), partial(on_cpu.scores, pixels))
                 continue
             for kernel in choice.variants(gpu):
                 packed = CudaNetwork(model, gpu, first, kernel)
-                add(f"{kernel}, {by}", partial(packed.scores, pixels))
+                add(Implementation.of(Role.ours, kernel, form), partial(packed.scores, pixels))
     if config.kernel is BenchKernel.reference:
-        add("reference", partial(ReferenceNetwork(model).scores, pixels))
+        of = Implementation.of(Role.peer, "reference")
+        add(of, partial(ReferenceNetwork(model).scores, pixels))
     x = torch.from_numpy(pixels)
     if gpu is not None and torch.cuda.is_available():
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         network.to("cuda")
     if config.kernel in (BenchKernel.baseline, BenchKernel.all):
         some_x = x if gpu is not None else x[: _baseline_images(len(x), macs)]
-        name = "baseline float32" + (f" ({len(some_x)} images)" if gpu is None else "")
-        add(name, partial(_in_parts, _Baseline(network, gpu), some_x), len(some_x))
+        of = Implementation.of(Role.baseline, "unoptimized")
+        remark = f"{len(some_x)} images" if gpu is None else ""
+        add(of, partial(_in_parts, _Baseline(network, gpu), some_x), len(some_x), remark)
     add(YARDSTICK, partial(_in_parts, _Float(network, torch.float32), x))
     if config.kernel in (BenchKernel.blas, BenchKernel.all):
-        add(
-            "torch bf16, first layer float32",
-            partial(_in_parts, _Float(network, torch.bfloat16), x),
-        )
-        add("torch int8, first layer float32", partial(_in_parts, _Int8(network), x))
+        for method, made in (("bf16", _Float(network, torch.bfloat16)), ("int8", _Int8(network))):
+            of = Implementation.of(Role.low_precision, method, Form.float32_first)
+            add(of, partial(_in_parts, made, x))
     yield found if gpu is not None else [*found, *limits.limits()]
+
+
+def _differs(call: Callable[[], NDArray[np.intp]], labels: NDArray[np.intp]) -> str | None:
+    """The first image whose class is another; None if there is none."""
+    got = call()[:CHECKED]
+    wrong = np.flatnonzero(got != labels[: len(got)])
+    if not len(wrong):
+        return None
+    i = wrong[0]
+    return f"image {i}: class {got[i]}, expected {labels[i]} ({len(wrong)} wrong)"
 
 
 def _refuse(config: BenchConfig) -> None:

@@ -17,19 +17,26 @@ import torch
 from numpy.typing import NDArray
 from torch.profiler import ProfilerActivity
 
-from bnnrun.bench.limits import COPIED, COPY, limits, sum_byte_products, sum_choices
+from bnnrun.bench.limits import (
+    ADDERS,
+    COPIED,
+    COPY,
+    TRIPLES,
+    limits,
+    sum_byte_products,
+    sum_choices,
+)
 from bnnrun.bench.measure import Competitor, Timing
 from bnnrun.gemm.bits import LANES
 from bnnrun.gemm.compiled import thread_count
 from bnnrun.gemm.lookup import HAS_LOOKUP
 from bnnrun.gemm.vector import HAS_BYTE_PRODUCT
 from bnnrun.nn.engine import UPDATE, Algorithm, Engine
+from bnnrun.roles import Implementation, Role
 
-TABLES, BYTES, FLOATS = (
-    "limit: tables of sums",
-    "limit: products of bytes",
-    "limit: float32 product",
-)
+TABLES = Implementation(Role.roofline, "lut_sums")
+BYTES = Implementation(Role.roofline, "byte_products")
+FLOATS = Implementation(Role.roofline, "float32_product")
 CHAINS, ROUNDS = 12, 1_000_000
 SIZE = 1536  # of the float32 product
 OF_AN_INSTRUCTION = 4 * LANES  # multiply-accumulates that a choice, or one on bytes, stands for
@@ -56,7 +63,7 @@ REST = "the rest"
 
 
 def _in_registers(
-    name: str,
+    of: Implementation,
     loop: Callable[..., None],
     words: tuple[NDArray[Any], NDArray[Any]],
     starts: NDArray[Any],
@@ -77,7 +84,7 @@ def _in_registers(
         return None
 
     macs = float(CHAINS * OF_AN_INSTRUCTION * threads) * ROUNDS
-    return Competitor(name, lambda: loop(threads, ROUNDS, *flat), check, macs=macs)
+    return Competitor(of, lambda: loop(threads, ROUNDS, *flat), check, macs=macs)
 
 
 def rates() -> list[Competitor]:
@@ -109,14 +116,17 @@ def rates() -> list[Competitor]:
 
 
 def floor(
-    engine: Engine, batch: int, timings: dict[str, Timing], macs: dict[str, float]
+    engine: Engine,
+    batch: int,
+    timings: dict[Implementation, Timing],
+    macs: dict[Implementation, float],
 ) -> dict[str, float]:
     """Seconds of an engine's parts at the rates measured, by the names of `PARTS`.
 
     What lies between them (batch norm, Sign, dropout, transforms) counts as nothing. g_W of a fully
     connected layer is made in the update, while memory is read and written: the longer of the two.
     """
-    rate = {name: macs[name] / t.median_s for name, t in timings.items() if macs[name]}
+    rate = {of: macs[of] / t.median_s for of, t in timings.items() if macs[of]}
     by = _rates(rate)
     copied = 2 * COPIED / timings[COPY].median_s
     sums = gradients = update = 0.0
@@ -134,15 +144,13 @@ def floor(
     return dict(zip(PARTS, (sums, gradients, 0.0, update), strict=True))
 
 
-def _rates(rate: dict[str, float]) -> dict[Algorithm, float]:
+def _rates(rate: dict[Implementation, float]) -> dict[Algorithm, float]:
     """Multiply-accumulates a second at most, of each algorithm that the processor has."""
     floats = rate[FLOATS]
     found = {
         Algorithm.float32: floats,
         Algorithm.winograd: 4 * floats,  # 36 products for 144
-        Algorithm.popcount: max(
-            of for name, of in rate.items() if name not in {TABLES, BYTES, FLOATS}
-        ),
+        Algorithm.popcount: max(rate[of] for of in (TRIPLES, ADDERS) if of in rate),
     }
     if TABLES in rate:
         found[Algorithm.lut] = rate[TABLES]

@@ -20,17 +20,17 @@ from bnnrun.engine.cuda.captured_step import WARM
 from bnnrun.errors import InputError
 from bnnrun.nn.losses import squared_hinge
 from bnnrun.records import Run
+from bnnrun.roles import YARDSTICK, Form, Implementation, Role
 from bnnrun.table import print_table
 from bnnrun.train.trainer import Trainer
 
-YARDSTICK = "eager float32"
-KEPT = "eager float32, memory kept"  # by the C library's settings that our training makes
-OURS = "bnnrun, {}"  # the engine
+KEPT = Implementation.of(Role.float32, "torch", Form.memory_kept)
 ENGINES = EngineChoice.fast, EngineChoice.reference
 LOSS_OFF = 0.05  # of a process's first loss from that of the check: signs near 0 may be others
 
-
-Explain = Callable[[dict[str, Timing]], dict[str, dict[str, Any]]]
+Timings = dict[Implementation, Timing]
+Details = dict[Implementation, dict[str, Any]]
+Explain = Callable[[Timings], Details]
 
 
 @contextmanager
@@ -55,14 +55,13 @@ def competitors(
     dataset = _first_minibatch(load(config.dataset), config.trainer.batch_size)
     on_cpu = device.type == "cpu"
     jobs = {
-        OURS.format(engine.value): Job(_with(config, engine), dataset, False, kept=True)
-        for engine in ENGINES
+        _ours(engine): Job(_with(config, engine), dataset, False, kept=True) for engine in ENGINES
     }
     jobs[YARDSTICK] = Job(config, dataset, True, kept=not on_cpu)
     if on_cpu:
         jobs[KEPT] = Job(config, dataset, True, kept=True)
     with ExitStack() as stack:
-        processes = {name: stack.enter_context(step_process(job)) for name, job in jobs.items()}
+        processes = {of: stack.enter_context(step_process(job)) for of, job in jobs.items()}
         trainers = {
             engine: Trainer(_with(config, engine), dataset, device, run.folder)
             for engine in ENGINES
@@ -73,24 +72,24 @@ def competitors(
         with without_dropout(eager.network):
             loss = eager.gradients(*given).item()
         checks = {
-            OURS.format(engine.value): partial(_check, trainer, config.optimizer, *given)
+            _ours(engine): partial(_check, trainer, config.optimizer, *given)
             for engine, trainer in trainers.items()
         }
         found = [
             Competitor(
-                name,
+                of,
                 process.seconds,
-                partial(_process_differs, process, loss, checks.get(name)),
+                partial(_process_differs, process, loss, checks.get(of)),
                 timed=process.seconds,
                 memory=process.memory,
             )
-            for name, process in processes.items()
+            for of, process in processes.items()
         ]
         if not on_cpu:
             yield found, lambda timings: _modes(processes)
             return
         found += rates.rates()
-        macs = {competitor.name: competitor.macs for competitor in found}
+        macs = {competitor.implementation: competitor.macs for competitor in found}
         yield found, partial(_parts, trainers, given, macs)
 
 
@@ -123,24 +122,23 @@ def _process_differs(
     return None
 
 
-def _modes(processes: dict[str, StepProcess]) -> dict[str, dict[str, Any]]:
+def _modes(processes: dict[Implementation, StepProcess]) -> Details:
     """For records: whether our steps were one CUDA graph."""
-    return {name: {"step": mode} for name, each in processes.items() if (mode := each.mode())}
+    return {of: {"step": mode} for of, each in processes.items() if (mode := each.mode())}
 
 
 def _parts(
     trainers: dict[EngineChoice, Trainer],
     given: tuple[torch.Tensor, torch.Tensor],
-    macs: dict[str, float],
-    timings: dict[str, Timing],
-) -> dict[str, dict[str, Any]]:
+    macs: dict[Implementation, float],
+    timings: Timings,
+) -> Details:
     """Where the time of our steps goes, beside the fast one's floor: a table, and for records."""
     least = rates.floor(trainers[EngineChoice.fast].engine, len(given[0]), timings, macs)
     spent = {
-        engine.value: rates.spent(partial(ours.engine.step, *given))
-        for engine, ours in trainers.items()
+        engine: rates.spent(partial(ours.engine.step, *given)) for engine, ours in trainers.items()
     }
-    whole = timings[OURS.format("fast")].median_s
+    whole = timings[_ours(EngineChoice.fast)].median_s
     names = [*rates.PARTS, rates.REST]
     rows = [
         [
@@ -153,17 +151,21 @@ def _parts(
     sums = [sum(of.values()) for of in (*spent.values(), least)]
     rows.append(["one step", *(f"{1e3 * total:.1f}" for total in sums)])
     print_table(
-        ["part, ms", *spent, "floor, fast"],
+        ["part, ms", *(engine.value for engine in spent), "floor, fast"],
         rows,
         title=f"where the time goes, one step each; the floor is {sums[-1] / whole:.0%} of the "
         "fast step's median",
     )
-    details: dict[str, dict[str, Any]] = {
-        OURS.format(engine): {"parts_ms": {k: 1e3 * v for k, v in of.items()}}
+    details: Details = {
+        _ours(engine): {"parts_ms": {k: 1e3 * v for k, v in of.items()}}
         for engine, of in spent.items()
     }
-    details[OURS.format("fast")]["floor_ms"] = {k: 1e3 * v for k, v in least.items()}
+    details[_ours(EngineChoice.fast)]["floor_ms"] = {k: 1e3 * v for k, v in least.items()}
     return details
+
+
+def _ours(engine: EngineChoice) -> Implementation:
+    return Implementation.of(Role.ours, engine.value)
 
 
 def _with(config: BenchConfig, engine: EngineChoice) -> BenchConfig:

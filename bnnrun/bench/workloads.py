@@ -15,15 +15,9 @@ from bnnrun.bench import train_step as step
 from bnnrun.bench.measure import Competitor, Timing, measure
 from bnnrun.config import BenchConfig, Device, Workload, computed
 from bnnrun.records import Record, Run
+from bnnrun.roles import YARDSTICK, Implementation, Role
 from bnnrun.table import print_table
 from bnnrun.train.loop import select_device
-
-YARDSTICKS = {
-    Workload.gemm: gemm.YARDSTICK,
-    Workload.mlp: network.YARDSTICK,
-    Workload.convnet: network.YARDSTICK,
-    Workload.train_step: step.YARDSTICK,
-}
 
 
 def bench(config: BenchConfig, run: Run) -> list[Record]:
@@ -36,13 +30,12 @@ def bench(config: BenchConfig, run: Run) -> list[Record]:
         share = _Stolen()
         timings = measure(competitors, config.rounds, config.seconds)
         stolen = share.pct()
-        macs = {competitor.name: competitor.macs for competitor in competitors}
-        own = {competitor.name: competitor.limit for competitor in competitors if competitor.limit}
-        memory = {of.name: of.memory() for of in competitors if of.memory}
-        timed = _Timed(timings, macs, own, memory, device, time.perf_counter() - began, stolen)
+        memory = {of.implementation: of.memory() for of in competitors if of.memory}
+        named = {of.implementation: of for of in competitors}
+        timed = _Timed(timings, named, memory, device, time.perf_counter() - began, stolen)
         _print(config, timed)
         explained = explain(timings)
-    return [_record(name, config, run, timed, explained.get(name, {})) for name in timings]
+    return [_record(of, config, run, timed, explained.get(of, {})) for of in timings]
 
 
 @dataclass(frozen=True)
@@ -50,37 +43,34 @@ class _Timed:
     """What a run measured.
 
     Attributes:
-        macs:       of a call of each competitor; 0 where there is no such number
-        own_limits: of those whose limit is known and not measured, in macs a second
         memory:     bytes that the competitors held at most, of those that tell
         stolen_pct: of the processors' time while it was measured, that a hypervisor gave to
                     others; None where it is not told
     """
 
-    timings: dict[str, Timing]
-    macs: dict[str, float]
-    own_limits: dict[str, float]
-    memory: dict[str, int]
+    timings: dict[Implementation, Timing]
+    competitors: dict[Implementation, Competitor]
+    memory: dict[Implementation, int]
     device: torch.device
     wall_time_s: float
     stolen_pct: float | None
 
     @property
-    def rates(self) -> dict[str, float]:
+    def rates(self) -> dict[Implementation, float]:
         """±1 multiply-accumulates a second of each competitor that has such a number."""
-        named = self.timings.items()
-        return {name: self.macs[name] / t.median_s for name, t in named if self.macs[name]}
+        macs = {of: self.competitors[of].macs for of in self.timings}
+        return {of: macs[of] / t.median_s for of, t in self.timings.items() if macs[of]}
 
     @property
     def limit(self) -> float | None:
         """The highest rate of the operations in registers; None where it was not measured."""
-        found = [rate for name, rate in self.rates.items() if name.startswith("limit")]
+        found = [rate for of, rate in self.rates.items() if of.role is Role.roofline]
         return max(found) if found else None
 
-    def share(self, name: str) -> float | None:
-        """A competitor's rate over its limit; None where it has none."""
-        top = self.own_limits.get(name, self.limit)
-        return self.rates[name] / top if top and name in self.rates else None
+    def share(self, of: Implementation) -> float | None:
+        """A competitor's rate over its limit, known or measured; None where it has none."""
+        top = self.competitors[of].limit or self.limit
+        return self.rates[of] / top if top and of in self.rates else None
 
 
 class _Stolen:
@@ -114,43 +104,43 @@ def _competitors(
             yield found, _nothing
 
 
-def _nothing(timings: dict[str, Timing]) -> dict[str, dict[str, Any]]:
+def _nothing(timings: step.Timings) -> step.Details:
     """No more to say than the timings."""
     return {}
 
 
 def _print(config: BenchConfig, of: _Timed) -> None:
-    rate, yardstick = of.rates, YARDSTICKS[config.workload]
+    rate = of.rates
     taken = f", {of.stolen_pct:.0f} % of whose time a hypervisor took" if of.stolen_pct else ""
     columns = ["competitor", "median ms", "fastest ms", "spread", "calls"]
     columns += ["MiB at most"] if of.memory else []
     columns += ["GMAC/s", "of the limit"] if rate else []
     rows = []
-    for name, t in of.timings.items():
-        row = [name, f"{1e3 * t.median_s:.2f}", f"{1e3 * t.minimum_s:.2f}",
+    for each, t in of.timings.items():
+        row = [of.competitors[each].name, f"{1e3 * t.median_s:.2f}", f"{1e3 * t.minimum_s:.2f}",
                f"{100 * t.spread:.0f} %", str(t.count)]  # fmt: skip
         if of.memory:
-            row.append(f"{of.memory[name] / 2**20:,.0f}" if name in of.memory else "")
+            row.append(f"{of.memory[each] / 2**20:,.0f}" if each in of.memory else "")
         if rate:
-            share = of.share(name)
-            row.append(f"{rate[name] / 1e9:,.0f}" if name in rate else "")
+            share = of.share(each)
+            row.append(f"{rate[each] / 1e9:,.0f}" if each in rate else "")
             row.append(f"{100 * share:.1f} %" if share is not None else "")
-        rows.append([*row, _times(name, yardstick, of)])
+        rows.append([*row, _times(each, of)])
     print_table(
-        [*columns, f"times {yardstick}"],
+        [*columns, f"times {YARDSTICK.name}"],
         rows,
         title=f"{_title(config)}, on {of.device}, {torch.get_num_threads()} threads{taken}",
     )
 
 
-def _times(name: str, yardstick: str, of: _Timed) -> str:
+def _times(each: Implementation, of: _Timed) -> str:
     """How many times as fast as the yardstick: by rate where the work differs, "" if in kind."""
     rate = of.rates
-    if name.startswith("limit") or (name in rate) is not (yardstick in rate):
+    if each.role is Role.roofline or (each in rate) is not (YARDSTICK in rate):
         return ""
-    if name in rate:
-        return f"{rate[name] / rate[yardstick]:.2f}"
-    return f"{of.timings[yardstick].median_s / of.timings[name].median_s:.2f}"
+    if each in rate:
+        return f"{rate[each] / rate[YARDSTICK]:.2f}"
+    return f"{of.timings[YARDSTICK].median_s / of.timings[each].median_s:.2f}"
 
 
 def _title(config: BenchConfig) -> str:
@@ -171,9 +161,9 @@ def _config(config: BenchConfig) -> dict[str, Any]:
 
 
 def _record(
-    name: str, config: BenchConfig, run: Run, of: "_Timed", explained: dict[str, Any]
+    each: Implementation, config: BenchConfig, run: Run, of: "_Timed", explained: dict[str, Any]
 ) -> Record:
-    timing, rate = of.timings[name], of.rates
+    timing, rate = of.timings[each], of.rates
     return Record(
         experiment=run.experiment,
         cell="",
@@ -183,15 +173,17 @@ def _record(
         seed=config.seed,
         device=of.device.type,
         details={
-            "competitor": name,
+            "role": each.role.value,
+            "variant": each.variant,
+            "remark": of.competitors[each].remark,
             "minimum": 1e3 * timing.minimum_s,
             "spread": timing.spread,
             "count": timing.count,
-            "macs": of.macs[name],
-            "gmac_per_s": rate[name] / 1e9 if name in rate else None,
-            "share_of_limit": of.share(name),
-            "memory_bytes": of.memory.get(name),
-            "in_the_same_run": {other: 1e3 * t.median_s for other, t in of.timings.items()},
+            "macs": of.competitors[each].macs,
+            "gmac_per_s": rate[each] / 1e9 if each in rate else None,
+            "share_of_limit": of.share(each),
+            "memory_bytes": of.memory.get(each),
+            "in_the_same_run": {other.key: 1e3 * t.median_s for other, t in of.timings.items()},
             "threads": torch.get_num_threads(),
             "stolen_pct": of.stolen_pct,
             **explained,

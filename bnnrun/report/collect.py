@@ -8,7 +8,9 @@ from bnnrun import records
 from bnnrun.errors import InputError
 from bnnrun.files import user_path
 from bnnrun.records import Record
+from bnnrun.report.timing import implementation
 
+COMPETITOR = ("details.role", "details.variant")
 # What a record of a quantity must tell to stand in a table; what else it lacks is noted there.
 NEEDED = {
     "test_error": (),
@@ -17,10 +19,10 @@ NEEDED = {
         "details.images_per_s", "details.trained.test_error_pct",
     ),
     "unique_filters": ("details.sha256", "details.by_chance_pct", "details.trained"),
-    "gemm_time": ("details.competitor", "config.m", "config.n", "config.k"),
-    "mlp_time": ("details.competitor", "config.arch", "config.dataset.name", "config.batch"),
-    "convnet_time": ("details.competitor", "config.dataset.name", "config.batch"),
-    "train_step_time": ("details.competitor", "config.dataset.name"),
+    "gemm_time": (*COMPETITOR, "config.m", "config.n", "config.k"),
+    "mlp_time": (*COMPETITOR, "config.arch", "config.dataset.name", "config.batch"),
+    "convnet_time": (*COMPETITOR, "config.dataset.name", "config.batch"),
+    "train_step_time": (*COMPETITOR, "config.dataset.name"),
 }  # fmt: skip
 STRINGS = ("experiment", "cell", "quantity", "unit", "device", "command", "created")
 TREES = ("details", "config", "data", "source", "versions", "cpu")
@@ -76,6 +78,11 @@ def _lacking(record: Record) -> str | None:
             tree = tree.get(name) if isinstance(tree, dict) else None
         if tree is None:
             return f"a {record.quantity} without {path}"
+    if "details.role" in NEEDED[record.quantity]:
+        try:
+            implementation(record)
+        except ValueError as error:
+            return f"no competitor of this version: {error}"
     return None
 
 

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from bnnrun.records import Record
-from bnnrun.report import curves, repetitions, speed
+from bnnrun.report import curves, figure3, repetitions, speedup
 from bnnrun.report.content import Figure, Filters, Panel, Series
 from bnnrun.report.filters import bits_of
+from bnnrun.report.standing import newest
+from bnnrun.report.timing import timed_runs
 from bnnrun.table import Plain, csv_text
 
 WEIGHTS = tuple(f"w{y}{x}" for y in range(3) for x in range(3))  # of a filter, row by row
@@ -32,7 +34,14 @@ EXPECTED = {
 
 def figures(records: list[Record]) -> list[Figure]:
     """The figures that these records give, the paper's first."""
-    found = [*curves.figures(records), *speed.figures(records), *repetitions.figures(records)]
+    runs = timed_runs(records)
+    standing = newest(records)
+    found = [
+        *curves.figures(standing),
+        *figure3.figures(figure3.kernels(runs)),
+        *speedup.figures(runs),
+        *repetitions.figures(standing),
+    ]
     order = {name: i for i, name in enumerate(EXPECTED)}
     return sorted(found, key=lambda figure: (order.get(figure.name, len(order)), figure.name))
 

@@ -14,8 +14,8 @@ from bnnrun.paper import (
 from bnnrun.records import Record
 from bnnrun.report.content import Cell, Table
 from bnnrun.report.experiments import Experiment
+from bnnrun.report.machines import MACHINE, where
 from bnnrun.report.pooling import NOT_RUN, data_notes, record_notes
-from bnnrun.report.speed import MACHINE, machine, where
 from bnnrun.report.summary import arithmetic_mj, dram_mj, packed_bytes, words
 from bnnrun.runtime.file import NAME
 from bnnrun.table import Column, Number, Parts, Value
@@ -136,12 +136,8 @@ def _exact(count: int) -> Parts:
 
 
 def packed(records: list[Record]) -> Table:
-    """A row for each packed file that was evaluated, its latest evaluation on a machine."""
-    latest = {
-        (r.details["sha256"], r.details["kernel"], r.details["first"], machine(r)): r
-        for r in records
-        if r.quantity == "packed_test_error"
-    }
+    """A row for each packed file that was evaluated, with a kernel on a machine."""
+    found = [r for r in records if r.quantity == "packed_test_error"]
     return Table(
         name="packed",
         title="Packed networks",
@@ -159,7 +155,7 @@ def packed(records: list[Record]) -> Table:
             Column("kernel", "kernel first_layer"),
             Column("machine", MACHINE),
         ),
-        rows=tuple(_packed_row(r) for _, r in sorted(latest.items(), key=_by_data_and_epoch)),
+        rows=tuple(map(_packed_row, sorted(found, key=_by_data_and_epoch))),
         notes=(
             "A packed network's test error is the trained one's own, bit for bit. A file named is "
             "in models/, where SHA256SUMS has its whole checksum; `bnnrun eval model=FILE "
@@ -193,17 +189,14 @@ def _packed_row(r: Record) -> tuple[Cell, ...]:
     )  # fmt: skip
 
 
-def _by_data_and_epoch(item: tuple[tuple[str, ...], Record]) -> tuple[str, int, str, str]:
-    r = item[1]
+def _by_data_and_epoch(r: Record) -> tuple[str, int, str, str]:
     return r.data["name"], int(r.details["trained"].get("epoch", 0)), r.created, r.name
 
 
 def filters(records: list[Record]) -> Table:
     """Unique 3x3 filters of each layer and on average, beside chance and the paper's 42 %."""
-    latest = {r.details["sha256"]: r for r in records if r.quantity == "unique_filters"}
-    rows: list[tuple[Cell, ...]] = []
-    for r in sorted(latest.values(), key=lambda r: (r.created, r.name)):
-        rows += _filter_rows(r)
+    counted = [r for r in records if r.quantity == "unique_filters"]
+    rows = [row for r in counted for row in _filter_rows(r)]
     if not rows:
         absent = Cell("", "filters.cifar10", _unique_of_paper(), NOT_RUN)
         rows = [(Cell("cifar10"), Cell(""), Cell("mean, conv2 to last"), absent, *[Cell("")] * 3)]

@@ -3,7 +3,8 @@
 from typing import Any
 
 from bnnrun.records import Record
-from bnnrun.report.timing import milliseconds, of_limit, spread
+from bnnrun.report.timing import implementation, milliseconds, of_limit, spread
+from bnnrun.roles import shown
 from bnnrun.table import number
 
 Facts = tuple[tuple[str, str], ...]
@@ -17,7 +18,7 @@ def facts(record: Record) -> Facts:
         ("commit", commit(record)),
         ("seed", str(record.seed)),
         ("experiment", record.experiment),
-        ("competitor", str(record.details.get("competitor", ""))),
+        ("competitor", competitor(record)),
         ("timed", timed(record)),
         ("protocol", str(record.details.get("protocol", ""))),
         ("began from", began_from(record)),
@@ -29,6 +30,13 @@ def facts(record: Record) -> Facts:
         ("SHA-256", record.checksum),
     )
     return tuple((what, text) for what, text in told if text)
+
+
+def competitor(record: Record) -> str:
+    """'baseline float32 (47 rows)'; "" of a record of no time."""
+    if "role" not in record.details:
+        return ""
+    return shown(implementation(record), str(record.details.get("remark", "")))
 
 
 def began_from(record: Record) -> str:
@@ -49,7 +57,7 @@ def commit(record: Record, digits: int = 40) -> str:
 def timed(record: Record) -> str:
     """'7 calls, fastest 498 ms, spread 5 %; 704 GMAC/s, 51.1 % of the limit; 2 threads'."""
     details = record.details
-    if "competitor" not in details:
+    if "role" not in details:
         return ""
     groups = (
         (

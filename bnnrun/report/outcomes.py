@@ -6,6 +6,7 @@ from bnnrun.paper import DATASETS, EPOCHS, TRAIN_IMAGES
 from bnnrun.records import Record
 from bnnrun.report.content import Cell, Table, verdict_cell
 from bnnrun.report.experiments import Experiment
+from bnnrun.report.machines import machine
 from bnnrun.report.overview import all_departures
 from bnnrun.report.pooling import (
     BETTER,
@@ -20,7 +21,6 @@ from bnnrun.report.pooling import (
     distance,
     printed_value,
 )
-from bnnrun.report.speed import machine
 from bnnrun.report.table1 import Cells, label, labelled, number
 from bnnrun.table import Column, Number, Parts
 from bnnrun.table import number as value

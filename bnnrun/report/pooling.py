@@ -20,10 +20,9 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Pool:
-    """Records alike in all but the seed, one a seed; `repeats` are earlier runs of a seed."""
+    """Records alike in all but the seed, one a seed."""
 
     records: tuple[Record, ...]
-    repeats: tuple[Record, ...] = ()
 
     @property
     def first(self) -> Record:
@@ -85,17 +84,11 @@ class Pool:
 
 
 def pool(records: Iterable[Record]) -> list[Pool]:
-    """Records, oldest first, pooled; of a repeated seed the latest counts."""
-    groups: dict[str, dict[int, list[Record]]] = {}
+    """Records pooled, of which no two are alike in the seed too."""
+    groups: dict[str, list[Record]] = {}
     for record in records:
-        groups.setdefault(_alike(record), {}).setdefault(record.seed, []).append(record)
-    return [
-        Pool(
-            records=tuple(group[seed][-1] for seed in sorted(group)),
-            repeats=tuple(r for seed in sorted(group) for r in group[seed][:-1]),
-        )
-        for group in groups.values()
-    ]
+        groups.setdefault(alike(record), []).append(record)
+    return [Pool(tuple(sorted(group, key=lambda r: r.seed))) for group in groups.values()]
 
 
 def by_budget(pools: Iterable[Pool]) -> list[Pool]:
@@ -103,7 +96,7 @@ def by_budget(pools: Iterable[Pool]) -> list[Pool]:
     return sorted(pools, key=lambda p: (p.epochs or 0, p.n, p.latest, p.names), reverse=True)
 
 
-def _alike(record: Record) -> str:
+def alike(record: Record) -> str:
     """All that records of one pool have in common, the data that was read with it."""
     config = {key: value for key, value in record.config.items() if key != "seed"}
     files = [file.get("md5") for file in _files(record)]
@@ -211,8 +204,6 @@ def notes(of: Pool) -> tuple[str, ...]:
     found = data_notes(of.first)
     for record in of.records:
         found += [f"seed {record.seed}: {note}" for note in record_notes(record)]
-    again = sorted({record.seed for record in of.repeats})
-    found += [f"seed {seed} was run more than once; the latest run counts" for seed in again]
     return tuple(found)
 
 

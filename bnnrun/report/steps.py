@@ -1,89 +1,89 @@
 """Training steps: their time, their memory, and where the time goes."""
 
-from typing import Any
-
-from bnnrun.records import Record
 from bnnrun.report.content import Cell, Table
+from bnnrun.report.machines import MACHINE
 from bnnrun.report.pooling import record_notes
-from bnnrun.report.speed import MACHINE
-from bnnrun.report.timing import Timed, is_ours, milliseconds, time_id, times_as
+from bnnrun.report.timing import Timed, milliseconds, standing_times, time_id, times_as
+from bnnrun.report.workload import WORKLOAD, Work
+from bnnrun.roles import YARDSTICK, Implementation, Role
 from bnnrun.table import Column, Number, Parts, Value, identifier, number
 
-FLOAT32 = "eager float32"
 PART = "{:.1f}"  # milliseconds of a part
 
 
 def steps(runs: list[Timed]) -> Table:
-    """A row for each step of the latest run of a network on a machine, and one for the floor."""
-    latest: dict[tuple[Any, ...], Timed] = {}
-    for run in runs:
-        if run.kind == "train_step" and any(map(_has_parts, run.records.values())):
-            latest[run.size, run.machine, run.device] = run
-    parts: list[str] = []
-    for run in latest.values():
-        for record in run.records.values():
-            parts += [name for name in record.details.get("parts_ms", {}) if name not in parts]
-    rows = [row for _, run in sorted(latest.items()) for row in _rows(run, parts)]
+    """A row for each step of a network on a machine, its newest record, and one for its floor."""
+    found: dict[tuple[Work, str], list[tuple[Timed, Implementation]]] = {}
+    for run, of in standing_times(runs):
+        told = of.role is Role.float32 or "parts_ms" in run.records[of].details
+        if run.kind == "train_step" and told:
+            found.setdefault((run.work, run.machine), []).append((run, of))
+    of_ours = [
+        sorted(each, key=lambda step: step[1].name)
+        for _, each in sorted(found.items(), key=lambda item: (item[0][0].order, item[0][1]))
+        if any(of.role is Role.ours for _, of in each)
+    ]
+    parts = {
+        name: None
+        for each in of_ours
+        for run, of in each
+        for name in run.records[of].details.get("parts_ms", {})
+    }
+    rows = [row for each in of_ours for step in each for row in _rows(*step, list(parts))]
     return Table(
         name="steps",
         title="Training steps: time, memory, and where the time goes",
         columns=(
-            Column("network of", "dataset"),
-            Column("step", "step is_floor floor_pct"),
+            Column("network", WORKLOAD),
+            Column("step", "role variant is_floor floor_pct"),
             Column("machine", MACHINE),
             Column("median", "median_ms", notes="notes"),
-            Column("over eager float32"),
+            Column("over float32"),
             Column("MiB at most", "memory_mib"),
             *(Column(part, f"{identifier(part)}_ms") for part in parts),
             Column("date"),
         ),
         rows=tuple(rows),
         notes=(
-            "The latest run. Plain PyTorch is timed as it comes, and with freed memory kept, as "
-            "our training asks the C library to. Memory is what network and steps add to a process "
-            "of their own at most. Parts are of one step under a profiler, the floor each part's "
-            "operations and bytes at the rates measured in the same run; what lies between the "
-            "products counts as nothing there.",
+            "Of each step the newest record. Plain PyTorch is timed as it comes, and with freed "
+            "memory kept, as our training asks the C library to. Memory is what network and steps "
+            "add to a process of their own at most. Parts are of one step under a profiler, the "
+            "floor each part's operations and bytes at the rates measured in the same run; what "
+            "lies between the products counts as nothing there.",
         ),
     )  # fmt: skip
 
 
-def _has_parts(record: Record) -> bool:
-    return "parts_ms" in record.details
-
-
-def _rows(run: Timed, parts: list[str]) -> list[tuple[Cell, ...]]:
-    rows = []
-    names = [name for name in run.records if is_ours(name) or name.startswith(FLOAT32)]
-    for name in sorted(names):
-        record, details = run.records[name], run.records[name].details
-        spent, least = details.get("parts_ms", {}), details.get("floor_ms", {})
-        over = run.ratio(name, FLOAT32)
+def _rows(run: Timed, of: Implementation, parts: list[str]) -> list[tuple[Cell, ...]]:
+    record, details = run.records[of], run.records[of].details
+    spent, least = details.get("parts_ms", {}), details.get("floor_ms", {})
+    network = run.work.named(", ".join(filter(None, (run.work.size[0], run.work.network))))
+    rows = [(
+        Cell(network),
+        Cell(Parts(of.name, (of.role.value, of.variant, False))),
+        Cell(run.where),
+        Cell(Number(record.value, milliseconds), time_id("steps", run, of),
+             notes=tuple(record_notes(record)), records=(record.name,)),
+        Cell(number(run.ratio(of, YARDSTICK), times_as)),
+        Cell(_mebibytes(details.get("memory_bytes"))),
+        *(Cell(number(spent.get(part), PART)) for part in parts),
+        Cell(record.created[:10]),
+    )]  # fmt: skip
+    if least:
+        whole = sum(least.values())
+        share = 100 * whole / record.value
         rows.append((
-            Cell(run.size[0]),
-            Cell(Parts(name, (name, False))),
+            Cell(network),
+            Cell(Parts(f"{of.name}: its floor, {share:.0f} % of it",
+                       (of.role.value, of.variant, True, share))),
             Cell(run.where),
-            Cell(Number(record.value, milliseconds), time_id("steps", run, name),
-                 notes=tuple(record_notes(record)), records=(record.name,)),
-            Cell(number(over, times_as)),
-            Cell(_mebibytes(details.get("memory_bytes"))),
-            *(Cell(number(spent.get(part), PART)) for part in parts),
+            Cell(Number(whole, milliseconds), time_id("steps", run, of, "floor"),
+                 records=(record.name,)),
+            Cell(""),
+            Cell(""),
+            *(Cell(number(least.get(part), PART)) for part in parts),
             Cell(record.created[:10]),
         ))  # fmt: skip
-        if least:
-            whole = sum(least.values())
-            share = 100 * whole / record.value
-            rows.append((
-                Cell(run.size[0]),
-                Cell(Parts(f"{name}: its floor, {share:.0f} % of it", (name, True, share))),
-                Cell(run.where),
-                Cell(Number(whole, milliseconds), time_id("steps", run, name, "floor"),
-                     records=(record.name,)),
-                Cell(""),
-                Cell(""),
-                *(Cell(number(least.get(part), PART)) for part in parts),
-                Cell(record.created[:10]),
-            ))  # fmt: skip
     return rows
 
 

@@ -1,9 +1,10 @@
 """All tables of a report, from records and experiments."""
 
 from bnnrun.records import Record
-from bnnrun.report import networks, outcomes, overview, ratios, table1
+from bnnrun.report import figure3, networks, outcomes, overview, speedup, table1
 from bnnrun.report.content import Table
 from bnnrun.report.experiments import Experiment
+from bnnrun.report.standing import newest
 from bnnrun.report.steps import steps
 from bnnrun.report.timing import timed_runs, times
 
@@ -15,7 +16,8 @@ def tables(records: list[Record], experiments: list[Experiment], damaged: list[s
         records: oldest first
         damaged: a line for each record that was left out, which the summary repeats
     """
-    cells, timed = table1.Cells(records, experiments), timed_runs(records)
+    standing, timed = newest(records), timed_runs(records)
+    cells = table1.Cells(standing, experiments)
     ablations, left = overview.ablations(cells, experiments)
     found = [
         outcomes.summary(cells, experiments, damaged),
@@ -23,14 +25,14 @@ def tables(records: list[Record], experiments: list[Experiment], damaged: list[s
         table1.detail(cells),
         table1.protocols(cells),
         overview.reruns(cells),
-        ratios.figure3(timed),
-        ratios.speedup(timed),
+        figure3.table(figure3.kernels(timed)),
+        speedup.table(timed),
         steps(timed),
-        networks.filters(records),
+        networks.filters(standing),
         networks.table2(),
         networks.table3(),
         networks.energy(experiments),
-        networks.packed(records),
+        networks.packed(standing),
         ablations,
         overview.others(left),
         overview.deviations(experiments),

@@ -1,0 +1,278 @@
+"""Figure 3: our kernels on the paper's workloads, over the baseline and over float32.
+
+`kernels` computes it, once; the table, the drawing and the README show what it found.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from bnnrun import paper
+from bnnrun.paper import FIGURE3, FIGURE3_GPU, FIGURE3_RATIOS
+from bnnrun.report.content import Cell, Figure, Panel, Series, Table
+from bnnrun.report.machines import MACHINE
+from bnnrun.report.pooling import NOT_RUN, record_notes
+from bnnrun.report.timing import (
+    Ratio,
+    Timed,
+    latest_ratio,
+    milliseconds,
+    of_limit,
+    spread,
+    standing_times,
+    time_id,
+    times_as,
+    yardstick,
+)
+from bnnrun.report.workload import WORKLOAD, Work
+from bnnrun.roles import PACK_BITS, Form, Implementation, Role
+from bnnrun.table import Column, Number, Parts
+
+BARS = ("baseline", "float32", "XNOR")
+# The paper's two workloads, and what we add to them: a title, and the work that it is of; of a
+# network whose size is left open, the largest that was timed.
+PRODUCT = Work("gemm", (8192, 8192, 8192))
+NETWORK = Work("mlp", ("mnist", 10_000), "mlp 3 x 4096")
+HEADLINES = {
+    "gemm": ("product of two 8192 x 8192 matrices", PRODUCT),
+    "mlp": ("MNIST network, 10,000 images", NETWORK),
+    "convnet": ("ConvNet", Work("convnet", ("cifar10",))),
+    "train_step": ("training step", Work("train_step", ("mnist",))),
+}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One of our kernels on one of the paper's workloads, on one machine.
+
+    Attributes:
+        title:         of the workload
+        run:           of the kernel's newest record
+        over_baseline: over the unoptimized float32 product; None where no run has both
+        over_float32:  over PyTorch in float32, cuBLAS in the paper
+        over_best:     over the fastest of other libraries in any precision
+    """
+
+    title: str
+    run: Timed
+    implementation: Implementation
+    over_baseline: Ratio | None
+    over_float32: Ratio | None
+    over_best: Ratio | None
+
+    @property
+    def time_s(self) -> float:
+        return self.run.records[self.implementation].value / 1e3
+
+    @property
+    def as_the_papers(self) -> bool:
+        """Whether it is timed as the authors did: the product packs on the clock, the network packs
+        its activations.
+        """
+        if self.run.kind == "gemm":
+            return self.implementation.form is Form.packing
+        return self.run.kind == "mlp"
+
+
+def kernels(runs: list[Timed]) -> list[Kernel]:
+    """Figure 3: each of our kernels on the paper's workloads, by workload, device and machine."""
+    found: list[Kernel] = []
+    for kind, (title, _) in HEADLINES.items():
+        of_kind = _headline(runs, kind)
+        for device in ("cpu", "cuda"):
+            of_device = [run for run in of_kind if run.device == device]
+            for where in sorted({run.machine for run in of_device}):
+                found += _on([run for run in of_device if run.machine == where], title)
+    return found
+
+
+def _headline(runs: list[Timed], kind: str) -> list[Timed]:
+    """The runs of a workload; where it leaves the images open, those of the most."""
+    wanted = HEADLINES[kind][1]
+    fitting = [
+        run
+        for run in runs
+        if run.kind == kind
+        and run.work.size[: len(wanted.size)] == wanted.size
+        and wanted.network in ("", run.work.network)
+    ]
+    largest = max((run.work.size for run in fitting), default=())
+    return [run for run in fitting if run.work.size == largest]
+
+
+def _on(runs: list[Timed], title: str) -> Iterator[Kernel]:
+    """The kernels of a workload on a machine."""
+    title = f"{title}, {runs[0].work.size[1]:,} images" if runs[0].kind == "convnet" else title
+    ours = [
+        (run, of)
+        for run, of in standing_times(runs)
+        if of.role is Role.ours and of != PACK_BITS  # which is no product
+    ]
+    for run, of in sorted(ours, key=lambda each: each[1].name):
+        same = [other for other in runs if other.work == run.work]
+        yield Kernel(
+            title,
+            run,
+            of,
+            latest_ratio(same, of, lambda each: each.fastest(_is_baseline)),
+            latest_ratio(same, of, yardstick),
+            latest_ratio(same, of, Timed.precision),
+        )
+
+
+def _is_baseline(of: Implementation) -> bool:
+    return of.role is Role.baseline
+
+
+# ---- the table -------------------------------------------------------------------------------
+
+
+def table(found: list[Kernel]) -> Table:
+    """A row for each kernel, and one for each workload and device that was not run."""
+    rows = []
+    for kind in HEADLINES:
+        for device in ("cpu", "cuda"):
+            of_device = [k for k in found if (k.run.kind, k.run.device) == (kind, device)]
+            rows += [_row(kernel) for kernel in of_device] or [_not_run(kind, device)]
+    gemm, mlp = (
+        ", ".join(FIGURE3[kind, kernel].text for kernel in ("baseline", "blas", "xnor"))
+        for kind in ("gemm", "mlp")
+    )
+    return Table(
+        name="figure3",
+        title="Times of our kernels (the paper's Figure 3)",
+        columns=COLUMNS,
+        rows=tuple(rows),
+        notes=(
+            f"The paper's ratios are a {FIGURE3_GPU}'s, whose bars read {gemm} s (baseline, "
+            f"cuBLAS, XNOR) for the product and {mlp} s for the network. They are context and no "
+            "target: another machine multiplies floats and counts bits at other rates.",
+            "The baseline is the unoptimized float32 product, the best precision the fastest of "
+            "PyTorch and NumPy in any. The paper's product packs both operands on the clock, ours "
+            'with "float32 in" packs A: weights are packed once. Each ratio is of one run; where '
+            "the latest has no such competitor, of the latest that has.",
+        ),
+    )
+
+
+def compact(found: list[Kernel]) -> Table:
+    """A row for each workload: on the machine that is fastest, its kernel timed as the paper's."""
+    rows = []
+    for kind in HEADLINES:
+        of_kind = [k for k in found if k.run.kind == kind]
+        comparable = [k for k in of_kind if k.as_the_papers] or of_kind
+        if comparable:
+            rows.append(_row(min(comparable, key=lambda k: k.time_s)))
+    return Table(
+        name="fastest",
+        title="Times: of each workload the fastest machine",
+        columns=COLUMNS,
+        rows=tuple(rows),
+        notes=(f"The paper's ratios are a {FIGURE3_GPU}'s.",),
+    )
+
+
+def _ratio_column(title: str) -> Column:
+    name = title.replace(" ", "_")
+    return Column(title, name, paper=f"paper_{name}", verdict=f"{name}_verdict")
+
+
+COLUMNS = (
+    Column("workload", WORKLOAD),
+    Column("kernel", "variant"),
+    Column("machine", MACHINE),
+    Column("median", "median_ms", verdict="verdict", notes="notes"),
+    _ratio_column("over baseline"),
+    _ratio_column("over float32"),
+    Column("over the best precision", "over_best best_precision", verdict="over_best_verdict"),
+    Column("of the limit", "of_limit_pct"),
+    Column("spread", "spread_pct"),
+    Column("date"),
+)
+
+
+def _row(kernel: Kernel) -> tuple[Cell, ...]:
+    run, of = kernel.run, kernel.implementation
+    record = run.records[of]
+
+    def ratio(measure: str, found: Ratio | None, shown: Callable[[Ratio], Number | Parts]) -> Cell:
+        id = time_id("figure3", run, of, measure)
+        printed = FIGURE3_RATIOS.get((run.kind, measure)) if kernel.as_the_papers else None
+        said = Parts(f"{printed.text}x", (printed.value,)) if printed else ""
+        if found is None:
+            return Cell("", id, said, "" if run.kind == "train_step" else NOT_RUN)
+        return Cell(shown(found), id, said, records=found.records)
+
+    def value(found: Ratio) -> Number:
+        return Number(found.value, times_as)
+
+    return (
+        Cell(run.work.named(kernel.title)),
+        Cell(Parts(of.name, (of.variant,))),
+        Cell(run.where),
+        Cell(Number(record.value, milliseconds), time_id("figure3", run, of),
+             records=(record.name,), notes=tuple(record_notes(record))),
+        ratio("baseline", kernel.over_baseline, value),
+        ratio("blas", kernel.over_float32, value),
+        ratio("best", kernel.over_best, lambda found: found.over_name),
+        Cell(of_limit(record.details)),
+        Cell(spread(record.details)),
+        Cell(record.created[:10]),
+    )  # fmt: skip
+
+
+def _not_run(kind: str, device: str) -> tuple[Cell, ...]:
+    title, work = HEADLINES[kind]
+    where = "GPU" if device == "cuda" else "processor"
+    cell = Cell("", f"figure3.{kind}.{device}", verdict=NOT_RUN)
+    return (Cell(work.named(title)), Cell(""), Cell(where), cell, *[Cell("")] * 6)
+
+
+# ---- the drawing -----------------------------------------------------------------------------
+
+
+def figures(found: list[Kernel]) -> list[Figure]:
+    """Bars of the paper's two workloads; [] where neither was run."""
+    panels = []
+    for kind, title in (
+        ("gemm", "product of two 8192 x 8192 matrices of ±1"),
+        ("mlp", "MNIST network, 10,000 images"),
+    ):
+        series = _bars([k for k in found if k.run.kind == kind and k.as_the_papers])
+        if series:
+            panels.append(
+                Panel(title, "time, s (log scale)", "", (_paper_bars(kind), *series), log_x=True,
+                      names=BARS, bars=True, name=kind, x_name="kernel", y_name="time_s")
+            )  # fmt: skip
+    if not panels:
+        return []
+    caption = (
+        "Shorter is better. XNOR is the fastest kernel whose time holds the packing of A (product) "
+        "or takes pixels to labels (network); a baseline timed on some rows or images is scaled to "
+        "all. float32 is cuBLAS and Theano in the paper, PyTorch here. The paper's bars are read "
+        "off its plot."
+    )
+    title = f"Figure 3: times beside the paper's {FIGURE3_GPU}"
+    return [Figure("figure3", title, caption, tuple(panels))]
+
+
+def _paper_bars(workload: str) -> Series:
+    y = tuple(paper.FIGURE3[workload, kernel].value for kernel in ("baseline", "blas", "xnor"))
+    of = f"paper, {FIGURE3_GPU}"
+    return Series(of, (0.0, 1.0, 2.0), y, of=of, of_paper=True)
+
+
+def _bars(found: list[Kernel]) -> list[Series]:
+    """A colour for each machine; a bar that was not run is left out."""
+    series = []
+    for where in sorted({kernel.run.machine for kernel in found}):
+        fastest = min((k for k in found if k.run.machine == where), key=lambda k: k.time_s)
+        bars = {2.0: fastest.time_s}
+        records = {fastest.run.records[fastest.implementation].name}
+        for place, ratio in ((0.0, fastest.over_baseline), (1.0, fastest.over_float32)):
+            if ratio is not None:
+                ours = ratio.run.records[fastest.implementation]
+                bars[place] = ours.value / 1e3 * ratio.value
+                records |= set(ratio.records)
+        x, y = zip(*sorted(bars.items()), strict=True)
+        series.append(Series(f"ours, {where}", x, y, of=where, records=tuple(sorted(records))))
+    return series

@@ -1,0 +1,175 @@
+"""Speed-up over float32 against size: the table, and the curves of products with M = N = K."""
+
+import math
+
+from bnnrun.report.content import Cell, Figure, Panel, Series, Table
+from bnnrun.report.machines import MACHINE
+from bnnrun.report.timing import (
+    Ratio,
+    Timed,
+    latest_ratio,
+    standing_times,
+    time_id,
+    times_as,
+    yardstick,
+)
+from bnnrun.report.workload import WORKLOAD, Work
+from bnnrun.roles import PACK_BITS, YARDSTICK, Form, Implementation, Role
+from bnnrun.table import Column, Number
+
+Curve = dict[float, tuple[float, str]]  # of each size the speed-up, and its record
+BITS, PACKING = "XNOR, bits in and out", "XNOR, packing of A timed"
+OURS: dict[Form | None, str] = {Form.bits_out: BITS, Form.packing: PACKING}
+PRECISIONS = {"int8": "int8", "bf16": "bf16", "tf32": "TF32", "fp8": "fp8"}
+
+
+# ---- the table -------------------------------------------------------------------------------
+
+
+def table(runs: list[Timed]) -> Table:
+    """Our fastest kernel over float32 and the best precision by size, and where it overtakes."""
+    same: dict[tuple[str, Work], list[Timed]] = {}
+    for run in runs:
+        if any(_is_packed(of) or _packs(of) for of in run.records) and run.kind != "train_step":
+            same.setdefault((run.machine, run.work), []).append(run)
+    rows = []
+    curves: dict[tuple[str, str], dict[float, float]] = {}
+    for of in sorted(same.values(), key=lambda r: (r[-1].machine, r[-1].kind, _volume(r[-1]))):
+        last = of[-1]
+        packed, packing = last.fastest(_is_packed), last.fastest(_packs)
+        best = latest_ratio(of, packed, Timed.precision) if packed else None
+        rows.append(
+            (
+                Cell(last.where),
+                Cell(last.work.value),
+                _cell(of, packed),
+                _cell(of, packing),
+                Cell(best.over_name if best else "", records=best.records if best else ()),
+            )
+        )
+        found = _over_float32(of, packing if last.kind == "gemm" else packed)
+        if found is not None:
+            size = round(_volume(last) ** (1 / 3)) if last.kind == "gemm" else _volume(last)
+            curves.setdefault((last.machine, last.kind), {})[float(size)] = found.value
+    return Table(
+        name="speedup",
+        title="Speed-up against size",
+        columns=(
+            Column("machine", MACHINE),
+            Column("workload", WORKLOAD),
+            Column("packed operands, over float32", "packed_over_float32"),
+            Column("packing of A timed, over float32", "packing_over_float32"),
+            Column("over the best precision", "over_best best_precision"),
+        ),
+        rows=tuple(rows),
+        notes=tuple(_crossing(*of, curve) for of, curve in sorted(curves.items())),
+    )
+
+
+def _is_packed(of: Implementation) -> bool:
+    """Ours, from operands that are bits already."""
+    return of.role is Role.ours and of != PACK_BITS and of.form is not Form.packing
+
+
+def _packs(of: Implementation) -> bool:
+    return of.role is Role.ours and of.form is Form.packing
+
+
+def _volume(run: Timed) -> int:
+    """Multiply-accumulates of a product, images of a network."""
+    size = run.work.size
+    return math.prod(size) if run.kind == "gemm" else int(size[1])
+
+
+def _over_float32(runs: list[Timed], of: Implementation | None) -> Ratio | None:
+    return latest_ratio(runs, of, yardstick) if of else None
+
+
+def _cell(runs: list[Timed], of: Implementation | None) -> Cell:
+    found = _over_float32(runs, of)
+    if of is None or found is None:
+        return Cell("")
+    id = time_id("speedup", runs[-1], of)
+    return Cell(Number(found.value, times_as), id, records=found.records)
+
+
+def _crossing(where: str, kind: str, curve: dict[float, float]) -> str:
+    _, words = crossover(tuple(sorted(curve)), tuple(curve[x] for x in sorted(curve)))
+    measure = ("products with packing of A, by the cube root of M N K" if kind == "gemm"
+               else f"{kind}, by images")  # fmt: skip
+    return f"{where}, {measure}: {words}."
+
+
+def crossover(sizes: tuple[float, ...], speedups: tuple[float, ...]) -> tuple[float | None, str]:
+    """The size from which on the speed-up stays above 1, and the same in words.
+
+    Between two sizes it is read off the straight line of the logarithms.
+    """
+    slower = [i for i, s in enumerate(speedups) if s < 1]
+    if not slower:
+        return None, f"faster than float32 at every size measured, {sizes[0]:g} to {sizes[-1]:g}"
+    i = slower[-1]
+    if i == len(sizes) - 1:
+        return None, f"not faster than float32 at the largest size measured, {sizes[-1]:g}"
+    (x0, x1), (y0, y1) = map(math.log, sizes[i : i + 2]), map(math.log, speedups[i : i + 2])
+    size = math.exp(x0 - y0 * (x1 - x0) / (y1 - y0))
+    return size, f"faster than float32 from about {size:.0f} on"
+
+
+# ---- the curves ------------------------------------------------------------------------------
+
+
+def figures(runs: list[Timed]) -> list[Figure]:
+    """A panel for each machine; [] where no cube was timed beside float32."""
+    panels, caption = [], []
+    for machine in sorted({run.machine for run in runs}):
+        curves = _curves([run for run in runs if run.machine == machine])
+        if not curves:
+            continue
+        series = [_series(label, curve) for label, curve in curves.items()]
+        packing = next((s for s in series if s.label == PACKING), None)
+        crossing, words = crossover(packing.x, packing.y) if packing else (None, "not run")
+        panels.append(
+            Panel(machine, "size M = N = K (log scale)", "times as fast as float32\n(log scale)",
+                  tuple(series), log_x=True, log_y=True, mark=crossing, x_name="size",
+                  y_name="over_float32")
+        )  # fmt: skip
+        caption.append(f"{machine}: {words}.")
+    if not panels:
+        return []
+    text = ("Of each size the fastest kernel of its kind, over float32 in the same run; 1 is "
+            "float32 itself. Crossover of XNOR with packing: ")  # fmt: skip
+    title = "Speed-up over float32 against size"
+    return [Figure("speedup", title, text + " ".join(caption), tuple(panels))]
+
+
+def _curves(runs: list[Timed]) -> dict[str, Curve]:
+    """By label, of each size the fastest of its kind."""
+    found: dict[str, Curve] = {label: {} for label in (BITS, PACKING, *PRECISIONS.values())}
+    for run, of in standing_times(runs):
+        label = _label(of)
+        if run.kind != "gemm" or len(set(run.work.size)) != 1 or not label:
+            continue
+        value, size = run.ratio(of, YARDSTICK), float(run.work.size[0])
+        if value is not None and value > found[label].get(size, (0.0, ""))[0]:
+            found[label][size] = value, run.records[of].name
+    return {label: curve for label, curve in found.items() if curve}
+
+
+def _label(of: Implementation) -> str:
+    """ "" of what has no curve."""
+    if of.role is Role.ours:
+        return OURS.get(of.form, "")
+    return PRECISIONS[of.method] if of.role is Role.low_precision else ""
+
+
+def _series(label: str, curve: Curve) -> Series:
+    points = sorted(curve.items())
+    return Series(
+        label,
+        tuple(size for size, _ in points),
+        tuple(value for _, (value, _) in points),
+        of=label,
+        dashed=label in PRECISIONS.values(),
+        records=tuple(record for _, (_, record) in points),
+    )

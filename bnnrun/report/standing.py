@@ -1,0 +1,33 @@
+"""Which records stand in the tables: of the same settings, machine and competitor the newest."""
+
+import json
+
+from bnnrun.records import Record
+from bnnrun.report.machines import machine
+from bnnrun.report.pooling import alike
+from bnnrun.report.workload import work
+
+
+def newest(records: list[Record]) -> list[Record]:
+    """Of the records, oldest first, the newest of each kind of measurement, oldest first."""
+    found: dict[str, Record] = {}
+    for record in records:
+        found[_measurement(record)] = record
+    names = {record.name for record in found.values()}
+    return [record for record in records if record.name in names]
+
+
+def _measurement(record: Record) -> str:
+    """What a record has in common with those that it replaces, or that replace it."""
+    details = record.details
+    if record.quantity.endswith("_time"):
+        of = work(record)
+        told = [of.kind, of.size, of.network, machine(record), details["role"], details["variant"]]
+    elif record.quantity == "packed_test_error":
+        told = [details["sha256"], details["kernel"], details["first"], machine(record)]
+    elif record.quantity == "unique_filters":
+        told = [details["sha256"]]
+    else:
+        # A seed gives the same run on every machine, but for rounding: it counts once.
+        told = [alike(record), record.seed]
+    return json.dumps([record.quantity, *told])
