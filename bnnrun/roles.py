@@ -114,6 +114,11 @@ class Implementation:
         method = _METHODS.get((self.role, self.method), self.method)
         return method if self.form is None else f"{method}, {_FORMS[self.form]}"
 
+    @property
+    def order(self) -> tuple[int, str]:
+        """For sorting: ours, then others, then the roofline."""
+        return {Role.ours: 0, Role.roofline: 2}.get(self.role, 1), self.name
+
 
 YARDSTICK = Implementation(Role.float32, "torch")  # of every workload
 PACK_BITS = Implementation(Role.ours, "pack_bits")  # signs as bits, apart from any product

@@ -83,11 +83,13 @@ def _tables_md(found: list[Table], drawn: list[Figure]) -> str:
         "`bnnrun report cell=ID` leads from a number to its runs, as [index.html](index.html) "
         "does.\n"
     )
-    parts = [begin, *(formats.markdown(table) for table in found)]
+    main = [table for table in found if table.name != "earlier"]
+    parts = [begin, *(formats.markdown(table) for table in main)]
     parts += [
         f"## {figure.title}\n\n![{figure.title}](figures/{figure.name}.svg)\n\n{figure.caption}\n"
         for figure in drawn
     ]
+    parts += [formats.markdown(table) for table in found if table not in main]
     return "\n".join(parts)
 
 

@@ -12,12 +12,12 @@ def newest(records: list[Record]) -> list[Record]:
     """Of the records, oldest first, the newest of each kind of measurement, oldest first."""
     found: dict[str, Record] = {}
     for record in records:
-        found[_measurement(record)] = record
+        found[measurement(record)] = record
     names = {record.name for record in found.values()}
     return [record for record in records if record.name in names]
 
 
-def _measurement(record: Record) -> str:
+def measurement(record: Record) -> str:
     """What a record has in common with those that it replaces, or that replace it."""
     details = record.details
     if record.quantity.endswith("_time"):

@@ -3,6 +3,7 @@
 from bnnrun.records import Record
 from bnnrun.report import figure3, networks, outcomes, overview, speedup, table1
 from bnnrun.report.content import Table
+from bnnrun.report.earlier import earlier
 from bnnrun.report.experiments import Experiment
 from bnnrun.report.standing import newest
 from bnnrun.report.steps import steps
@@ -11,6 +12,8 @@ from bnnrun.report.timing import timed_runs, times
 
 def tables(records: list[Record], experiments: list[Experiment], damaged: list[str]) -> list[Table]:
     """In the order in which a reader wants them; a table without rows is left out.
+
+    The newest records stand in all of them but the last, which has the others.
 
     Args:
         records: oldest first
@@ -37,5 +40,6 @@ def tables(records: list[Record], experiments: list[Experiment], damaged: list[s
         overview.others(left),
         overview.deviations(experiments),
         times(timed),
+        earlier(records),
     ]
     return [table for table in found if table.rows]

@@ -173,8 +173,7 @@ def times(runs: list[Timed]) -> Table:
 
 def _in_order(of: tuple[Timed, Implementation]) -> tuple[Any, ...]:
     run, each = of
-    groups = {Role.ours: 0, Role.roofline: 2}
-    return *run.work.order, run.machine, groups.get(each.role, 1), run.name(each)
+    return *run.work.order, run.machine, *each.order
 
 
 def _times_row(run: Timed, of: Implementation) -> tuple[Cell, ...]:
