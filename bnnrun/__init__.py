@@ -3,10 +3,23 @@
 Importing the package imports neither torch nor CuPy.
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bnnrun.runtime import Classifier
+
 __version__ = "0.1.0"
 
 
-def load(path, kernel="xnor", first="auto", threads=0, device="cpu"):  # type: ignore[no-untyped-def]
+def load(
+    path: "str | Path",
+    kernel: str = "xnor",
+    first: str = "auto",
+    threads: int = 0,
+    device: str = "cpu",
+) -> "Classifier":
     """A packed network, ready to run: `bnnrun.runtime.load`, imported when called."""
     from bnnrun.runtime import load as load_packed
 

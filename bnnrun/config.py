@@ -403,7 +403,7 @@ class TrainConfig(NetworkConfig):
     init: str | None = setting(
         None, "run folder, or network file (.pt), whose weights training starts from", place=True
     )
-    again: bool = setting(
+    overwrite: bool = setting(
         False, "train anew over a run in the same folder; with -m also what has its record"
     )
 
@@ -531,7 +531,7 @@ class DoctorConfig(VerbConfig):
 
 # Settings that say where a run happens and what is shown of it, not what it computes.
 PLACES = {
-    "device", "threads", "results_dir", "resume", "init", "again", "debug", "dataset.root",
+    "device", "threads", "results_dir", "resume", "init", "overwrite", "debug", "dataset.root",
     "dataset.path", "model", "trained", "run", "out",
 }  # fmt: skip
 

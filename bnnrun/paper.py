@@ -242,8 +242,6 @@ FIGURE3_RATIOS = {
     ("gemm", "blas"): Number("text", "xnor", "gemm over cuBLAS", 3.4, "times", digits=1),
     ("mlp", "baseline"): Number("text", "xnor", "mlp over baseline", 7, "times", digits=0),
 }
-# Eq. 7 of NIPS: 32 / (1 + 4 + 1) cycles of accumulation, population count and XNOR.
-SWAR_SPEEDUP = Number("Eq. 7", "xnor", "theory", 5.3, "times", version=NIPS, digits=1)
 
 # ---- Filter repetitions and other claims -----------------------------------------------------
 
@@ -251,18 +249,6 @@ UNIQUE_FILTERS = Number("text", "unique filters", "cifar10", 42, digits=0)
 UNIQUE_FILTERS_FEWER = Number("text", "operations fewer", "cifar10", 3, "times", digits=0)
 UNIQUE_FILTERS_SAVED = Number("text", "time saved in hardware", "cifar10", 60, digits=0)
 MEMORY_SMALLER = Number("text", "memory", "float32 over binary", 32, "times", digits=0)
-
-# ImageNet, top-1 and top-5 accuracy of NIPS; QNN's are quoted there from its own paper.
-IMAGENET = {
-    ("alexnet", "top1"): Number("text", "BNN AlexNet", "top-1", 36.1, version=NIPS, digits=1),
-    ("alexnet", "top5"): Number("text", "BNN AlexNet", "top-5", 60.1, version=NIPS, digits=1),
-    ("googlenet", "top1"): Number("text", "BNN GoogLeNet", "top-1", 47.1, version=NIPS, digits=1),
-    ("googlenet", "top5"): Number("text", "BNN GoogLeNet", "top-5", 69.1, version=NIPS, digits=1),
-    ("qnn_alexnet", "top1"): Number("text", "QNN AlexNet", "top-1", 51, version=NIPS, digits=0),
-    ("qnn_googlenet", "top1"): Number(
-        "text", "QNN GoogLeNet", "top-1", 66.6, version=NIPS, digits=1
-    ),
-}
 
 # ---- Not in the paper: independent reruns, to compare short schedules with -------------------
 

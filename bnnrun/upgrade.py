@@ -15,6 +15,7 @@ _RATES = {
 }
 # A setting that has gone, and what to type in its place.
 RENAMED = {
+    "again": "overwrite",
     "trainer.precision": "trainer.engine=auto, reference or fast",
     "binarization.gate": "binarization.estimator=ste (gate=true) or identity (gate=false)",
     "dataset.recipe": "profile=NAME",
@@ -46,6 +47,8 @@ def words(saved: list[str], optimizer: str | None) -> list[str]:
         if key in _RATES:
             owner, rate = _RATES[key]
             rates += [f"{rate}={value}"] if owner == optimizer else []
+        elif key == "again":
+            others.append(f"overwrite={value}")
         elif key.removeprefix("dataset.recipe.") in _RECIPE:
             others.append(f"profile.{key.removeprefix('dataset.recipe.')}={value}")
         else:

@@ -47,5 +47,5 @@ def emulate(monkeypatch, capability):
     monkeypatch.setattr(cuda_device, "missing", lambda: None)
     monkeypatch.setattr(cuda_device, "CudaDevice", lambda: device)
     monkeypatch.setattr(gemm_cuda, "FLUSHED", 1024)
-    monkeypatch.setattr(workloads, "select_device", lambda *_: torch.device("cpu"))
+    monkeypatch.setattr(workloads, "torch_device", lambda *_: torch.device("cpu"))
     return device

@@ -151,7 +151,7 @@ def test_a_wrong_bit_of_a_gpu_is_not_timed(bnnrun, tmp_path, monkeypatch):
 
 def test_without_a_gpu_one_line_says_what_is_missing(bnnrun, monkeypatch):
     monkeypatch.setattr(cuda_device, "missing", lambda: "no GPU: no driver")
-    monkeypatch.setattr(workloads, "select_device", lambda *_: torch.device("cpu"))
+    monkeypatch.setattr(workloads, "torch_device", lambda *_: torch.device("cpu"))
     for words in (("workload=gemm", "m=8"), ("workload=mlp", "dataset=digits")):
         outcome = bnnrun("bench", *words, "device=cuda")
         assert (outcome.status, outcome.err.count("\n")) == (2, 1)

@@ -20,7 +20,7 @@ from bnnrun.gemm.cuda import VARIANTS, Xnor
 from bnnrun.gemm.cuda_device import CudaDevice
 from bnnrun.runtime.cuda import CudaNetwork
 from bnnrun.train.interrupt import StopRequest
-from bnnrun.train.loop import select_device
+from bnnrun.train.loop import torch_device
 from bnnrun.train.trainer import Trainer
 
 pytestmark = pytest.mark.gpu
@@ -192,7 +192,7 @@ def test_watched_passes_of_training_are_the_processors(device, shape):
 
 def trainer_of(folder, *words):
     config = configure("train", "dataset=digits", "device=cuda", "trainer.epochs=2", *words)
-    device = select_device(config.device, config.threads)
+    device = torch_device(config.device, config.threads)
     return Trainer(config, load(config.dataset), device, folder), config
 
 

@@ -14,7 +14,7 @@ from bnnrun.config import TrainConfig
 from bnnrun.data import load
 from bnnrun.train import checkpoint
 from bnnrun.train.interrupt import StopRequest
-from bnnrun.train.loop import select_device
+from bnnrun.train.loop import torch_device
 from bnnrun.train.trainer import Trainer
 
 KILLS = int(os.environ.get("BNNRUN_KILLS", "5"))  # 50 take a few minutes
@@ -23,7 +23,7 @@ WORDS = ("dataset=digits", "arch.width=24", "threads=1")
 
 def go_on(config: TrainConfig, folder: Path, begun: Connection) -> None:
     """Start the run in `folder`, or take it up where it was killed, and train to its end."""
-    device = select_device(config.device, config.threads)
+    device = torch_device(config.device, config.threads)
     trainer = Trainer(config, load(config.dataset), device, folder)
     if (folder / checkpoint.STATE).exists():
         trainer.restore()

@@ -232,7 +232,7 @@ def contents(folder):
     "words",
     [
         (*RUN, "hydra.run.dir=run", "seed=1"),
-        (*RUN, "hydra.run.dir=run", "seed=1", "again=true"),
+        (*RUN, "hydra.run.dir=run", "seed=1", "overwrite=true"),
         ("train", "resume=run"),
         ("eval", "dataset=digits", "model=run/best.pt", "hydra.run.dir=run"),
     ],

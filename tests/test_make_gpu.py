@@ -54,8 +54,8 @@ def process_without_gpu(job):
 def test_every_command_of_make_gpu_does_its_work(bnnrun, tmp_path, monkeypatch):
     """In its order, with device=cuda, the kernels on the processor and PyTorch there too."""
     emulate(monkeypatch, HOPPER)
-    select = loop.select_device
-    monkeypatch.setattr(loop, "select_device", lambda device, threads: select(type(device).cpu, 1))
+    select = loop.torch_device
+    monkeypatch.setattr(loop, "torch_device", lambda device, threads: select(type(device).cpu, 1))
     monkeypatch.setattr(train_step, "step_process", process_without_gpu)
     commands = [words[1:] for words in recipe(*LITTLE) if words[0] == "bin/bnnrun"]
     assert sum("device=cuda" in words for words in commands) == 7

@@ -156,8 +156,8 @@ def test_a_sweep_skips_what_started_from_the_same_weights_alone(bnnrun, tmp_path
     assert "done" in bnnrun(*words).out
     assert "skipped" in bnnrun(*words).out
     assert "skipped" not in bnnrun("train", "-m", *TINY, "init=first", "optimizer.lr=0.01").out
-    assert bnnrun("train", *TINY, "seed=1", "hydra.run.dir=first", "again=true").status == 0
-    outcome = bnnrun(*words, "again=true")
+    assert bnnrun("train", *TINY, "seed=1", "hydra.run.dir=first", "overwrite=true").status == 0
+    outcome = bnnrun(*words, "overwrite=true")
     assert outcome.status == 0, outcome.err
     hashes = [record["config"].get("init") for record in records(tmp_path)]
     assert len(set(filter(None, hashes))) == 2

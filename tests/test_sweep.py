@@ -110,13 +110,13 @@ def test_a_record_on_other_data_is_not_this_one(bnnrun, tmp_path):
 def test_again_trains_what_has_its_record(bnnrun):
     words = (*SWEEP, "trainer.epochs=2", "seed=0,1")
     assert bnnrun(*words).status == 0
-    outcome = bnnrun(*words, "again=true")
+    outcome = bnnrun(*words, "overwrite=true")
     assert outcome.status == 0, outcome.err
     assert outcomes(outcome.out) == ["done", "done"]
     assert "epoch 1/2" in outcome.out
     records = [json.loads(path.read_text()) for path in record_paths()]
     assert [record["seed"] for record in records] == [0, 0, 1, 1]
-    assert all("again" not in record["command"] for record in records)
+    assert all("overwrite" not in record["command"] for record in records)
     assert records[0]["value"] == records[1]["value"]
 
 
@@ -246,7 +246,7 @@ def test_two_processes_do_not_train_in_one_folder(bnnrun):
     words = (*SWEEP, "trainer.epochs=1", "seed=0,1")
     assert bnnrun(*words).status == 0
     with locked(folder(1)):
-        outcome = bnnrun(*words, "again=true")
+        outcome = bnnrun(*words, "overwrite=true")
     assert outcome.status == 1
     assert outcomes(outcome.out) == ["done", "failed"]
     assert f"{folder(1)}: another process is at work there" in outcome.err

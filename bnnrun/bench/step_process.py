@@ -27,7 +27,7 @@ from bnnrun.config import AdamConfig, BenchConfig
 from bnnrun.data.dataset import Dataset
 from bnnrun.errors import RunError
 from bnnrun.nn.network import Network
-from bnnrun.train.loop import select_device
+from bnnrun.train.loop import torch_device
 from bnnrun.train.trainer import Trainer
 
 SETTLE_S = 0.05  # idle threads wait in a loop for some 10 ms, in which nobody else may be timed
@@ -130,7 +130,7 @@ def _serve(path: Path) -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anything prints is no answer
     job: Job = pickle.loads(path.read_bytes())
     if job.kept:
-        device = select_device(job.config.device, job.config.threads)
+        device = torch_device(job.config.device, job.config.threads)
     else:
         device = torch.device("cpu")
         torch.set_num_threads(job.config.threads or machine.cores())

@@ -17,7 +17,7 @@ from bnnrun.config import BenchConfig, Device, Workload, computed
 from bnnrun.records import Record, Run
 from bnnrun.roles import YARDSTICK, Implementation, Role
 from bnnrun.table import print_table
-from bnnrun.train.loop import select_device
+from bnnrun.train.loop import torch_device
 
 
 def bench(config: BenchConfig, run: Run) -> list[Record]:
@@ -25,7 +25,7 @@ def bench(config: BenchConfig, run: Run) -> list[Record]:
     began = time.perf_counter()
     chosen = config.workload is Workload.train_step or config.device is Device.cuda
     on = config.device if chosen else Device.cpu
-    device = select_device(on, config.threads)
+    device = torch_device(on, config.threads)
     with _competitors(config, run, device) as (competitors, explain):
         share = _Stolen()
         timings = measure(competitors, config.rounds, config.seconds)

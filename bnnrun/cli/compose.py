@@ -36,7 +36,7 @@ VERSION_BASE = "1.3"
 SWEPT_AT_MOST = 64  # values of one sweep that are composed to be checked
 # What may differ between two calls of one job: the folder of a sweep's job does not tell it. Of a
 # profile the values that are used stand in the other groups.
-NOT_IN_NAME = {"resume", "again", "debug", "profile"}
+NOT_IN_NAME = {"resume", "overwrite", "debug", "profile"}
 
 
 @functools.cache

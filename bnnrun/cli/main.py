@@ -140,10 +140,10 @@ def _refuse_another_run(verb: Verb, typed: Any, folder: Path) -> None:
         return
     if verb.name != "train":
         raise InputError(f"{folder}: holds a training run; take another hydra.run.dir=")
-    if typed.resume is None and not typed.again:
+    if typed.resume is None and not typed.overwrite:
         raise InputError(
             f"{folder}: holds a run's {STATE}; resume={folder} goes on with it, another "
-            "hydra.run.dir= keeps it, again=true trains anew in its place"
+            "hydra.run.dir= keeps it, overwrite=true trains anew in its place"
         )
 
 

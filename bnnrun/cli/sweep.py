@@ -113,10 +113,10 @@ class Sweep:
         typed = to_config(composed)
         if not self.verb.leaves:
             return "done", work(self.verb, typed, run)
-        record = None if typed.again else self._record(typed, run.experiment)
+        record = None if typed.overwrite else self._record(typed, run.experiment)
         if record is not None:
             path = Path(typed.results_dir) / "runs" / record.name
-            print(f"skipped: its record is {path}; again=true trains it again", flush=True)
+            print(f"skipped: its record is {path}; overwrite=true trains it again", flush=True)
             return "skipped", [record]
         if _is_cut_off(typed, run.folder):
             typed.resume = str(run.folder)
@@ -175,7 +175,7 @@ def _key(word: str) -> str:
 def _is_cut_off(typed: Any, folder: Path) -> bool:
     """Whether a job was begun in `folder` and did not end.
 
-    With again=true one that came to its last epoch begins anew; without, it has lost its record
+    With overwrite=true one that came to its last epoch begins anew; without, it has lost its record
     and is written down again.
 
     Raises:
@@ -190,7 +190,7 @@ def _is_cut_off(typed: Any, folder: Path) -> bool:
         state = checkpoint.load(path, "checkpoint")
     except InputError as error:
         raise InputError(f"{error}; delete it to begin this job anew") from None
-    return not typed.again or state["epoch"] < typed.trainer.epochs
+    return not typed.overwrite or state["epoch"] < typed.trainer.epochs
 
 
 def _result(made: list[Record]) -> str:

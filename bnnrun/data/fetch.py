@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 from bnnrun.data import PUBLISHED
-from bnnrun.data.status import find_fault
+from bnnrun.data.published import find_fault
 from bnnrun.errors import RunError
 
 

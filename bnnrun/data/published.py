@@ -10,6 +10,8 @@ from bnnrun.data.dataset import Source
 from bnnrun.errors import InputError
 from bnnrun.files import user_path
 
+ABSENT = "not there"
+
 
 @dataclass(frozen=True)
 class DataFile:
@@ -133,6 +135,19 @@ def wrong_size(path: Path, file: DataFile) -> str | None:
 def altered(source: Source) -> str:
     """How a file differs from the published one of the same size."""
     return f"altered: md5 {source.md5}, published {source.published_md5}"
+
+
+def find_fault(root: Path, file: DataFile, *, read: bool) -> str | None:
+    """What is wrong with a file, by its size and, with `read`, its MD5 sum; None where nothing."""
+    path, form = locate(root, file)
+    if not path.is_file():
+        return ABSENT
+    if (short := wrong_size(path, form)) is not None:
+        return short
+    if not read:
+        return None
+    source = found_source(root, path, form)
+    return None if source.published_file else altered(source)
 
 
 def fingerprint(path: Path) -> tuple[int, str]:

@@ -4,20 +4,11 @@ from pathlib import Path
 
 from bnnrun.config import DataAction, DataConfig
 from bnnrun.data import PUBLISHED
-from bnnrun.data.published import (
-    DataFile,
-    altered,
-    found_source,
-    locate,
-    unusual_folder,
-    why_absent,
-    wrong_size,
-)
+from bnnrun.data.fetch import fetch
+from bnnrun.data.published import ABSENT, find_fault, locate, unusual_folder, why_absent
 from bnnrun.errors import InputError, nearest
 from bnnrun.files import user_path
 from bnnrun.table import print_table
-
-ABSENT = "not there"
 
 
 def data(config: DataConfig) -> None:
@@ -32,8 +23,6 @@ def data(config: DataConfig) -> None:
     root = user_path(config.root)
     sets = config.sets or list(PUBLISHED)
     if config.action is DataAction.fetch:
-        from bnnrun.data.fetch import fetch
-
         for name in sets:
             fetch(name, root)
     faults = _list(sets, root, read=config.action is not DataAction.status)
@@ -68,16 +57,3 @@ def _list(sets: list[str], root: Path, *, read: bool) -> list[str]:
         names = " ".join(dict.fromkeys(missing))
         print(f"What is not there goes to {root}; `bnnrun data fetch {names}` downloads it.")
     return faults
-
-
-def find_fault(root: Path, file: DataFile, *, read: bool) -> str | None:
-    """What is wrong with a file, by its size and, with `read`, its MD5 sum; None where nothing."""
-    path, form = locate(root, file)
-    if not path.is_file():
-        return ABSENT
-    if (short := wrong_size(path, form)) is not None:
-        return short
-    if not read:
-        return None
-    source = found_source(root, path, form)
-    return None if source.published_file else altered(source)

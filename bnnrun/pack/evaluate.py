@@ -36,12 +36,12 @@ def _evaluate_trained(config: EvalConfig, run: Run) -> Record:
 
     from bnnrun.nn.engine import Engine
     from bnnrun.pack.convert import provenance, trained
-    from bnnrun.train.loop import select_device
+    from bnnrun.train.loop import torch_device
 
     if config.verify:
         raise InputError(f"model={config.model}: the trained network itself; --verify compares a "
                          "packed one with it: model=FOLDER --verify")  # fmt: skip
-    device = select_device(config.device, config.threads)
+    device = torch_device(config.device, config.threads)
     network, saved = trained(user_path(config.model))
     engine = Engine(network.to(device))
     made = saved["config"]

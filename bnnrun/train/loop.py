@@ -22,7 +22,7 @@ CURVE = ("lr", "train_loss", "valid_loss", "valid_error_pct", "test_error_pct", 
 
 def train(config: TrainConfig, run: Run) -> list[Record]:
     """Train a network in `run.folder`; one record, the test error of the epoch picked."""
-    device = select_device(config.device, config.threads)
+    device = torch_device(config.device, config.threads)
     display = Display()
     dataset = load(config.dataset)
     if device.type == "cpu":
@@ -42,7 +42,7 @@ def train(config: TrainConfig, run: Run) -> list[Record]:
     return [_record(trainer, config, run, display)]
 
 
-def select_device(device: Device, threads: int) -> torch.device:
+def torch_device(device: Device, threads: int) -> torch.device:
     """The torch device of a choice, with threads and memory of the processor set up for it."""
     threads = threads or machine.cores()
     keep_freed()
