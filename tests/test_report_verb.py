@@ -8,7 +8,8 @@ from made_records import golden_records, packed, timed, trained
 
 from bnnrun import records
 from bnnrun.report.collect import collect
-from bnnrun.report.report import BEGIN, END, content
+from bnnrun.report.readme import BEGIN, END
+from bnnrun.report.report import content
 from bnnrun.report.tables import tables
 
 

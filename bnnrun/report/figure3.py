@@ -154,23 +154,6 @@ def table(found: list[Kernel]) -> Table:
     )
 
 
-def compact(found: list[Kernel]) -> Table:
-    """A row for each workload: on the machine that is fastest, its kernel timed as the paper's."""
-    rows = []
-    for kind in HEADLINES:
-        of_kind = [k for k in found if k.run.kind == kind]
-        comparable = [k for k in of_kind if k.as_the_papers] or of_kind
-        if comparable:
-            rows.append(_row(min(comparable, key=lambda k: k.time_s)))
-    return Table(
-        name="fastest",
-        title="Times: of each workload the fastest machine",
-        columns=COLUMNS,
-        rows=tuple(rows),
-        notes=(f"The paper's ratios are a {FIGURE3_GPU}'s.",),
-    )
-
-
 def _ratio_column(title: str) -> Column:
     name = title.replace(" ", "_")
     return Column(title, name, paper=f"paper_{name}", verdict=f"{name}_verdict")

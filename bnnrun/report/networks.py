@@ -166,11 +166,7 @@ def packed(records: list[Record]) -> Table:
 
 
 def _packed_row(r: Record) -> tuple[Cell, ...]:
-    trained, verified = r.details["trained"], r.details.get("verified")
-    compared = Parts("not compared", ())
-    if verified is not None:
-        bits, scores = verified["hidden_bits"], verified["scores"]
-        compared = Parts(f"{bits:,} bits, {scores:,} scores: equal", (bits, scores))
+    trained = r.details["trained"]
     sha256, kernel, first = (r.details[key] for key in ("sha256", "kernel", "first"))
     return (
         Cell(r.data["name"]),
@@ -180,13 +176,28 @@ def _packed_row(r: Record) -> tuple[Cell, ...]:
         Cell(str(trained.get("epoch", ""))),
         Cell(str(trained.get("seed", ""))),
         Cell(Number(r.details["packed_bytes"])),
-        Cell("" if r.details.get("file") == NAME else r.details.get("file", "")),
+        Cell(file_name(r)),
         Cell(Parts(sha256[:12], (sha256,))),
-        Cell(compared),
+        Cell(compared(r)),
         Cell(Number(r.details["images_per_s"], "{:,.0f}")),
         Cell(Parts(f"{kernel}, first layer by {first}", (kernel, first))),
         Cell(where(r)),
     )  # fmt: skip
+
+
+def compared(r: Record) -> Parts:
+    """How many bits and scores of a packed network were found to be the trained one's."""
+    verified = r.details.get("verified")
+    if verified is None:
+        return Parts("not compared", ())
+    bits, scores = verified["hidden_bits"], verified["scores"]
+    return Parts(f"{bits:,} bits, {scores:,} scores: equal", (bits, scores))
+
+
+def file_name(r: Record) -> str:
+    """Of a packed file; "" where it has none of its own."""
+    name = str(r.details.get("file", ""))
+    return "" if name == NAME else name
 
 
 def _by_data_and_epoch(r: Record) -> tuple[str, int, str, str]:

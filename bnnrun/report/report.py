@@ -1,6 +1,5 @@
 """`bnnrun report`: every table and figure, made from the records alone."""
 
-import dataclasses
 import sys
 from pathlib import Path
 
@@ -15,9 +14,9 @@ from bnnrun.report.content import Figure, Table
 from bnnrun.report.experiments import Experiment, differences
 from bnnrun.report.figures import draw, figure_csv, figures
 from bnnrun.report.page import page, without_drawings
+from bnnrun.report.readme import block, readme_of
 from bnnrun.table import print_table
 
-BEGIN, END = "<!-- results -->", "<!-- /results -->"
 MADE = ("tables", "figures")  # folders that hold nothing else
 SHOWN = ("table1", "figure3", "packed", "ablations", "other_runs")  # on the terminal
 
@@ -39,11 +38,14 @@ def report(config: ReportConfig, experiments: list[Experiment]) -> None:
     folder = user_path(config.results_dir)
     drawn = figures(drawable(collected.records, experiments))
     texts = content(found, drawn, collected)
+    readme = readme_of(folder, block(collected.records, experiments))
     if config.check:
-        check(folder, texts, drawn, found, collected)
+        check(folder, texts, drawn, readme, collected)
         return
     _show(found)
-    _write(folder, texts, drawn, found)
+    _write(folder, texts, drawn, readme)
+    names = f"tables.md, index.html, {len(found)} tables, {len(drawn)} figures"
+    print(f"written: {folder}: {names}{', the README block' if readme else ''}")
 
 
 def content(found: list[Table], drawn: list[Figure], collected: Collected) -> dict[str, str]:
@@ -93,33 +95,12 @@ def _tables_md(found: list[Table], drawn: list[Figure]) -> str:
     return "\n".join(parts)
 
 
-def readme_block(found: list[Table]) -> str:
-    """Table 1 and the times of our kernels, as they stand between the README's markers."""
-    by_name = {table.name: table for table in found}
-    times = by_name["figure3"]
-    measured = [row for row in times.rows if any(cell.records for cell in row)]
-    absent = [f"{row[0].text} ({row[2].text})" for row in times.rows if row not in measured]
-    notes = (f"Not run: {', '.join(absent)}.",) if absent else ()
-    times = dataclasses.replace(times, rows=tuple(measured), notes=notes)
-    parts = [formats.markdown(by_name["table1"], heading="###")]
-    parts += [formats.markdown(times, heading="###")] if times.rows else []
-    return f"{BEGIN}\n" + "\n".join(parts) + END
-
-
-def readme_of(folder: Path, found: list[Table]) -> tuple[Path, str] | None:
-    """The README beside a results folder as it must read; None where it has no markers."""
-    path = folder.resolve().parent / "README.md"
-    if folder.name != "results" or not path.is_file():
-        return None
-    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    return (path, before + readme_block(found) + after) if begin and end else None
-
-
 # ---- write -----------------------------------------------------------------------------------
 
 
-def _write(folder: Path, texts: dict[str, str], drawn: list[Figure], found: list[Table]) -> None:
+def _write(
+    folder: Path, texts: dict[str, str], drawn: list[Figure], readme: tuple[Path, str] | None
+) -> None:
     for path in surplus(folder, texts, drawn):
         path.unlink()
     for name, text in texts.items():
@@ -128,11 +109,8 @@ def _write(folder: Path, texts: dict[str, str], drawn: list[Figure], found: list
         for suffix, picture in draw(figure).items():
             place = folder / "figures" / f"{figure.name}.{suffix}"
             write_bytes(place, picture)
-    written = f"{folder}: tables.md, index.html, {len(found)} tables, {len(drawn)} figures"
-    if (readme := readme_of(folder, found)) is not None:
+    if readme is not None:
         write_text(*readme)
-        written += ", the README's block"
-    print(f"written: {written}")
 
 
 def surplus(folder: Path, texts: dict[str, str], drawn: list[Figure]) -> list[Path]:
@@ -164,7 +142,7 @@ def _text(text: str, paper: str, verdict: str) -> str:
 
 
 def check(
-    folder: Path, texts: dict[str, str], drawn: list[Figure], found: list[Table],
+    folder: Path, texts: dict[str, str], drawn: list[Figure], readme: tuple[Path, str] | None,
     collected: Collected,
 ) -> None:  # fmt: skip
     """Compare what stands in the folder with what the records give; RunError where it differs.
@@ -176,7 +154,6 @@ def check(
               if not path.is_file()]  # fmt: skip
     stale += [f"{p.relative_to(folder)} (not made from these records)"
               for p in surplus(folder, texts, drawn)]  # fmt: skip
-    readme = readme_of(folder, found)
     if readme is not None and not _is(*readme):
         stale.append("../README.md")
     for name in stale:
