@@ -17,7 +17,7 @@ from bnnrun import machine, upgrade
 from bnnrun.errors import InputError
 from bnnrun.files import user_path, write_text
 
-FORMAT = 2
+FORMAT = 2  # since competitors have role and variant
 READABLE = (1, 2)
 
 
@@ -44,7 +44,8 @@ class Record:
         cell:       of the paper's tables, such as table1.mnist.theano, or ""
         quantity:   what was measured, such as test_error
         value:      the number, in `unit`
-        details:    what belongs to it: the protocol, the curve's ends, spread and count
+        details:    what belongs to it: the protocol, the curve's ends, spread and count; of a time
+                    role and variant of the competitor (roles.py)
         config:     the full configuration as it was composed
         data:       files, checksums and sizes of the split
         source:     commit of the code, and whether the tree was clean
@@ -128,7 +129,11 @@ def write(record: Record, results_dir: str | Path) -> Path:
 
 
 def read(path: Path) -> Record:
-    """Read a record back; InputError where the file is not one, of another format, or altered."""
+    """Read a record back, an older one in today's form.
+
+    Raises:
+        InputError: the file is no record, one of an unknown format, or altered
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -148,7 +153,7 @@ def read(path: Path) -> Record:
         raise InputError(f"{path}: not a record (no {', '.join(sorted(absent))})")
     try:
         record = Record(**upgrade.record(content))
-    except (TypeError, AttributeError, KeyError, InputError) as error:
+    except (TypeError, ValueError, AttributeError, KeyError, InputError) as error:
         raise InputError(f"{path}: not a record ({error})") from None
     # The file is named after the checksum of what it holds, not of today's form of it.
     vars(record)["checksum"] = checksum

@@ -117,6 +117,7 @@ def _roles(details: dict[str, Any]) -> dict[str, Any]:
 _METHODS = {
     "bnnrun": ("ours", "unnamed"),
     "bnnrun, fast": ("ours", "fast"),
+    "bnnrun, reference": ("ours", "reference"),
     "bnnrun, float32": ("ours", "float32_fused"),
     "pack_bits, float32 in": ("ours", "pack_bits"),
     "baseline float32": ("baseline", "unoptimized"),

@@ -9,6 +9,7 @@ from bnnrun.roles import Implementation
 
 TEST_IMAGES = {"mnist": 10_000, "svhn": 26_032, "cifar10": 10_000, "digits": 400}
 CPU = {"model": "A Processor", "cores": 2, "features": ["avx2"], "memory_bytes": 8 * 2**30}
+CHANNELS = [128, 128, 256, 256, 512, 512]
 _composed: dict[str, dict] = {}
 
 
@@ -85,7 +86,9 @@ def timed(kind="gemm", created=0, kernels=None, size=8192, **changes) -> list[Re
     config = {"m": size, "n": size, "k": size, "workload": "gemm", "kernel": "all", "seed": 0}
     if kind != "gemm":
         name = "cifar10" if kind == "convnet" else "mnist"
-        config = {"dataset": {"name": name}, "arch": {"depth": 3, "width": 4096}, "batch": size}
+        mlp, convnet = {"depth": 3, "width": 4096}, {"channels": CHANNELS, "fc": [1024, 1024]}
+        config = {"dataset": {"name": name}, "arch": convnet if kind == "convnet" else mlp}
+        config |= {"trainer": {"batch_size": 100}} if kind == "train_step" else {"batch": size}
     found = []
     for name, value in times.items():
         key, _, remark = name.partition(" (")

@@ -274,7 +274,7 @@ def test_training_steps_tell_their_parts_their_memory_and_their_floor(of_conf):
     assert [row["over float32"] for row in shown] == ["4.0x", "", "1.0x", "1.3x"]
     assert [row["MiB at most"] for row in shown] == ["1,536", "", "1,536", "1,536"]
     assert [row["update"] for row in shown] == ["40.0", "", "", ""]
-    assert rows[0]["median"].id.startswith("steps.train-step.mnist-mlp-3-x-4096.a-2-threads.")
+    assert rows[0]["median"].id.startswith("steps.train-step.mnist-mlp-3-x-4096-batch-100.")
 
 
 def test_steps_without_parts_are_no_table(of_conf):
