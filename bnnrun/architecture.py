@@ -67,13 +67,13 @@ class Layer:
 
     @property
     def pooled(self) -> tuple[int, int]:
-        """(height, width) of what the layer hands on, behind pooling."""
+        """(height, width) of the output, after pooling."""
         height, width = self.size
         return (height // 2, width // 2) if self.pool else (height, width)
 
     @property
     def activations(self) -> int:
-        """Numbers an image that the layer hands on, behind pooling."""
+        """Numbers of an output image, after pooling."""
         return self.outputs * math.prod(self.pooled)
 
     @property

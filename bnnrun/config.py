@@ -290,12 +290,12 @@ class NormConfig:
 
 @dataclass
 class ShiftNormConfig(NormConfig):
-    """Shift-based batch normalization; what stands behind the output layer is a choice."""
+    """Shift-based batch normalization; that of the output layer is a choice."""
 
     output: NormKind = setting(
-        NormKind.batch, "behind the output layer: batch as the Torch7 code, shift as the paper"
+        NormKind.batch, "of the output layer: batch as the Torch7 code, shift as the paper"
     )
-    output_momentum: float = setting(0.1, "momentum behind the output layer", valid="(0, 1]")
+    output_momentum: float = setting(0.1, "momentum of the output layer's", valid="(0, 1]")
 
 
 @dataclass

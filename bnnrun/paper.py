@@ -18,7 +18,7 @@ class Number:
         row:       as in `TABLE1_ROWS`, or the name of a bar or claim
         column:    the data set, the workload, the measure
         value:     in `unit`
-        deviation: behind ±, None where the paper prints none
+        deviation: after ±, None where the paper prints none
         version:   of the paper that prints it
         read_off:  measured on a plot, not printed in digits
     """

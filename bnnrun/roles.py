@@ -125,5 +125,5 @@ PACK_BITS = Implementation(Role.ours, "pack_bits")  # signs as bits, apart from 
 
 
 def shown(implementation: Implementation, remark: str) -> str:
-    """Its name, and behind it what changes from run to run: 'baseline float32 (47 rows)'."""
+    """Its name, and after it what changes from run to run: 'baseline float32 (47 rows)'."""
     return f"{implementation.name} ({remark})" if remark else implementation.name

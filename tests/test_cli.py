@@ -23,9 +23,9 @@ WRONG = {
     "zero batch": (["train", "trainer.batch_size=0"], ["trainer.batch_size=0", ">= 2"]),
     "word for a number": (
         ["train", "trainer.epochs=many"],
-        ["trainer.epochs=many", "whole number"],
+        ["trainer.epochs=many", "integer"],
     ),
-    "fraction for a count": (["train", "arch.depth=2.5"], ["arch.depth=2.5", "whole number"]),
+    "fraction for a count": (["train", "arch.depth=2.5"], ["arch.depth=2.5", "integer"]),
     "word out of several": (["train", "device=gpu"], ["device=gpu", "auto, cpu, cuda"]),
     "no data": (
         ["train", "dataset=mnist", "dataset.root=nowhere"],
@@ -45,7 +45,7 @@ WRONG = {
         ["trainer.batch_size=5000", "1,197"],
     ),
     "sweep without -m": (["train", "seed=1,2"], ["seed=1,2", "-m"]),
-    "sweep with a bad value": (["train", "-m", "seed=1,x"], ["seed=x", "whole number"]),
+    "sweep with a bad value": (["train", "-m", "seed=1,x"], ["seed=x", "integer"]),
     "sweep that is not listed": (["train", "-m", "experiment=glob(*)"], ["glob(*)", "a,b,c"]),
     "no convolution": (
         ["train", "dataset=digits", "arch=convnet", "arch.channels=[]"],
@@ -125,7 +125,7 @@ def test_help_of_a_verb_lists_its_keys_with_range_and_value(bnnrun, verb):
 
 def test_help_shows_values_of_the_words_given_and_only_the_verbs_own_keys(bnnrun):
     shown = bnnrun("train", "dataset=digits", "--help").out
-    assert "trainer.epochs=60  whole number >= 1, epochs" in shown
+    assert "trainer.epochs=60  integer >= 1, epochs" in shown
     assert "digits*" in shown
     assert "trainer.epochs" not in bnnrun("report", "--help").out
 

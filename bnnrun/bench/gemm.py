@@ -27,7 +27,7 @@ REFERENCE_MACS = 2e10  # above which the definition is not timed but asked for b
 
 @contextmanager
 def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
-    """The competitors of `workload=gemm`, on random ±1 drawn from the seed, within the block."""
+    """The competitors of `workload=gemm`, on random ±1 sampled from the seed, within the block."""
     task = random_task(config)
     with ExitStack() as stack:
         found: list[Competitor] = []

@@ -162,7 +162,7 @@ def _rates(rate: dict[Implementation, float]) -> dict[Algorithm, float]:
 def spent(step: Callable[[], object]) -> dict[str, float]:
     """Seconds of one step's parts, by the names of `PARTS`, and "the rest"; by torch's profiler.
 
-    Of a step behind others, as in training: the first ones find memory and caches cold.
+    Of a step that follows others, as in training: the first ones find memory and caches cold.
     """
     for _ in range(2):
         step()

@@ -75,7 +75,7 @@ class StepProcess:
         return float(self._ask("loss"))
 
     def seconds(self) -> float:
-        """Time of a step behind another, as in training, by the process's own clock."""
+        """Time of a step that follows another, as in training, by the process's own clock."""
         return float(self._ask("seconds"))
 
     def memory(self) -> int:

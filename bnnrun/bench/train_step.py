@@ -180,7 +180,7 @@ def _check(
 
     Block by block, from the same input: sums of ±1 are exact, but the first layer and the batch
     norms round in their own order, an activation within rounding of zero may take the other sign,
-    and behind one such sign every layer differs more. Up to 1 % of a gradient's norm is let pass;
+    and after one such sign every layer differs more. Up to 1 % of a gradient's norm is let pass;
     updates must agree to 1e-3 of their size, lr · c.
     """
     eager = EagerStep(trainer.network, trainer.optimizer, config)

@@ -21,14 +21,14 @@ def split(verb: Verb, argv: list[str]) -> tuple[Any, list[str], list[str]]:
     own = {f"--{name}": f"{name}=true" for name in verb.flags}
     parser = _parser()
     takes_files = bool(verb.words) and not verb.action
-    behind: list[str] = []  # "--": all that follows are files
+    files: list[str] = []  # "--": all that follows are files
     if takes_files and "--" in argv:
         at = argv.index("--")
-        argv, behind = argv[:at], argv[at + 1 :]
+        argv, files = argv[:at], argv[at + 1 :]
     if takes_files:
         argv = [f"./{word}" if _is_dashed_file(word, parser) else word for word in argv]
     flags, hydra_flags, others = _split_flags(parser, [word for word in argv if word not in own])
-    words = _as_settings(verb, others, behind)
+    words = _as_settings(verb, others, files)
     words += [own[word] for word in argv if word in own]
     if flags.config_dir is not None:  # handed on as a setting, which is checked as all others
         words.append(_search_path(flags.config_dir))
@@ -69,23 +69,23 @@ def _search_path(folder: str) -> str:
     return f"hydra.searchpath=[{quoted(f'file://{path}')}]"
 
 
-def _as_settings(verb: Verb, words: list[str], behind: list[str]) -> list[str]:
+def _as_settings(verb: Verb, words: list[str], files: list[str]) -> list[str]:
     """The bare words of a verb that takes some, as settings.
 
     `data verify mnist svhn` is `data action=verify "sets=['mnist','svhn']"`.
 
     Args:
-        behind: words that are bare whatever they look like
+        files: words that are bare whatever they look like
     """
     if not verb.action and not verb.words:
         return words
     bare = [word for word in words if _is_bare(word, files=not verb.action)]
     others = [word for word in words if not _is_bare(word, files=not verb.action)]
-    bare += behind
+    bare += files
     if verb.action and bare:
         others.append(f"{verb.action}={bare.pop(0)}")
     if bare and not verb.words:
-        raise InputError(f"{bare[0]!r}: expected key=value behind `bnnrun {verb.name} ACTION`")
+        raise InputError(f"{bare[0]!r}: expected key=value after `bnnrun {verb.name} ACTION`")
     return [*others, as_list(verb.words, bare)] if bare else others
 
 

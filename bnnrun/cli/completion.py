@@ -1,4 +1,4 @@
-"""Tab completion behind a verb.
+"""Tab completion after a verb.
 
 Hydra completes `key=value` words of an application that has no verbs. So the verb is taken off
 the line, Hydra answers for that verb's configuration, and the verbs themselves are ours.

@@ -64,7 +64,7 @@ def _type_error(error: Exception, words: list[str]) -> str | None:
         return None
     message = str(cause).splitlines()[0]
     if match := re.search(r"could not be converted to (\w+)", message):
-        kinds = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+        kinds = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false"}
         return f"{given}: expected {kinds.get(match[1], match[1])}"
     if match := re.search(r"expected one of \[(.*)\]", message):
         value, options = given.partition("=")[2], match[1].split(", ")

@@ -106,7 +106,7 @@ def _expected(field: Any, value: Any) -> str:
     if isinstance(value, Enum):
         return "one of " + ", ".join(choice.value for choice in type(value))
     kind = getattr(field.type, "__name__", str(field.type).replace(" | None", " or null"))
-    text = {"int": "whole number", "float": "number", "bool": "true or false", "str": "text",
+    text = {"int": "integer", "float": "number", "bool": "true or false", "str": "text",
             "str or null": "text or null", "list": "list [a,b]"}.get(kind, kind)  # fmt: skip
     if field.metadata.get("valid"):
         text += settings.describe_interval(field.metadata["valid"]).removeprefix("a number")

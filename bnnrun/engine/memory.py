@@ -46,9 +46,9 @@ def empty(
     Shapes: (B, C, H, W) where `channels_last`, which then lie side by side
     """
     size = math.prod(shape) * dtype.itemsize
-    room = np.empty(size + LINE, np.uint8)
-    start = -room.ctypes.data % LINE
-    t = torch.from_numpy(room)[start : start + size].view(dtype)
+    buffer = np.empty(size + LINE, np.uint8)
+    start = -buffer.ctypes.data % LINE
+    t = torch.from_numpy(buffer)[start : start + size].view(dtype)
     if not channels_last:
         return t.view(shape)
     b, c, h, w = shape

@@ -1,4 +1,4 @@
-"""A layer: the product with its weights, batch norm, and what stands between and behind."""
+"""A layer: the product with its weights, dropout, pooling, batch norm and activation."""
 
 import torch
 import torch.nn.functional as F

@@ -128,7 +128,7 @@ class Adam(Rule):
         step = lr · sqrt(1 - b2^t) / (1 - b1^t) · m / (sqrt(v) + eps)
 
     eps joins the *uncorrected* root; torch.optim.Adam adds it to the corrected one. It matters
-    where gradients come near eps, as they do late in training behind a saturated hinge.
+    where gradients come near eps, as they do late in training, when the hinge is saturated.
     """
 
     def __init__(self, groups: list[dict[str, Any]], config: AdamConfig) -> None:

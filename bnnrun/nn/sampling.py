@@ -5,8 +5,8 @@
     bits of element i = h(key, i) >> 32         32 of them
 
 `step` counts updates from 1; `layer` from 0. Element i of activations is image · (C · H · W) +
-(c · H + y) · W + x; of weights, their place in (N, K) or (N, C, 3, 3). Nothing is drawn in an order
-and no state is kept, so results depend neither on threads nor on where a run was stopped.
+(c · H + y) · W + x; of weights, their place in (N, K) or (N, C, 3, 3). No generator has a state, so
+results depend neither on threads nor on where a run was stopped.
 
 `mix` is the finalizer of SplitMix64; golden is 2^64 over the golden ratio. Source: Steele, Lea and
 Flood, "Fast splittable pseudorandom number generators" (2014).

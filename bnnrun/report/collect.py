@@ -65,7 +65,7 @@ def _wrong(record: Record) -> str | None:
     if not (_is_number(record.value) and _is_number(record.wall_time_s)):
         return "value or wall_time_s is no finite number"
     if not isinstance(record.seed, int) or len(record.created) < len("2026-01-01T00:00:00"):
-        return "seed is no whole number, or created no time"
+        return "seed is no integer, or created no time"
     return _lacking(record)
 
 
