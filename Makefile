@@ -38,8 +38,8 @@ demo: install  ## the whole chain on the bundled digits: train, pack, eval, benc
 test: install  ## all tests; those that need a GPU or real data say why they are skipped
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal
 
-QUICK := nn test_architecture.py test_config.py test_docs.py test_fold.py test_formats.py test_gemm.py \
-	test_preprocess.py test_records.py test_upgrade.py test_words.py
+QUICK := nn records test_architecture.py test_docs.py cli/test_config.py cli/test_words.py \
+	data/test_preprocess.py gemm/test_gemm.py pack/test_fold.py report/test_formats.py
 
 quick: install  ## a minute's subset for the inner loop: the paper, products, settings, records
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --maxprocesses=4 $(addprefix tests/,$(QUICK))
@@ -76,7 +76,7 @@ gpu: install  ## with an NVIDIA GPU, ten minutes: its tests, all benches, tables
 	$(BIN)/bnnrun bench workload=train_step dataset=digits arch.width=$(WIDTH) device=$(DEVICE) seconds=$(SECONDS) \
 		$(call in,step)
 	$(BIN)/bnnrun report results_dir=$(GPU)/results
-	$(BIN)/python tests/sanitize.py $(GPU)/sanitizer || touch $(GPU)/unclean
+	$(BIN)/python tests/helpers/sanitize.py $(GPU)/sanitizer || touch $(GPU)/unclean
 	tar -czf $(GPU).tar.gz -C $(GPU) .
 	@echo "records: $(GPU).tar.gz"
 	@test ! -e $(GPU)/unclean

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from emulated_device import EmulatedDevice
-from test_runtime import NETWORKS, made, pixels_for
+from packed_networks import NETWORKS, made, pixels_for
 
 from bnnrun import runtime
 from bnnrun.config import Device, FirstLayer, Kernel

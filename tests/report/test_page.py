@@ -119,7 +119,7 @@ def test_the_same_records_give_the_same_bytes_in_another_process(tmp_path, given
         "sys.stdout.buffer.write(made.encode())"
     )
     environment = {**os.environ, "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "3", "LC_ALL": "C",
-                   "PYTHONPATH": str(Path(__file__).parent.parent)}  # fmt: skip
+                   "PYTHONPATH": str(Path(__file__).parents[2])}  # fmt: skip
     there = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment,
                            capture_output=True, check=True).stdout  # fmt: skip
     assert there.decode() == whole == page(*given)

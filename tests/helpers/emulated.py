@@ -26,7 +26,7 @@ import pytest
 from numpy.typing import NDArray
 
 HEADER = Path(__file__).parent / "cuda_on_cpu.h"
-KERNELS = Path(__file__).parents[1] / "kernels"
+KERNELS = Path(__file__).parents[2] / "kernels"
 
 # Kernels look at the same bytes as words and as vectors, as CUDA's compiler allows.
 OPTIONS = ("-std=c++17", "-fno-strict-aliasing", "-ffp-contract=off")

@@ -13,7 +13,7 @@ from bnnrun.cli.verbs import VERBS
 from bnnrun.config import EngineChoice
 from bnnrun.train import initial
 
-RUNS = Path(__file__).parent.parent / "results" / "runs"
+RUNS = Path(__file__).parents[2] / "results" / "runs"
 TINY = ("dataset=digits", "trainer.epochs=1", "threads=1")
 RECIPE = {"epochs": 60, "batch_size": 50, "width": 8, "lr": {"adam": 0.003, "sgd": 10.0}}
 

@@ -18,7 +18,7 @@ nvrtc = pytest.importorskip(
     "cupy_backends.cuda.libs.nvrtc", reason="CuPy is not installed here, and with it NVRTC"
 )
 
-KERNELS = Path(__file__).parents[1] / "kernels"
+KERNELS = Path(__file__).parents[2] / "kernels"
 ALL = ("90a", "75", "80", "86", "89", "100", "120")
 BINARY_MMA = ("90a", "80", "86", "89")  # where binary tensor cores are more than an emulation
 

@@ -174,7 +174,7 @@ def test_data_that_is_not_there_costs_its_own_jobs_alone(bnnrun):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=str)
 def test_a_sweep_cut_off_goes_on_to_the_same_weights(bnnrun, number):
     words = (*SWEEP, "trainer.epochs=15", "seed=0,1,2")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen(
         [sys.executable, "-m", "bnnrun", *words],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

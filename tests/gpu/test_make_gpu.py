@@ -21,7 +21,7 @@ from bnnrun.gemm.cuda import VARIANTS, Xnor
 from bnnrun.train import loop
 
 HOPPER = (9, 0)
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # Little of everything.
 LITTLE = ("SIZES=24 33", "SECONDS=0.01", "WIDTH=40", "MLP=batch=3 arch.width=40",
           "CONVNET=batch=1 arch.channels=[8,8] arch.fc=[16]")  # fmt: skip
@@ -70,7 +70,7 @@ def test_what_make_gpu_runs_besides_is_there():
     """And a variable of its that no command takes is none."""
     others = [words for words in recipe(*LITTLE) if words[0] != "bin/bnnrun"]
     scripts = [words[1] for words in others if words[0] == "bin/python" and words[1] != "-m"]
-    assert scripts == ["tests/sanitize.py"]
+    assert scripts == ["tests/helpers/sanitize.py"]
     assert (ROOT / scripts[0]).is_file()
     assert ["tar", "-czf", "outputs/gpu.tar.gz", "-C", "outputs/gpu", "."] in others
     usual, cpu = (recipe(*more) for more in ((), ("DEVICE=cpu",)))

@@ -17,7 +17,7 @@ from bnnrun.gemm import cuda_device
 TOOLS = ("memcheck", "racecheck")
 LONGEST_S = 90
 FOUND = 9  # status of the program where it found something
-TESTS = Path(__file__).with_name("test_gpu.py")
+TESTS = Path(__file__).parents[1] / "gpu" / "test_gpu.py"
 
 
 def program() -> Path | None:

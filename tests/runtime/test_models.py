@@ -5,11 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
-from test_realdata import read
+from real_data import read
 
 from bnnrun.runtime import Classifier, load
 
-RESULTS = Path(__file__).parents[1] / "results"
+RESULTS = Path(__file__).parents[2] / "results"
 MODELS = sorted((RESULTS / "models").glob("*.safetensors"))
 RECORDS = [json.loads(path.read_text()) for path in sorted((RESULTS / "runs").glob("*.json"))]
 

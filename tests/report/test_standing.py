@@ -12,7 +12,7 @@ from bnnrun.report.report import content, drawable
 from bnnrun.report.standing import newest
 from bnnrun.report.tables import tables
 
-RESULTS = Path(__file__).parent.parent / "results"
+RESULTS = Path(__file__).parents[2] / "results"
 GPU = {"model": "A GPU"}
 
 

@@ -18,7 +18,7 @@ from bnnrun.report.figures import figures
 from bnnrun.report.report import content, drawable
 from bnnrun.report.tables import tables
 
-RESULTS = Path(__file__).parent.parent / "results"
+RESULTS = Path(__file__).parents[2] / "results"
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 # "12", "1,024", "~0.28", "+3 %", "470 ms", "8K", "1.2 ± 0.1", "75 to 80"
 LIKE_A_NUMBER = re.compile(r"[~+-]?\d[\d,.]*( ?[%×]| ?[a-zA-Z]{1,6}|x| (±|to) .*)?")

@@ -46,7 +46,7 @@ def test_no_verb_fails_for_a_character(tmp_path, encoding):
     _, (picture, *_) = digits(1)
     picture.save(tmp_path / "ü.png")
     environment = {
-        **os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "COLUMNS": "100",
+        **os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "100",
         "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0",
         "LC_ALL": "C",
     }  # fmt: skip

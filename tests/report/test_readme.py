@@ -14,7 +14,7 @@ from bnnrun.report.readme import BEGIN, END, block
 from bnnrun.report.tables import tables
 from bnnrun.report.timing import timed_runs
 
-README = Path(__file__).parent.parent / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 GPU = {"model": "A GPU"}
 PRODUCT = {"ours:xnor/bits_out": 40.0, "ours:xnor/packing": 100.0, "float32:torch": 1000.0,
            "baseline:unoptimized": 9000.0}  # fmt: skip

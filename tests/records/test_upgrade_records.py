@@ -11,7 +11,7 @@ from bnnrun.errors import InputError
 from bnnrun.report.pooling import pool
 from bnnrun.roles import Form, Implementation, Role, shown
 
-RUNS = sorted((Path(__file__).parent.parent / "results" / "runs").glob("*.json"))
+RUNS = sorted((Path(__file__).parents[2] / "results" / "runs").glob("*.json"))
 # What is named otherwise today; all other names of format 1 are today's.
 RENAMED = {
     "bnnrun": "bnnrun, before engines had names",

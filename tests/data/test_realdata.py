@@ -7,24 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import Command
-from hydra import compose
+from real_data import read
 
-from bnnrun.cli.compose import hydra_session, to_config
-from bnnrun.data import PUBLISHED, load
 from bnnrun.data.dataset import Dataset, Images
 
 pytestmark = pytest.mark.realdata
 FEW = "dataset.validation=45000"  # leaves 5,000 images of CIFAR-10 for training
-
-
-def read(name: str, **settings: object) -> Dataset:
-    """A data set as conf/ has it, files verified; a set that the folder lacks is skipped."""
-    first = Path(os.environ["BNNRUN_DATA"]) / PUBLISHED[name][0].path
-    if not first.is_file():
-        pytest.skip(f"BNNRUN_DATA holds no {first.name}")
-    words = [f"dataset={name}", *(f"dataset.{key}={value}" for key, value in settings.items())]
-    with hydra_session():
-        return load(to_config(compose("summary", words)).dataset)
 
 
 def histogram(*parts: Images) -> list[int]:

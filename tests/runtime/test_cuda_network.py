@@ -2,7 +2,7 @@
 
 import pytest
 from emulated_device import EmulatedDevice
-from test_runtime import NETWORKS, assert_same, made, pixels_for
+from packed_networks import NETWORKS, assert_same, made, pixels_for
 
 from bnnrun.config import FirstLayer
 from bnnrun.runtime import cuda

@@ -330,7 +330,7 @@ def test_a_drawing_is_the_same_bytes_in_another_process_place_and_time_zone(tmp_
         "    for made in r.draw(f).values(): print(hashlib.sha256(made).hexdigest())"
     )
     environment = {**os.environ, "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "2", "LC_ALL": "C",
-                   "PYTHONPATH": str(Path(__file__).parent.parent)}  # fmt: skip
+                   "PYTHONPATH": str(Path(__file__).parents[2])}  # fmt: skip
     there = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment,
                            capture_output=True, text=True, check=True).stdout  # fmt: skip
     here = [hashlib.sha256(made).hexdigest() for f in found for made in draw(f).values()]

@@ -6,10 +6,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packed_networks import (
+    FIRSTS,
+    NETWORKS,
+    SHAPES,
+    assert_same,
+    convnet,
+    made,
+    mlp,
+    model_of,
+    pixels_for,
+)
 
-from bnnrun.architecture import Layer, plan
-from bnnrun.config import ConvNetConfig, FirstLayer, MlpConfig
-from bnnrun.data.dataset import Kind
+from bnnrun.architecture import Layer
+from bnnrun.config import FirstLayer
 from bnnrun.gemm import cpu
 from bnnrun.gemm.bits import pack
 from bnnrun.gemm.vector import HAS_BYTE_PRODUCT
@@ -17,91 +27,6 @@ from bnnrun.runtime import network as network_module
 from bnnrun.runtime.model import PackedLayer, PackedModel, borders
 from bnnrun.runtime.network import PackedNetwork
 from bnnrun.runtime.reference import ReferenceNetwork
-
-FIRSTS = [FirstLayer.bytes, FirstLayer.planes]
-SHAPES = [(1, 1), (1, 5), (5, 1), (1, 2), (2, 2), (2, 3), (3, 3), (4, 7)]
-
-
-def mlp(depth, width):
-    return MlpConfig(name="mlp", depth=depth, width=width)
-
-
-def convnet(channels, fc):
-    return ConvNetConfig(name="convnet", channels=channels, fc=fc)
-
-
-NETWORKS = {
-    "one unit": (mlp(1, 1), (1, 1, 1)),
-    "five inputs": (mlp(2, 5), (1, 1, 5)),
-    "hundred": (mlp(3, 100), (1, 28, 28)),
-    "513, odd image": (mlp(2, 513), (3, 13, 11)),
-    "one pixel": (convnet([40], []), (1, 1, 1)),
-    "one pixel, five colours": (convnet([33], [7]), (5, 1, 1)),
-    "2x9": (convnet([40, 2], []), (2, 2, 9)),
-    "13x11": (convnet([5, 33, 64, 1, 40], [9, 17]), (3, 13, 11)),
-    "two words": (convnet([64, 64], [100]), (3, 8, 8)),
-    "odd, pooled to one": (convnet([8, 40, 33, 5], [3]), (1, 5, 7)),
-    "wide": (convnet([1, 65], [513]), (1, 4, 3)),
-}
-
-
-def model_of(
-    layers, image_shape, *, classes=10, levels=255, seed=0, flips="some", thresholds="near"
-):
-    """A packed model of random weights.
-
-    Args:
-        flips:      "some", "all" or "none" of the channels
-        thresholds: "near": within the deviation of the sums; "beyond": past them, either side
-    """
-    rng = np.random.default_rng(seed)
-    packed = []
-    for i, layer in enumerate(layers):
-        largest = layer.k * (levels if i == 0 else 1)
-        near = math.isqrt(layer.k) * (levels if i == 0 else 1) + 1
-        of_borders = len(borders(*layer.size)[1]) if i == 0 and layer.is_conv else 1
-        shape = (0 if layer.last else of_borders, layer.outputs)
-        t = rng.integers(-near, near + 1, shape)
-        if thresholds == "beyond":
-            t = rng.choice([-largest - 1, -largest, largest, largest + 1], shape)
-        flip = {"some": rng.random(layer.outputs) < 0.5}.get(
-            flips, np.full(layer.outputs, flips == "all")
-        )
-        affine = rng.normal(size=(3, layer.outputs if layer.last else 0))
-        weight = pack(rng.random((layer.outputs, layer.k)) < 0.5)
-        flip &= not layer.last
-        packed.append(PackedLayer(layer, weight, t.astype(np.int32), flip, *affine))
-    kind = Kind(image_shape, tuple(map(str, range(classes))), levels)
-    return PackedModel(kind, tuple(packed), (2.0, -float(levels), float(levels)), {})
-
-
-def made(arch, image_shape, *, classes=10, levels=255, **how):
-    kind = Kind(image_shape, tuple(map(str, range(classes))), levels)
-    return model_of(plan(arch, kind), image_shape, classes=classes, levels=levels, **how)
-
-
-def pixels_for(model, n, seed=0):
-    shape = (n, *model.kind.image_shape)
-    return np.random.default_rng(seed).integers(0, model.kind.levels + 1, shape, dtype=np.uint8)
-
-
-def assert_same(fast, pixels):
-    """Scores, and hidden bits of the last chunk, of a network are those of the definition."""
-    slow = ReferenceNetwork(fast.model)
-    slow.chunk = fast.chunk
-    expected = slow.scores(pixels)
-    scores = fast.scores(pixels)
-    assert scores.dtype == np.float64
-    assert scores.shape == (len(pixels), len(fast.model.kind.classes))
-    if len(pixels):
-        last = slice((len(pixels) - 1) // fast.chunk * fast.chunk, None)
-        (found, ours), (bits, theirs) = fast.trace(pixels[last]), slow.trace(pixels[last])
-        assert len(found) == len(bits) == len(fast.model.layers) - 1
-        for a, b in zip(found, bits, strict=True):
-            np.testing.assert_array_equal(a, b)
-        np.testing.assert_array_equal(ours, scores[last])
-        np.testing.assert_array_equal(theirs, scores[last])
-    np.testing.assert_array_equal(scores, expected)
 
 
 @pytest.mark.parametrize("first", FIRSTS, ids=lambda f: f.value)

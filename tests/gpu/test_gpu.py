@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from command import configure
-from test_runtime import FIRSTS, NETWORKS, assert_same, made, pixels_for
+from packed_networks import FIRSTS, NETWORKS, assert_same, made, pixels_for
 
 from bnnrun.bench.train_step import _check
 from bnnrun.config import Estimator
