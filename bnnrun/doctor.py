@@ -43,11 +43,14 @@ def _kernels() -> list[list[str]]:
     except InputError as error:  # a variable of Numba's
         return [["xnor, processor", "broken", str(error)]]
 
-    ways = {cpu.COUNT: "vector population count", cpu.ADDERS: "carry-save adders"}
+    ways = {
+        cpu.ALGORITHM_POPCOUNT: "vector population count",
+        cpu.ALGORITHM_ADDERS: "carry-save adders",
+    }
     width = "512-bit vectors" if HAS_TERNARY else "vectors of less than 512 bits"
     first = "products of bytes" if HAS_BYTE_PRODUCT else "bit planes"
     threads = f"{number_of_threads(0)} threads by {layer}"
-    detail = f"{ways[cpu.BITS]}, {width}; first layer by {first}; {threads}"
+    detail = f"{ways[cpu.ALGORITHM_BITS]}, {width}; first layer by {first}; {threads}"
     product = ["xnor, processor", "ok", detail]
     if (folder := cache_folder()) is not None:
         return [product, ["compiled kernels", "ok", f"kept in {folder}"]]

@@ -15,7 +15,7 @@ at c ^ (r % 8), which is the hardware's 128-byte swizzle where a buffer begins o
 write through another path than products read, hence the fence between them. What lies outside the
 matrices is copied as zeros, which add nothing.
 
-Some compilers get these products wrong, NVRTC 13.2 is known to: bnnrun/gemm/choice.py tries them
+Some compilers get these products wrong, NVRTC 13.2 is known to: bnnrun/gemm/dispatch.py tries them
 before they are used.
 
 Launch:   grid (ceil(N / 256), or of BITS ceil(CW / 8), ceil(M / 128)), block 256, dynamic

@@ -120,7 +120,7 @@ def _xnor(task: Task) -> Iterator[Competitor]:
     """Bits to bits as between two layers, bits to sums, and with the packing of A in the time."""
     m, n, k = task.m, task.n, task.k
     a, w = xnor.encode_rows(task.a, k), xnor.encode_weights(task.w, k)
-    sums, bits = xnor.room_for_sums(a, w), xnor.room_for_bits(a, w)
+    sums, bits = xnor.empty_out(a, w), xnor.empty_bits(a, w)
     t = np.zeros(n, np.int32)
     to_bits = partial(xnor.multiply_to_bits, a, w, m, t, bits)
     to_sums = partial(xnor.multiply, a, w, m, sums)

@@ -11,7 +11,7 @@ from bnnrun.bench.gemm import Task, random_task
 from bnnrun.bench.measure import Competitor
 from bnnrun.config import BenchConfig, BenchKernel
 from bnnrun.errors import InputError
-from bnnrun.gemm import choice, cuda
+from bnnrun.gemm import cuda, dispatch
 from bnnrun.gemm.bits import pack
 from bnnrun.gemm.cuda import Bits, Xnor
 from bnnrun.gemm.cuda_device import Device, open_device
@@ -46,7 +46,7 @@ def competitors(config: BenchConfig) -> list[Competitor]:
     found: list[Competitor] = []
     if config.kernel in (BenchKernel.xnor, BenchKernel.all):
         found.append(_packing(device, task))
-        for name in choice.variants(device):
+        for name in dispatch.variants(device):
             found += _xnor(device, task, name)
     if config.kernel in (BenchKernel.baseline, BenchKernel.all):
         found.append(_baseline(device, task))
@@ -57,7 +57,7 @@ def competitors(config: BenchConfig) -> list[Competitor]:
 def _packing(device: Device, task: Task) -> Competitor:
     """Signs of A as bits, apart from any product."""
     xnor, real = Xnor(device), device.put(task.real[0])
-    room = xnor.room(task.m, task.k)
+    room = xnor.empty_bits(task.m, task.k)
 
     def right() -> str | None:
         words = device.get(xnor.pack(real, out=room).data)[:, : task.a.shape[1]]
@@ -71,7 +71,7 @@ def _xnor(device: Device, task: Task, name: str) -> Iterator[Competitor]:
     """Between two layers, bits to bits, with operands in the second-level cache and without."""
     xnor, k = Xnor(device, name), task.k
     a, w = xnor.encode(task.a, k), xnor.encode(task.w, k)
-    bits, packed = xnor.room(task.m, task.n), xnor.room(task.m, k)
+    bits, packed = xnor.empty_bits(task.m, task.n), xnor.empty_bits(task.m, k)
     limit = device.put(np.full(task.n, k >> 1, np.int32))  # s >= 0
     sums = device.empty((task.m, task.n), np.int32)
     floats = device.empty((task.m, task.n), np.float32)

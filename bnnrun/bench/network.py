@@ -24,7 +24,7 @@ from bnnrun.data import describe
 from bnnrun.data.dataset import Images
 from bnnrun.data.preprocess import fit
 from bnnrun.errors import InputError
-from bnnrun.gemm import choice, cpu, cuda
+from bnnrun.gemm import cpu, cuda, dispatch
 from bnnrun.gemm.compiled import thread_count
 from bnnrun.gemm.cuda_device import Device as Gpu
 from bnnrun.gemm.cuda_device import open_device
@@ -91,7 +91,7 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
                 on_cpu = PackedNetwork(model, first, thread_count())
                 add(Implementation.of(Role.ours, "xnor", form), partial(on_cpu.scores, pixels))
                 continue
-            for kernel in choice.variants(gpu):
+            for kernel in dispatch.variants(gpu):
                 packed = CudaNetwork(model, gpu, first, kernel)
                 add(Implementation.of(Role.ours, kernel, form), partial(packed.scores, pixels))
     if config.kernel is BenchKernel.reference:

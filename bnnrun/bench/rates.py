@@ -29,7 +29,7 @@ from bnnrun.bench.limits import (
 from bnnrun.bench.measure import Competitor, Timing
 from bnnrun.gemm.bits import LANES
 from bnnrun.gemm.compiled import thread_count
-from bnnrun.gemm.lookup import HAS_LOOKUP
+from bnnrun.gemm.lut_gemm import HAS_LUT
 from bnnrun.gemm.vector import HAS_BYTE_PRODUCT
 from bnnrun.nn.engine import UPDATE, Algorithm, Engine
 from bnnrun.roles import Implementation, Role
@@ -92,7 +92,7 @@ def rates() -> list[Competitor]:
     rng = np.random.default_rng(0)
     found = limits()
     indices = rng.integers(0, 16, (4, CHAINS, LANES), dtype=np.int32)
-    if HAS_LOOKUP:
+    if HAS_LUT:
         table = rng.integers(-9, 9, LANES).astype(np.float32)
         starts = rng.integers(-9, 9, (CHAINS, LANES)).astype(np.float32)
         chosen = table[indices]

@@ -55,7 +55,7 @@ def clean_tail(packed: Words, k: int) -> bool:
     return used == 0 or not np.any(packed[..., -1] >> np.uint32(used))
 
 
-def limits_of(t: NDArray[np.integer], k: int) -> NDArray[np.int32]:
+def popcount_thresholds(t: NDArray[np.integer], k: int) -> NDArray[np.int32]:
     """The most bits that may differ for s = k - 2 d >= t."""
     return ((k - t.astype(np.int64)) >> 1).clip(-1, 2**30).astype(np.int32)
 
@@ -63,9 +63,9 @@ def limits_of(t: NDArray[np.integer], k: int) -> NDArray[np.int32]:
 def aligned(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
     """Zeros that begin on a line of the cache, so that no vector lies on two."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    room = np.zeros(size + 64, np.uint8)
-    start = -room.ctypes.data % 64
-    return room[start : start + size].view(dtype).reshape(shape)
+    buffer = np.zeros(size + 64, np.uint8)
+    start = -buffer.ctypes.data % 64
+    return buffer[start : start + size].view(dtype).reshape(shape)
 
 
 def to_panels(rows: Words, kw: int) -> Words:

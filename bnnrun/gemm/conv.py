@@ -6,8 +6,8 @@ A thread gathers the patches of some pixels, and multiplies them by every panel 
 import numpy as np
 
 from bnnrun.gemm.compiled import kernel, njit, prange
-from bnnrun.gemm.cpu import BITS, BYTES, differences, to_planes
-from bnnrun.gemm.floats import to_floats
+from bnnrun.gemm.cpu import ALGORITHM_BITS, ALGORITHM_BYTES, multiply_panel, pack_row_planes
+from bnnrun.gemm.simd_f32 import to_floats
 from bnnrun.gemm.vector import add, at_most, load, store, subtract
 
 
@@ -22,36 +22,48 @@ def _gather(image, origin, line, run, block, at):
 
 
 @njit
-def _gather_rows(images, at, line, run, origins, low, high, kw, way, planes, block, scratch):
-    """Rows `low` to `high` of an image's table to `block`, as the kernel reads them."""
+def _gather_rows(
+    images, at, line, run, origins, row_begin, row_end, kw, algorithm, planes, block, scratch
+):
+    """Rows `row_begin` to `row_end` of an image's table to `block`, as the kernel reads them."""
     stride = kw * max(1, planes)
-    for r in range(low, high):
-        origin, to = at + origins[r], (r - low) * stride
+    for r in range(row_begin, row_end):
+        origin, to = at + origins[r], (r - row_begin) * stride
         if planes:
             _gather(images, origin, line, run, scratch, 0)
-            to_planes(scratch, 0, 3 * run, block, to, kw, planes)
-        elif way == BYTES:
+            pack_row_planes(scratch, 0, 3 * run, block, to, kw, planes)
+        elif algorithm == ALGORITHM_BYTES:
             _gather(images, origin, line, run, block.view(np.uint8), 4 * to)
         else:
             _gather(images, origin, line, run, block, to)
 
 
 @njit
-def _compare_at_border(counts, low, high, limits, borders, p, panels, out, to, targets):
-    for r in range(low, high):
-        limit = load(limits, 16 * (borders[r] * panels + p))
-        out[to + targets[r] + p] = at_most(load(counts, 16 * (r - low)), limit)
+def _compare_at_border(
+    accumulators, row_begin, row_end, thresholds, borders, p, panels, out, to, targets
+):
+    for r in range(row_begin, row_end):
+        threshold = load(thresholds, 16 * (borders[r] * panels + p))
+        out[to + targets[r] + p] = at_most(load(accumulators, 16 * (r - row_begin)), threshold)
 
 
 @njit
-def _compare_windows(counts, low, high, limits, borders, p, panels, flip, out, to, targets):
+def _compare_windows(
+    accumulators, row_begin, row_end, thresholds, borders, p, panels, flip, out, to, targets
+):
     """As above, each four rows a window of the pooling."""
-    for r in range(low, high, 4):
-        o = 16 * (r - low)
-        b0 = at_most(load(counts, o), load(limits, 16 * (borders[r] * panels + p)))
-        b1 = at_most(load(counts, o + 16), load(limits, 16 * (borders[r + 1] * panels + p)))
-        b2 = at_most(load(counts, o + 32), load(limits, 16 * (borders[r + 2] * panels + p)))
-        b3 = at_most(load(counts, o + 48), load(limits, 16 * (borders[r + 3] * panels + p)))
+    for r in range(row_begin, row_end, 4):
+        o = 16 * (r - row_begin)
+        b0 = at_most(load(accumulators, o), load(thresholds, 16 * (borders[r] * panels + p)))
+        b1 = at_most(
+            load(accumulators, o + 16), load(thresholds, 16 * (borders[r + 1] * panels + p))
+        )
+        b2 = at_most(
+            load(accumulators, o + 32), load(thresholds, 16 * (borders[r + 2] * panels + p))
+        )
+        b3 = at_most(
+            load(accumulators, o + 48), load(thresholds, 16 * (borders[r + 3] * panels + p))
+        )
         out[to + targets[r] + p] = (b0 | b1 | b2 | b3) & ~flip | (b0 & b1 & b2 & b3) & flip
 
 
@@ -65,9 +77,9 @@ def conv_bits(
     run,
     w,
     kw,
-    way,
+    algorithm,
     planes,
-    limits,
+    thresholds,
     borders,
     pool,
     flips,
@@ -89,7 +101,7 @@ def conv_bits(
                  next, `run` for three pixels
         origins, borders, targets: (R,) int32, R a multiple of TILE
         w:       (panels, kw, 16) uint32, flat
-        limits:  (borders, panels · 16) int32, flat
+        thresholds:  (borders, panels · 16) int32, flat
         flips:   (panels,) uint16, bits of columns
         out:     (count, out_size) uint16, flat
         rows:    of a task, at most BAND
@@ -98,27 +110,70 @@ def conv_bits(
     bands = (origins.size + rows - 1) // rows
     stride = kw * max(1, planes)
     for task in prange(count * bands):
-        image, low = task // bands, (task % bands) * rows
-        high = min(origins.size, low + rows)
+        image, row_begin = task // bands, (task % bands) * rows
+        row_end = min(origins.size, row_begin + rows)
         block = np.zeros(rows * stride, np.uint32)
-        counts = np.empty(16 * rows, np.int32)
+        accumulators = np.empty(16 * rows, np.int32)
         scratch = np.empty(3 * run, np.uint8)
         _gather_rows(
-            images, image * size, line, run, origins, low, high, kw, way, planes, block, scratch
+            images,
+            image * size,
+            line,
+            run,
+            origins,
+            row_begin,
+            row_end,
+            kw,
+            algorithm,
+            planes,
+            block,
+            scratch,
         )
         to = image * out_size
         for p in range(panels):
-            differences(block, 0, stride, high - low, w, 16 * kw * p, kw, way, planes, counts)
+            multiply_panel(
+                block,
+                0,
+                stride,
+                row_end - row_begin,
+                w,
+                16 * kw * p,
+                kw,
+                algorithm,
+                planes,
+                accumulators,
+            )
             if pool:
                 _compare_windows(
-                    counts, low, high, limits, borders, p, panels, flips[p], out, to, targets
+                    accumulators,
+                    row_begin,
+                    row_end,
+                    thresholds,
+                    borders,
+                    p,
+                    panels,
+                    flips[p],
+                    out,
+                    to,
+                    targets,
                 )
             else:
-                _compare_at_border(counts, low, high, limits, borders, p, panels, out, to, targets)
+                _compare_at_border(
+                    accumulators,
+                    row_begin,
+                    row_end,
+                    thresholds,
+                    borders,
+                    p,
+                    panels,
+                    out,
+                    to,
+                    targets,
+                )
 
 
 @kernel()
-def conv_sums(images, count, size, origins, line, run, w, kw, base, borders, out, rows):
+def conv_preactivations(images, count, size, origins, line, run, w, kw, base, borders, out, rows):
     """3x3 convolutions of bits to their sums, base - 2 · (bits that differ), as float32.
 
     Shapes, those of `conv_bits` but:
@@ -128,15 +183,39 @@ def conv_sums(images, count, size, origins, line, run, w, kw, base, borders, out
     panels = w.size // (16 * kw)
     bands = (origins.size + rows - 1) // rows
     for task in prange(count * bands):
-        image, low = task // bands, (task % bands) * rows
-        high = min(origins.size, low + rows)
+        image, row_begin = task // bands, (task % bands) * rows
+        row_end = min(origins.size, row_begin + rows)
         block = np.zeros(rows * kw, np.uint32)
-        counts = np.empty(16 * rows, np.int32)
+        accumulators = np.empty(16 * rows, np.int32)
         none = np.empty(0, np.uint8)
-        _gather_rows(images, image * size, line, run, origins, low, high, kw, BITS, 0, block, none)
+        _gather_rows(
+            images,
+            image * size,
+            line,
+            run,
+            origins,
+            row_begin,
+            row_end,
+            kw,
+            ALGORITHM_BITS,
+            0,
+            block,
+            none,
+        )
         for p in range(panels):
-            differences(block, 0, kw, high - low, w, 16 * kw * p, kw, BITS, 0, counts)
-            for r in range(low, high):
-                d = load(counts, 16 * (r - low))
-                sums = subtract(load(base, 16 * (borders[r] * panels + p)), add(d, d))
-                store(out, 16 * ((image * origins.size + r) * panels + p), to_floats(sums))
+            multiply_panel(
+                block,
+                0,
+                kw,
+                row_end - row_begin,
+                w,
+                16 * kw * p,
+                kw,
+                ALGORITHM_BITS,
+                0,
+                accumulators,
+            )
+            for r in range(row_begin, row_end):
+                d = load(accumulators, 16 * (r - row_begin))
+                s = subtract(load(base, 16 * (borders[r] * panels + p)), add(d, d))
+                store(out, 16 * ((image * origins.size + r) * panels + p), to_floats(s))

@@ -36,14 +36,16 @@ from bnnrun.gemm.vector import (
     zero,
 )
 
-TILE = 4  # rows of A that are multiplied together, so that a word of W is read once for them
-BAND = 64  # rows of a task, whose counts lie in memory before they are compared
-UNIT = 4  # words: rows and panels are of a multiple of it
-FLUSH = 31 * 16  # words after which a byte that counts could overflow
+TILE_ROWS = 4  # rows of A that are multiplied together, so that a word of W is read once for them
+BAND_ROWS = 64  # rows of a task, whose counts lie in memory before they are compared
+UNIT_WORDS = 4  # words: rows and panels are of a multiple of it
+FLUSH_WORDS = 31 * 16  # words after which a byte that counts could overflow
 
 # Ways to multiply a row by a panel.
-ADDERS, COUNT, BYTES = 0, 1, 2
-BITS = COUNT if HAS_POPCOUNT else ADDERS  # what this processor does fastest
+ALGORITHM_ADDERS, ALGORITHM_POPCOUNT, ALGORITHM_BYTES = 0, 1, 2
+ALGORITHM_BITS = (
+    ALGORITHM_POPCOUNT if HAS_POPCOUNT else ALGORITHM_ADDERS
+)  # what this processor does fastest
 
 
 @njit(forceinline=True)
@@ -71,7 +73,7 @@ def _four(ones, twos, a, i, w, j):
 
 
 @njit(forceinline=True)
-def add_up(total, ones, twos, fours, eights, quads):
+def sum_adders(total, ones, twos, fours, eights, quads):
     """What is left in the adders; `quads` counts, in bytes, the carries of weight 4 of the rest.
 
     Summed in bytes by Horner's rule, at most 8 · (1 + 2 + 4 + 8) + 4 · 24: a short chain.
@@ -84,13 +86,13 @@ def add_up(total, ones, twos, fours, eights, quads):
 
 
 @njit(forceinline=True)
-def _differ2(a, i0, i1, w, j, kw):
+def _popcount_xor2(a, i0, i1, w, j, kw):
     """Bits in which two rows differ from sixteen columns, by carry-save adders."""
     o0 = t0 = f0 = e0 = n0 = q0 = zero()
     o1 = t1 = f1 = e1 = n1 = q1 = zero()
-    k, whole = 0, kw - kw % 16
-    while k < whole:
-        stop = min(whole, k + FLUSH)
+    k, unrolled_kw = 0, kw - kw % 16
+    while k < unrolled_kw:
+        stop = min(unrolled_kw, k + FLUSH_WORDS)
         c0 = c1 = zero()
         while k < stop:
             o0, t0, p0 = _four(o0, t0, a, i0 + k, w, j + 16 * k)
@@ -118,22 +120,22 @@ def _differ2(a, i0, i1, w, j, kw):
         q0 = add_bytes(q0, popcount_bytes(p0))
         q1 = add_bytes(q1, popcount_bytes(p1))
         k += 4
-    return add_up(n0, o0, t0, f0, e0, q0), add_up(n1, o1, t1, f1, e1, q1)
+    return sum_adders(n0, o0, t0, f0, e0, q0), sum_adders(n1, o1, t1, f1, e1, q1)
 
 
 @njit
-def _count_adders(a, i, stride, rows, w, j, kw, more, counts):
-    """Differing bits by `_differ2`; arguments as of `differences`."""
+def _popcount_by_adders(a, i, stride, rows, w, j, kw, is_later_plane, accumulators):
+    """Differing bits by `_popcount_xor2`; arguments as of `multiply_panel`."""
     for r in range(0, rows, 2):
-        d0, d1 = _differ2(a, i, i + stride, w, j, kw)
-        _put(counts, 16 * r, d0, more)
-        _put(counts, 16 * r + 16, d1, more)
+        d0, d1 = _popcount_xor2(a, i, i + stride, w, j, kw)
+        _put(accumulators, 16 * r, d0, is_later_plane)
+        _put(accumulators, 16 * r + 16, d1, is_later_plane)
         i += 2 * stride
 
 
 @njit
-def _count_words(a, i, stride, rows, w, j, kw, more, counts):
-    """Differing bits, counted for each two words; arguments as of `differences`."""
+def _popcount_by_words(a, i, stride, rows, w, j, kw, is_later_plane, accumulators):
+    """Differing bits, counted for each two words; arguments as of `multiply_panel`."""
     for r in range(0, rows, 4):
         i1, i2, i3 = i + stride, i + 2 * stride, i + 3 * stride
         o0 = o1 = o2 = o3 = n0 = n1 = n2 = n3 = zero()
@@ -145,16 +147,16 @@ def _count_words(a, i, stride, rows, w, j, kw, more, counts):
             o3, c3 = _two(o3, a, i3 + k, x, y)
             n0, n1 = add(n0, popcount(c0)), add(n1, popcount(c1))
             n2, n3 = add(n2, popcount(c2)), add(n3, popcount(c3))
-        _put(counts, 16 * r, add(add(n0, n0), popcount(o0)), more)
-        _put(counts, 16 * r + 16, add(add(n1, n1), popcount(o1)), more)
-        _put(counts, 16 * r + 32, add(add(n2, n2), popcount(o2)), more)
-        _put(counts, 16 * r + 48, add(add(n3, n3), popcount(o3)), more)
+        _put(accumulators, 16 * r, add(add(n0, n0), popcount(o0)), is_later_plane)
+        _put(accumulators, 16 * r + 16, add(add(n1, n1), popcount(o1)), is_later_plane)
+        _put(accumulators, 16 * r + 32, add(add(n2, n2), popcount(o2)), is_later_plane)
+        _put(accumulators, 16 * r + 48, add(add(n3, n3), popcount(o3)), is_later_plane)
         i += 4 * stride
 
 
 @njit
-def _multiply_bytes(a, i, stride, rows, w, j, kw, more, counts):
-    """Products of bytes; arguments as of `differences`.
+def _multiply_bytes(a, i, stride, rows, w, j, kw, is_later_plane, accumulators):
+    """Products of bytes; arguments as of `multiply_panel`.
 
     Two sums a row: one product waits five cycles for the one before it.
     """
@@ -177,24 +179,24 @@ def _multiply_bytes(a, i, stride, rows, w, j, kw, more, counts):
             n1 = add_byte_products(n1, broadcast(a, i1 + kw - 1), x)
             n2 = add_byte_products(n2, broadcast(a, i2 + kw - 1), x)
             n3 = add_byte_products(n3, broadcast(a, i3 + kw - 1), x)
-        _put(counts, 16 * r, add(n0, m0), more)
-        _put(counts, 16 * r + 16, add(n1, m1), more)
-        _put(counts, 16 * r + 32, add(n2, m2), more)
-        _put(counts, 16 * r + 48, add(n3, m3), more)
+        _put(accumulators, 16 * r, add(n0, m0), is_later_plane)
+        _put(accumulators, 16 * r + 16, add(n1, m1), is_later_plane)
+        _put(accumulators, 16 * r + 32, add(n2, m2), is_later_plane)
+        _put(accumulators, 16 * r + 48, add(n3, m3), is_later_plane)
         i += 4 * stride
 
 
 @njit(forceinline=True)
-def _put(counts, at, value, more):
-    """counts = value, or with `more` 2 · counts + value."""
-    if more:
-        before = load(counts, at)
+def _put(accumulators, at, value, is_later_plane):
+    """counts = value, or with `is_later_plane` 2 · counts + value."""
+    if is_later_plane:
+        before = load(accumulators, at)
         value = add(value, add(before, before))
-    store(counts, at, value)
+    store(accumulators, at, value)
 
 
 @njit(forceinline=True)
-def differences(a, i, stride, rows, w, j, kw, way, planes, counts):
+def multiply_panel(a, i, stride, rows, w, j, kw, algorithm, planes, accumulators):
     """Rows of A against one panel.
 
     Inlined, because a call counts a reference to each array, and threads that count the same
@@ -204,81 +206,88 @@ def differences(a, i, stride, rows, w, j, kw, way, planes, counts):
     words each, sum of 2^n · (bits that differ in plane n); of rows of bytes the sum of products.
 
     Args:
-        a, i, stride, rows: the first row begins at a[i]; a multiple of TILE rows
-        w, j, kw:           the panel begins at w[j]; words of a row, a multiple of UNIT but for
-                            bytes
-        counts:             (rows, 16) int32, written
+        a, i, stride, rows: rows of A, the first at a[i], `stride` words apart; a multiple of
+                            TILE_ROWS
+        w, j, kw:           the panel, at w[j], and its words a row: a multiple of UNIT_WORDS,
+                            any number with ALGORITHM_BYTES
+        algorithm:          ALGORITHM_ADDERS, ALGORITHM_POPCOUNT or ALGORITHM_BYTES
+        planes:             bit planes of a row of A, 0 if it has none
+        accumulators:       (rows, 16) int32, written
     """
     for plane in range(max(1, planes)):
-        if way == ADDERS:
-            _count_adders(a, i, stride, rows, w, j, kw, plane > 0, counts)
-        elif way == COUNT:
-            _count_words(a, i, stride, rows, w, j, kw, plane > 0, counts)
+        if algorithm == ALGORITHM_ADDERS:
+            _popcount_by_adders(a, i, stride, rows, w, j, kw, plane > 0, accumulators)
+        elif algorithm == ALGORITHM_POPCOUNT:
+            _popcount_by_words(a, i, stride, rows, w, j, kw, plane > 0, accumulators)
         else:
-            _multiply_bytes(a, i, stride, rows, w, j, kw, plane > 0, counts)
+            _multiply_bytes(a, i, stride, rows, w, j, kw, plane > 0, accumulators)
         i += kw
 
 
 @njit
-def _subtract(counts, rows, base, out, at, width):
+def _subtract(accumulators, rows, base, out, at, width):
     """base - 2 · counts to a panel's columns of `out`."""
     for r in range(rows):
-        d = load(counts, 16 * r)
+        d = load(accumulators, 16 * r)
         store(out, at + r * width, subtract(base, add(d, d)))
 
 
 @njit
-def _compare(counts, rows, limit, out, at, width):
+def _compare(accumulators, rows, threshold, out, at, width):
     """Bits of counts <= limit, sixteen an element, to a panel's column of `out`."""
     for r in range(rows):
-        out[at + r * width] = at_most(load(counts, 16 * r), limit)
+        out[at + r * width] = at_most(load(accumulators, 16 * r), threshold)
 
 
 @kernel()
-def dense(a, stride, m, w, kw, way, planes, panels, base, out, width):
-    """out[m, n] = base[n] - 2 d[m, n], with d of `differences`.
+def dense(a, stride, m, w, kw, algorithm, planes, task_panels, base, out, width):
+    """out[m, n] = base[n] - 2 d[m, n], with d of `multiply_panel`.
 
     Shapes:
-        a:    (rows, stride) uint32, flat; a multiple of TILE rows
-        m:    rows that are computed, a multiple of TILE
+        a:    (rows, stride) uint32, flat; a multiple of TILE_ROWS rows
+        m:    rows that are computed, a multiple of TILE_ROWS
         w:    (panels, kw, 16) uint32, flat
         base: (panels · 16,) int32
         out:  (rows, width) int32, flat, width >= panels · 16
 
-    A task is a band of rows, that stay in the first cache while the panels go by, and `panels`
+    A task is a band of rows, that stay in the first cache while the panels go by, and `task_panels`
     panels; the tasks are shared out to the threads.
     """
-    of_panels = w.size // (16 * kw)
-    across = (of_panels + panels - 1) // panels
-    for task in prange((m + BAND - 1) // BAND * across):
-        r, first = (task // across) * BAND, (task % across) * panels
-        rows, last = min(BAND, m - r), min(of_panels, first + panels)
-        counts = np.empty(16 * BAND, np.int32)
-        for p in range(first, last):
-            differences(a, r * stride, stride, rows, w, 16 * kw * p, kw, way, planes, counts)
-            _subtract(counts, rows, load(base, 16 * p), out, r * width + 16 * p, width)
+    panels = w.size // (16 * kw)
+    tasks_per_band = (panels + task_panels - 1) // task_panels
+    for task in prange((m + BAND_ROWS - 1) // BAND_ROWS * tasks_per_band):
+        r, panel_begin = (task // tasks_per_band) * BAND_ROWS, (task % tasks_per_band) * task_panels
+        rows, panel_end = min(BAND_ROWS, m - r), min(panels, panel_begin + task_panels)
+        accumulators = np.empty(16 * BAND_ROWS, np.int32)
+        for p in range(panel_begin, panel_end):
+            multiply_panel(
+                a, r * stride, stride, rows, w, 16 * kw * p, kw, algorithm, planes, accumulators
+            )
+            _subtract(accumulators, rows, load(base, 16 * p), out, r * width + 16 * p, width)
 
 
 @kernel()
-def dense_bits(a, stride, m, w, kw, way, planes, panels, limits, out, width):
+def dense_bits(a, stride, m, w, kw, algorithm, planes, task_panels, thresholds, out, width):
     """Bit n of row m of `out`: d[m, n] <= limits[n]; otherwise as `dense`.
 
     Shapes:
         out: (rows, width) uint16, flat: sixteen columns an element, width >= panels
     """
-    of_panels = w.size // (16 * kw)
-    across = (of_panels + panels - 1) // panels
-    for task in prange((m + BAND - 1) // BAND * across):
-        r, first = (task // across) * BAND, (task % across) * panels
-        rows, last = min(BAND, m - r), min(of_panels, first + panels)
-        counts = np.empty(16 * BAND, np.int32)
-        for p in range(first, last):
-            differences(a, r * stride, stride, rows, w, 16 * kw * p, kw, way, planes, counts)
-            _compare(counts, rows, load(limits, 16 * p), out, r * width + p, width)
+    panels = w.size // (16 * kw)
+    tasks_per_band = (panels + task_panels - 1) // task_panels
+    for task in prange((m + BAND_ROWS - 1) // BAND_ROWS * tasks_per_band):
+        r, panel_begin = (task // tasks_per_band) * BAND_ROWS, (task % tasks_per_band) * task_panels
+        rows, panel_end = min(BAND_ROWS, m - r), min(panels, panel_begin + task_panels)
+        accumulators = np.empty(16 * BAND_ROWS, np.int32)
+        for p in range(panel_begin, panel_end):
+            multiply_panel(
+                a, r * stride, stride, rows, w, 16 * kw * p, kw, algorithm, planes, accumulators
+            )
+            _compare(accumulators, rows, load(thresholds, 16 * p), out, r * width + p, width)
 
 
 @njit
-def to_planes(source, at, k, bits, i, kw, planes):
+def pack_row_planes(source, at, k, bits, i, kw, planes):
     """Bytes to bit planes, highest first, a row of `kw` words each."""
     for word in range(planes * kw):
         bits[i + word] = np.uint32(0)
@@ -290,10 +299,10 @@ def to_planes(source, at, k, bits, i, kw, planes):
 
 
 @kernel()
-def planes_of(source, m, k, bits, kw, planes):
+def pack_planes(source, m, k, bits, kw, planes):
     """(m, source.size / rows) bytes to (m, planes, kw) words of bits, highest plane first."""
     for r in prange(m):
-        to_planes(source, r * (source.size // m), k, bits, r * planes * kw, kw, planes)
+        pack_row_planes(source, r * (source.size // m), k, bits, r * planes * kw, kw, planes)
 
 
 @kernel()

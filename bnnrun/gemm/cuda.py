@@ -15,8 +15,8 @@ from numpy.typing import DTypeLike
 from bnnrun.gemm.bits import Words, words
 from bnnrun.gemm.cuda_device import Device, Launch
 
-UNIT = 4  # words: rows of bits are whole pieces of 16 bytes
-OFFSETS = 2**31 - 1  # words that xnor_conv can address
+UNIT_WORDS = 4  # words: rows of bits are whole pieces of 16 bytes
+MAX_OFFSET = 2**31 - 1  # words that xnor_conv can address
 GRID_Y = 65_535  # CUDA's most blocks in the second direction
 CONV_TILE = 64  # rows of xnor_conv and first_layer
 
@@ -31,14 +31,14 @@ class Variant:
         columns:     of the tile that a block makes; rows are TILE_ROWS
         stages:      buffers in shared memory, 0: the kernel's own, of fixed size
         stage_bytes: of each
-        first, last: compute capabilities that it is for, both included
+        min_capability, max_capability: compute capabilities that it is for, both included
     """
 
     columns: int
     stages: int
     stage_bytes: int
-    first: tuple[int, int]
-    last: tuple[int, int]
+    min_capability: tuple[int, int]
+    max_capability: tuple[int, int]
 
 
 # The slowest first. Binary tensor cores take `.and.popc` from 8.0 to 9.0; later ones emulate it on
@@ -56,7 +56,7 @@ class Bits:
     """A matrix of ±1 on a device.
 
     Attributes:
-        data: (R, KW) uint32, KW a multiple of UNIT; what is past K is 0
+        data: (R, KW) uint32, KW a multiple of UNIT_WORDS; what is past K is 0
         ones: (R,) int32, the 1 bits of each row
         k:    elements of a row
     """
@@ -76,7 +76,7 @@ class Bits:
 
 def row_words(k: int) -> int:
     """Words of a row of `k` bits on a device."""
-    return -(-words(k) // UNIT) * UNIT
+    return -(-words(k) // UNIT_WORDS) * UNIT_WORDS
 
 
 class Xnor:
@@ -94,12 +94,16 @@ class Xnor:
         if kernel not in VARIANTS:
             raise ValueError(f"kernel {kernel}: expected one of {', '.join(VARIANTS)}")
         self.device, self.kernel, self.variant = device, kernel, VARIANTS[kernel]
-        if not self.variant.first <= device.capability <= self.variant.last:
-            first, last, has = (
+        if not self.variant.min_capability <= device.capability <= self.variant.max_capability:
+            lowest, highest, has = (
                 ".".join(map(str, capability))
-                for capability in (self.variant.first, self.variant.last, device.capability)
+                for capability in (
+                    self.variant.min_capability,
+                    self.variant.max_capability,
+                    device.capability,
+                )
             )
-            raise ValueError(f"kernel {kernel}: for compute capability {first} to {last}, "
+            raise ValueError(f"kernel {kernel}: for compute capability {lowest} to {highest}, "
                              f"this is {has}")  # fmt: skip
 
     def encode(self, rows: Words, k: int) -> Bits:
@@ -114,25 +118,25 @@ class Xnor:
 
         Args:
             x:   (R, K) float32, int32, uint8 or bool; (K, R) if `transposed`
-            out: from `room`, all of it overwritten; new where it is not given
+            out: from `empty_bits`, all of it overwritten; new where it is not given
         """
-        kinds = {"float32": "FLOAT32", "int32": "INT32", "uint8": "UINT8", "bool": "UINT8"}
-        kind = kinds.get(np.dtype(x.dtype).name)
-        if kind is None or len(x.shape) != 2:
+        formats = {"float32": "FLOAT32", "int32": "INT32", "uint8": "UINT8", "bool": "UINT8"}
+        format = formats.get(np.dtype(x.dtype).name)
+        if format is None or len(x.shape) != 2:
             raise ValueError(f"x is {x.dtype} {x.shape}: expected two dimensions of "
-                             f"{', '.join(kinds)}")  # fmt: skip
+                             f"{', '.join(formats)}")  # fmt: skip
         self._check("x", x, x.dtype)
         r, k = x.shape[::-1] if transposed else x.shape
         kw = row_words(k)
-        out = self.room(r, int(k)) if out is None else out
-        self._check_room(out, r, int(k))
+        out = self.empty_bits(r, int(k)) if out is None else out
+        self._check_bits(out, r, int(k))
         if r and kw:
             self.device.clear(out.ones)
             self.device.launch(
                 Launch(
                     kernel="pack_bits",
-                    defines=(("IN", kind), *((("TRANSPOSED", None),) if transposed else ())),
-                    grid=(-(-r // 128), kw // UNIT) if transposed else (-(-r // 8), 1),
+                    defines=(("IN", format), *((("TRANSPOSED", None),) if transposed else ())),
+                    grid=(-(-r // 128), kw // UNIT_WORDS) if transposed else (-(-r // 8), 1),
                     block=128 if transposed else 256,
                     arguments=(x, out.data, out.ones, *map(np.int32, (r, k, kw))),
                 )
@@ -143,61 +147,61 @@ class Xnor:
         self,
         a: Bits,
         w: Bits,
-        kind: str = "int32",
+        dtype: str = "int32",
         scale: Any = None,
         shift: Any = None,
         out: Any = None,
     ) -> Any:
         """s = A · Wᵀ, (M, N) int32 or int16; as float32 s · scale[n] + shift[n]."""
         self._check_operands(a, w)
-        if kind not in OUTPUTS:
-            raise ValueError(f"kind {kind}: expected one of {', '.join(OUTPUTS)}")
-        if kind == "int16" and a.k > np.iinfo(np.int16).max:
+        if dtype not in OUTPUTS:
+            raise ValueError(f"dtype {dtype}: expected one of {', '.join(OUTPUTS)}")
+        if dtype == "int16" and a.k > np.iinfo(np.int16).max:
             raise ValueError(f"K is {a.k}: its sums do not fit int16")
-        if (kind == "float32") != (scale is not None and shift is not None):
+        if (dtype == "float32") != (scale is not None and shift is not None):
             raise ValueError("scale and shift belong to float32, and it needs both")
-        if kind == "float32":
+        if dtype == "float32":
             self._check("scale", scale, np.float32, (w.rows,))
             self._check("shift", shift, np.float32, (w.rows,))
         if out is None:
-            out = self.device.empty((a.rows, w.rows), OUTPUTS[kind])
-        self._check("out", out, OUTPUTS[kind], (a.rows, w.rows))
+            out = self.device.empty((a.rows, w.rows), OUTPUTS[dtype])
+        self._check("out", out, OUTPUTS[dtype], (a.rows, w.rows))
         if out.size:
-            self.device.launch(self._product(kind, a, w, out, None, None, scale, shift, 0))
+            self.device.launch(self._product(dtype, a, w, out, None, None, scale, shift, 0))
         return out
 
-    def multiply_to_bits(self, a: Bits, w: Bits, limit: Any, out: Bits | None = None) -> Bits:
+    def multiply_to_bits(self, a: Bits, w: Bits, thresholds: Any, out: Bits | None = None) -> Bits:
         """Bits popc(a ^ w) <= limit[n], that is s >= K - 2 · limit[n].
 
         Args:
-            limit: (N,) int32
-            out:   from `room`, all of it overwritten; new where it is not given
+            thresholds: (N,) int32
+            out:   from `empty_bits`, all of it overwritten; new where it is not given
         """
         self._check_operands(a, w)
-        self._check("limit", limit, np.int32, (w.rows,))
-        out = self.room(a.rows, w.rows) if out is None else out
-        self._check_room(out, a.rows, w.rows)
+        self._check("thresholds", thresholds, np.int32, (w.rows,))
+        out = self.empty_bits(a.rows, w.rows) if out is None else out
+        self._check_bits(out, a.rows, w.rows)
         if a.rows:
             self.device.clear(out.ones)
             self.device.launch(
-                self._product("BITS", a, w, out.data, out.ones, limit, None, None, out.kw)
+                self._product("BITS", a, w, out.data, out.ones, thresholds, None, None, out.kw)
             )
         return out
 
-    def room(self, rows: int, k: int) -> Bits:
+    def empty_bits(self, rows: int, k: int) -> Bits:
         """Memory for a matrix of bits."""
         data = self.device.zeros((rows, row_words(k)), np.uint32)
         return Bits(data, self.device.zeros((rows,), np.int32), k)
 
     def _product(
-        self, kind: str, a: Bits, w: Bits, out: Any, ones: Any, limit: Any, scale: Any,
+        self, output: str, a: Bits, w: Bits, out: Any, ones: Any, thresholds: Any, scale: Any,
         shift: Any, cw: int,
     ) -> Launch:  # fmt: skip
         m, n, tile = a.rows, w.rows, self.variant
-        columns = 32 * cw if kind == "BITS" else n
+        columns = 32 * cw if output == "BITS" else n
         grid = (-(-columns // tile.columns), -(-m // TILE_ROWS))
-        arguments: tuple[Any, ...] = (a.data, w.data, out, ones, limit, scale, shift)
-        defines: tuple[tuple[str, int | str | None], ...] = (("OUT", kind.upper()),)
+        arguments: tuple[Any, ...] = (a.data, w.data, out, ones, thresholds, scale, shift)
+        defines: tuple[tuple[str, int | str | None], ...] = (("OUT", output.upper()),)
         if tile.stages:
             arguments += (a.ones, w.ones)
             defines += (("STAGES", tile.stages),)
@@ -212,7 +216,7 @@ class Xnor:
             self._check(name, of.data, np.uint32, (of.rows, of.kw))
             self._check(f"ones of {name}", of.ones, np.int32, (of.rows,))
 
-    def _check_room(self, out: Bits, rows: int, k: int) -> None:
+    def _check_bits(self, out: Bits, rows: int, k: int) -> None:
         self._check("out", out.data, np.uint32, (rows, row_words(k)))
         self._check("ones of out", out.ones, np.int32, (rows,))
 
@@ -232,12 +236,19 @@ class Xnor:
 
 
 def convolution(
-    images: Any, weights: Any, out: Any, ones: Any, limit: Any, classes: Any, flip: Any, pool: bool
+    images: Any,
+    weights: Any,
+    out: Any,
+    ones: Any,
+    thresholds: Any,
+    classes: Any,
+    flip: Any,
+    pool: bool,
 ) -> Launch:
     """A launch of xnor_conv.cu, whose header says what each array is; images (B, H, S, CW)."""
     count, height, width, cw = images.shape
     for name, array in (("images", images), ("weights", weights)):
-        if math.prod(array.shape) > OFFSETS:
+        if math.prod(array.shape) > MAX_OFFSET:
             raise ValueError(f"xnor_conv: {name} of {array.shape} words, more than its 32-bit "
                              "offsets reach; fewer images at once")  # fmt: skip
     pixels = height // 2 * (width // 2) * 4 if pool else height * width
@@ -253,17 +264,17 @@ def convolution(
                 weights,
                 out,
                 ones,
-                limit,
+                thresholds,
                 classes,
                 flip,
-                *map(np.int32, (count, height, width, limit.shape[1], ow)),
+                *map(np.int32, (count, height, width, thresholds.shape[1], ow)),
             ),
         )
     )
 
 
 def first_layer(
-    pixels: Any, weights: Any, out: Any, ones: Any, limit: Any, classes: Any, flip: Any, *,
+    pixels: Any, weights: Any, out: Any, ones: Any, thresholds: Any, classes: Any, flip: Any, *,
     conv: bool, pool: bool, planes: bool,
 ) -> Launch:  # fmt: skip
     """A launch of first_layer.cu, whose header says what each array is; pixels (B, C, H, S)."""
@@ -285,10 +296,12 @@ def first_layer(
                 weights,
                 out,
                 ones,
-                limit,
+                thresholds,
                 classes,
                 flip,
-                *map(np.int32, (count, height, width, k, limit.shape[1], weights.shape[1], ow)),
+                *map(
+                    np.int32, (count, height, width, k, thresholds.shape[1], weights.shape[1], ow)
+                ),
             ),
         )
     )

@@ -200,13 +200,13 @@ class CudaDevice:
         return replay
 
     def describe(self) -> dict[str, Any]:
-        found = self.cupy.cuda.runtime.getDeviceProperties(self.index)
+        properties = self.cupy.cuda.runtime.getDeviceProperties(self.index)
         version = self.cupy.cuda.runtime.runtimeGetVersion()
         return {
-            "model": found["name"].decode(),
-            "memory_bytes": found["totalGlobalMem"],
+            "model": properties["name"].decode(),
+            "memory_bytes": properties["totalGlobalMem"],
             "compute_capability": ".".join(map(str, self.capability)),
-            "multiprocessors": found["multiProcessorCount"],
+            "multiprocessors": properties["multiProcessorCount"],
             "cuda": f"{version // 1000}.{version % 1000 // 10}",
             "nvrtc": ".".join(map(str, self.cupy.cuda.nvrtc.getVersion())),
             "driver": nvidia_driver(),
@@ -256,11 +256,11 @@ class CudaDevice:
         return self._kernels[key]
 
 
-def _argument(given: Any) -> Any:
+def _argument(argument: Any) -> Any:
     """As CuPy takes it: a tensor by its address."""
-    if given is None:
+    if argument is None:
         return np.uintp(0)
-    return np.uintp(given.data_ptr()) if hasattr(given, "data_ptr") else given
+    return np.uintp(argument.data_ptr()) if hasattr(argument, "data_ptr") else argument
 
 
 def _cache_folder() -> Path:

@@ -16,17 +16,17 @@ def multiply(a: Words, w: Words, k: int) -> NDArray[np.int32]:
         w:       (N, ceil(k / 32)) uint32
         returns  (M, N) int32, in [-k, k]
     """
-    return whole_product(unpack(a, k), unpack(w, k), k)
+    return integer_product(unpack(a, k), unpack(w, k), k)
 
 
-def whole_product(a: NDArray[np.integer], w: NDArray[np.int8], largest: int) -> NDArray[np.int32]:
+def integer_product(a: NDArray[np.integer], w: NDArray[np.int8], largest: int) -> NDArray[np.int32]:
     """A · Wᵀ of whole numbers whose sums, part sums too, are at most `largest`.
 
     Floating-point products of whole numbers are exact below 2^24 (2^53) and many times as fast as
     NumPy's of integers.
     """
-    kind: type[np.floating[Any]] = np.float32 if largest < 2**24 else np.float64
-    product: NDArray[Any] = a.astype(kind) @ w.astype(kind).T
+    dtype: type[np.floating[Any]] = np.float32 if largest < 2**24 else np.float64
+    product: NDArray[Any] = a.astype(dtype) @ w.astype(dtype).T
     return product.astype(np.int32)
 
 

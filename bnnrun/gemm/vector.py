@@ -49,11 +49,11 @@ def _constant(value: int) -> ir.Constant:
     return ir.Constant(_WORDS, [value] * LANES)
 
 
-def _splat(builder: Any, scalar: Any) -> Any:
-    one = builder.insert_element(ir.Constant(_WORDS, ir.Undefined), scalar, ir.Constant(_I32, 0))
-    return builder.shuffle_vector(
-        one, ir.Constant(_WORDS, ir.Undefined), ir.Constant(_WORDS, [0] * LANES)
-    )
+def splat(builder: Any, scalar: Any) -> Any:
+    """LLVM code of a vector that has `scalar`, of 32 bits, in every lane."""
+    undefined = ir.Constant(ir.VectorType(scalar.type, LANES), ir.Undefined)
+    one = builder.insert_element(undefined, scalar, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(one, undefined, ir.Constant(_WORDS, [0] * LANES))
 
 
 def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
@@ -62,8 +62,8 @@ def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any
 
 
 def _intrinsic_call(builder: Any, name: str, result: Any, args: list[Any]) -> Any:
-    kind = ir.FunctionType(result, [a.type for a in args])
-    function = cgutils.get_or_insert_function(builder.module, kind, name)
+    function_type = ir.FunctionType(result, [a.type for a in args])
+    function = cgutils.get_or_insert_function(builder.module, function_type, name)
     return builder.call(function, args)
 
 
@@ -96,8 +96,8 @@ def store(typingctx, array, index, value):
 
     def codegen(context, builder, signature, args):
         at = _address(context, builder, signature.args[0], args[0], args[1])
-        done = builder.store(args[2], builder.bitcast(at, _WORDS.as_pointer()))
-        done.align = 4
+        instruction = builder.store(args[2], builder.bitcast(at, _WORDS.as_pointer()))
+        instruction.align = 4
         return context.get_dummy_value()
 
     return types.void(array, types.intp, vector), codegen
@@ -109,11 +109,13 @@ def prefetch(typingctx, array, index):
 
     def codegen(context, builder, signature, args):
         at = _address(context, builder, signature.args[0], *args)
-        numbers = [ir.Constant(_I32, x) for x in (1, 3, 1)]  # to write; to keep; data
+        arguments = [ir.Constant(_I32, x) for x in (1, 3, 1)]  # to write; to keep; data
         pointer = builder.bitcast(at, _I8.as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [pointer.type, *[_I32] * 3])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        builder.call(function, [pointer, *numbers])
+        function_type = ir.FunctionType(ir.VoidType(), [pointer.type, *[_I32] * 3])
+        function = cgutils.get_or_insert_function(
+            builder.module, function_type, "llvm.prefetch.p0i8"
+        )
+        builder.call(function, [pointer, *arguments])
         return context.get_dummy_value()
 
     return types.void(array, types.intp), codegen
@@ -124,7 +126,7 @@ def fill(typingctx, value):
     """The int32 `value` in every lane."""
 
     def codegen(context, builder, signature, args):
-        return _splat(builder, args[0])
+        return splat(builder, args[0])
 
     return vector(types.int32), codegen
 
@@ -135,7 +137,7 @@ def broadcast(typingctx, array, index):
 
     def codegen(context, builder, signature, args):
         scalar = builder.load(_address(context, builder, signature.args[0], *args))
-        return _splat(builder, scalar)
+        return splat(builder, scalar)
 
     return vector(array, types.intp), codegen
 
@@ -190,14 +192,14 @@ def carry_out(typingctx, s, a, b):
 
 
 @intrinsic
-def differ(typingctx, a, b, kept):
+def masked_xor(typingctx, a, b, mask):
     """(a ^ b) & kept."""
 
     def codegen(context, builder, signature, args):
-        a, b, kept = args
+        a, b, mask = args
         if HAS_TERNARY:
-            return _ternary(builder, a, b, kept, 0x28)
-        return builder.and_(builder.xor(a, b), kept)
+            return _ternary(builder, a, b, mask, 0x28)
+        return builder.and_(builder.xor(a, b), mask)
 
     return vector(vector, vector, vector), codegen
 
@@ -220,7 +222,7 @@ def set_bit(typingctx, a, lanes, position):
         a, lanes, position = args
         which = builder.bitcast(lanes, ir.VectorType(ir.IntType(1), LANES))
         one = builder.shl(ir.Constant(_I32, 1), builder.trunc(position, _I32))
-        return builder.select(which, builder.or_(a, _splat(builder, one)), a)
+        return builder.select(which, builder.or_(a, splat(builder, one)), a)
 
     return vector(vector, types.uint16, types.intp), codegen
 
@@ -300,19 +302,19 @@ def at_most(typingctx, a, b):
 
 
 @intrinsic(prefer_literal=True)
-def add_weighted_bytes(typingctx, total, counts, weight):
-    """total + weight · (sum of the four bytes of each lane of `counts`); `weight` a literal."""
+def add_weighted_bytes(typingctx, total, terms, weight):
+    """total + weight · (sum of the four bytes of each lane of `terms`); `weight` a literal."""
     if not isinstance(weight, types.IntegerLiteral):
         return None
     factor = weight.literal_value
 
     def codegen(context, builder, signature, args):
-        total, counts = args[:2]
+        total, terms = args[:2]
         if HAS_BYTE_PRODUCT:
-            return _byte_products(builder, total, counts, _constant(factor * 0x01010101))
+            return _byte_products(builder, total, terms, _constant(factor * 0x01010101))
         low = _constant(0x00FF00FF)
         pairs = builder.add(
-            builder.and_(counts, low), builder.and_(builder.lshr(counts, _constant(8)), low)
+            builder.and_(terms, low), builder.and_(builder.lshr(terms, _constant(8)), low)
         )
         sums = builder.add(
             builder.and_(pairs, _constant(0xFFFF)), builder.lshr(pairs, _constant(16))

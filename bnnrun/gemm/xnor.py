@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnrun.gemm import cpu
-from bnnrun.gemm.bits import LANES, Words, aligned, limits_of, to_panels, words
+from bnnrun.gemm.bits import LANES, Words, aligned, popcount_thresholds, to_panels, words
 from bnnrun.gemm.compiled import thread_count
 
 
@@ -41,7 +41,7 @@ class Panels:
 
 def row_words(k: int) -> int:
     """Words of a row of `k` bits as the kernels read it: a multiple of 4."""
-    return -(-words(k) // cpu.UNIT) * cpu.UNIT
+    return -(-words(k) // cpu.UNIT_WORDS) * cpu.UNIT_WORDS
 
 
 def encode_weights(w: Words, k: int) -> Panels:
@@ -58,22 +58,22 @@ def encode_rows(a: Words, k: int) -> Words:
 
 def padded_rows(m: int) -> int:
     """Rows that the kernels compute for `m`."""
-    return -(-m // cpu.TILE) * cpu.TILE
+    return -(-m // cpu.TILE_ROWS) * cpu.TILE_ROWS
 
 
 def tasks(m: int, panels: int) -> int:
     """Panels of a task, so that there are enough tasks for every thread; m rows."""
     wanted = 4 * thread_count()
-    bands = max(1, -(-m // cpu.BAND))
+    bands = max(1, -(-m // cpu.BAND_ROWS))
     return max(1, panels // max(1, -(-wanted // bands)))
 
 
-def room_for_sums(a: Words, w: Panels) -> NDArray[np.int32]:
+def empty_out(a: Words, w: Panels) -> NDArray[np.int32]:
     """Memory that `multiply` can write to again and again."""
     return aligned((len(a), w.width), np.int32)
 
 
-def room_for_bits(a: Words, w: Panels) -> NDArray[np.uint16]:
+def empty_bits(a: Words, w: Panels) -> NDArray[np.uint16]:
     """Memory that `multiply_to_bits` can write to again and again."""
     return np.zeros((len(a), 2 * words(w.n)), np.uint16)
 
@@ -85,15 +85,15 @@ def multiply(
 
     Shapes:
         a:       (padded m, kw) uint32, from `encode_rows`
-        out:     of `room_for_sums`; new memory of this size costs as much as a short product
+        out:     of `empty_out`; new memory of this size costs as much as a short product
         returns  (m, N) int32, a view of `out`
     """
     check(a, w, m)
-    out = _checked(out, room_for_sums, a, w)
+    out = _checked(out, empty_out, a, w)
     base = np.full(w.width, w.k, np.int32)
     panels = tasks(len(a), len(w.data))
     cpu.dense(
-        a.ravel(), w.kw, len(a), w.data.ravel(), w.kw, cpu.BITS, 0, panels, base,
+        a.ravel(), w.kw, len(a), w.data.ravel(), w.kw, cpu.ALGORITHM_BITS, 0, panels, base,
         out.ravel(), w.width,
     )  # fmt: skip
     return out[:m, : w.n]
@@ -106,17 +106,17 @@ def multiply_to_bits(
 
     Shapes:
         t:       (N,) int32
-        out:     of `room_for_bits`
+        out:     of `empty_bits`
         returns  (m, ceil(N / 32)) uint32, a view of `out`
     """
     check(a, w, m)
-    limits = np.full(w.width, -1, np.int32)
-    limits[: w.n] = limits_of(t, w.k)
-    out = _checked(out, room_for_bits, a, w)
+    thresholds = np.full(w.width, -1, np.int32)
+    thresholds[: w.n] = popcount_thresholds(t, w.k)
+    out = _checked(out, empty_bits, a, w)
     out[:, len(w.data) :] = 0  # half a word that no panel writes
     panels = tasks(len(a), len(w.data))
     cpu.dense_bits(
-        a.ravel(), w.kw, len(a), w.data.ravel(), w.kw, cpu.BITS, 0, panels, limits,
+        a.ravel(), w.kw, len(a), w.data.ravel(), w.kw, cpu.ALGORITHM_BITS, 0, panels, thresholds,
         out.ravel(), out.shape[1],
     )  # fmt: skip
     return out[:m].view(np.uint32)
@@ -131,11 +131,11 @@ def check(a: Words, w: Panels, m: int) -> None:
         )
 
 
-def _checked(out: Any, room: Callable[[Words, Panels], NDArray[Any]], a: Words, w: Panels) -> Any:
+def _checked(out: Any, empty: Callable[[Words, Panels], NDArray[Any]], a: Words, w: Panels) -> Any:
     """`out`, or new room where none is given; ValueError where it is other room."""
     if out is None:
-        return room(a, w)
-    expected = room(a[:0], w)
+        return empty(a, w)
+    expected = empty(a[:0], w)
     if (
         out.dtype != expected.dtype
         or out.shape != (len(a), expected.shape[1])
@@ -143,6 +143,6 @@ def _checked(out: Any, room: Callable[[Words, Panels], NDArray[Any]], a: Words, 
     ):
         raise ValueError(
             f"out is {out.dtype} {out.shape}: expected contiguous {expected.dtype} "
-            f"{(len(a), expected.shape[1])}, as `{room.__name__}` gives it"
+            f"{(len(a), expected.shape[1])}, as `{empty.__name__}` gives it"
         )
     return out

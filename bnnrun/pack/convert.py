@@ -33,14 +33,14 @@ from bnnrun.table import print_table
 from bnnrun.train import checkpoint
 
 
-def pack(given: PackConfig) -> None:
+def pack(packing: PackConfig) -> None:
     """Pack the network of a run, write it, and print its bytes beside those of float32."""
-    if not given.run:
+    if not packing.run:
         raise InputError("run: not given; name a run folder: `bnnrun pack run=outputs/train/RUN`")
-    path = user_path(given.run)
+    path = user_path(packing.run)
     if path.is_dir():
         path /= checkpoint.BEST
-    out = user_path(given.out) if given.out else path.with_name(file.NAME)
+    out = user_path(packing.out) if packing.out else path.with_name(file.NAME)
     model = convert(path)
     file.save(model, out)
     model = file.load(out)
@@ -111,29 +111,29 @@ def pack_network(network: Network, source: dict[str, str]) -> PackedModel:
                          "of 8-bit pixels give its sums; scale and standardize can be")  # fmt: skip
     p, q, d = (float(getattr(network.input, name)) for name in "pqd")
     layers: list[PackedLayer] = []
-    behind: Layer | None = None
+    previous: Layer | None = None
     for block in network.blocks:
-        scaling = (p, q, d, network.kind.levels) if behind is None else (1.0, 0.0, 1.0, 1)
-        layers.append(_pack_layer(block, behind, scaling))
-        behind = block.layer
+        scaling = (p, q, d, network.kind.levels) if previous is None else (1.0, 0.0, 1.0, 1)
+        layers.append(_pack_layer(block, previous, scaling))
+        previous = block.layer
     return PackedModel(network.kind, tuple(layers), (p, q, d), source)
 
 
 def trained(path: Path) -> tuple[Network, dict[str, Any]]:
     """The network of a file of a run, ready to evaluate, and the rest of the file."""
     saved = checkpoint.load(path, "network")
-    made, images = saved["config"], saved["images"]
+    saved_config, images = saved["config"], saved["images"]
     kind = Kind(tuple(images["image_shape"]), tuple(images["classes"]), images["levels"])
-    arch: ArchConfig = restore(_SCHEMAS["arch"][made["arch"]["name"]], made["arch"])
-    norm: NormConfig = restore(_SCHEMAS["norm"][made["norm"]["name"]], made["norm"])
-    binarization = restore(BinarizationConfig, made["binarization"])
+    arch: ArchConfig = restore(_SCHEMAS["arch"][saved_config["arch"]["name"]], saved_config["arch"])
+    norm: NormConfig = restore(_SCHEMAS["norm"][saved_config["norm"]["name"]], saved_config["norm"])
+    binarization = restore(BinarizationConfig, saved_config["binarization"])
     state = saved["network"]
     p, q, d = (float(state[f"input.{name}"]) for name in "pqd")
     mean, matrix = (state.get(f"input.{name}") for name in ("zca_mean", "zca_matrix"))
-    given = Input(Preprocessing(made["dataset"]["preprocessing"]), p, q, d)
+    scaling = Input(Preprocessing(saved_config["dataset"]["preprocessing"]), p, q, d)
     if matrix is not None:
-        given = replace(given, zca_mean=mean.numpy(), zca_matrix=matrix.numpy())
-    network = Network(arch, binarization, norm, kind, given)
+        scaling = replace(scaling, zca_mean=mean.numpy(), zca_matrix=matrix.numpy())
+    network = Network(arch, binarization, norm, kind, scaling)
     network.load_state_dict(state)
     return network, saved
 
@@ -146,13 +146,13 @@ _SCHEMAS: dict[str, dict[str, type]] = {
 
 @torch.no_grad()
 def _pack_layer(
-    block: Block, behind: Layer | None, scaling: tuple[float, float, float, int]
+    block: Block, previous: Layer | None, scaling: tuple[float, float, float, int]
 ) -> PackedLayer:
     """Weights in the order of the packed file, and the norm behind them."""
     layer = block.layer
     channels = layer.inputs if layer.is_conv else 1
-    if behind is not None and behind.is_conv:
-        channels = behind.outputs
+    if previous is not None and previous.is_conv:
+        channels = previous.outputs
     w = (block.product.weight.numpy() >= 0).reshape(layer.outputs, channels, -1)
     rows = np.ascontiguousarray(w.transpose(0, 2, 1)).reshape(layer.outputs, -1)
     mean, scale, shift = block.norm.affine()
@@ -166,7 +166,7 @@ def _pack_layer(
     p, q, d, levels = scaling
     # What the input's constant part sums to depends on which taps lie on the image.
     signs = 2.0 * rows - 1
-    if layer.is_conv and behind is None:
+    if layer.is_conv and previous is None:
         taps = borders(*layer.size)[1].reshape(-1, 9).astype(np.float64)
         ones = taps @ signs.reshape(layer.outputs, 9, -1).sum(axis=2).T
     else:

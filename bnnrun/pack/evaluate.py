@@ -44,11 +44,11 @@ def _evaluate_trained(config: EvalConfig, run: Run) -> Record:
     device = torch_device(config.device, config.threads)
     network, saved = trained(user_path(config.model))
     engine = Engine(network.to(device))
-    made = saved["config"]
+    saved_config = saved["config"]
     dataset = test_images(config, provenance(saved), network.kind)
 
     def predict(pixels: NDArray[np.uint8]) -> NDArray[np.intp]:
-        step = made["trainer"]["eval_batch_size"]
+        step = saved_config["trainer"]["eval_batch_size"]
         parts = [
             engine.evaluate(torch.from_numpy(pixels[i : i + step].copy()).to(device))[0].argmax(1)
             for i in range(0, len(pixels), step)
@@ -57,5 +57,5 @@ def _evaluate_trained(config: EvalConfig, run: Run) -> Record:
         return labels
 
     details = {"epoch": saved["row"]["epoch"], "threads": torch.get_num_threads()}
-    of = ("trained_test_error", made["seed"], details)
+    of = ("trained_test_error", saved_config["seed"], details)
     return measure_error(config, run, predict, dataset, of, device=device.type)

@@ -65,21 +65,21 @@ def first_difference(
 
     Every whole sum is tried, those of the wrong parity too, which do not occur.
     """
-    found = _differences(norm.mean, norm.scale, norm.shift, norm.p, norm.q, norm.d, norm.ones,
+    differences = _differences(norm.mean, norm.scale, norm.shift, norm.p, norm.q, norm.d, norm.ones,
                          t, flip, largest)  # fmt: skip
-    channels = np.flatnonzero(found <= largest)
-    return (int(channels[0]), int(found[channels[0]])) if len(channels) else None
+    channels = np.flatnonzero(differences <= largest)
+    return (int(channels[0]), int(differences[channels[0]])) if len(channels) else None
 
 
 @kernel(error_model="numpy")
 def _differences(mean, scale, shift, p, q, d, ones, t, flip, largest):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     """The lowest wrong sum of each channel, or largest + 1."""
-    found = np.full(len(t), largest + 1)
+    lowest_wrong = np.full(len(t), largest + 1)
     for n in prange(len(t)):
         wrong = largest + 1
         for s in range(largest, -largest - 1, -1):
             v = (p * np.float64(s) + q * ones[n]) / d
             on = (v - mean[n]) * scale[n] + shift[n] >= 0
             wrong = s if on != ((s <= t[n]) if flip[n] else (s >= t[n])) else wrong
-        found[n] = wrong
-    return found
+        lowest_wrong[n] = wrong
+    return lowest_wrong

@@ -27,7 +27,7 @@ class Classifier:
         threads:     that a call runs on, from whichever thread it comes
         classes:     their names, in the order of the scores
         image_shape: (channels, height, width)
-        levels:      the largest pixel value
+        max_pixel:      the largest pixel value
         device:      "cpu" or "cuda"
     """
 
@@ -35,16 +35,16 @@ class Classifier:
         self,
         model: PackedModel,
         kernel: Kernel,
-        first: FirstLayer,
+        first_layer_method: FirstLayer,
         device: Device = Device.cpu,
         threads: int = 0,
     ) -> None:
         self.model = model
         self.classes = model.kind.classes
         self.image_shape = model.kind.image_shape
-        self.levels = model.kind.levels
+        self.max_pixel = model.kind.levels
         self.device = device.value
-        self.network = _network(model, kernel, first, device, threads)
+        self.network = _network(model, kernel, first_layer_method, device, threads)
         self.threads = self.network.threads
 
     def scores(self, images: ArrayLike) -> NDArray[np.float64]:
@@ -55,7 +55,7 @@ class Classifier:
             returns  (n, classes) float64
 
         Raises:
-            InputError: another shape, another type, a pixel above `levels`
+            InputError: another shape, another type, a pixel above `max_pixel`
         """
         return self.network.scores(self._checked(images))
 
@@ -77,8 +77,8 @@ class Classifier:
                 f"images: {pixels.dtype} {pixels.shape}, expected uint8 (n, "
                 f"{', '.join(map(str, self.image_shape))})"
             )
-        if self.levels < 255 and pixels.size and pixels.max() > self.levels:
-            raise InputError(f"images: a pixel of {pixels.max()}, expected 0 to {self.levels}")
+        if self.max_pixel < 255 and pixels.size and pixels.max() > self.max_pixel:
+            raise InputError(f"images: a pixel of {pixels.max()}, expected 0 to {self.max_pixel}")
         return pixels
 
     @property
@@ -95,7 +95,7 @@ class Classifier:
 
 
 def _network(
-    model: PackedModel, kernel: Kernel, first: FirstLayer, device: Device, threads: int
+    model: PackedModel, kernel: Kernel, first_layer_method: FirstLayer, device: Device, threads: int
 ) -> "ReferenceNetwork | PackedNetwork | CudaNetwork":
     if kernel is Kernel.reference:
         if device is Device.cuda:
@@ -105,10 +105,10 @@ def _network(
         from bnnrun.gemm.cuda_device import open_device
         from bnnrun.runtime.cuda import CudaNetwork
 
-        return CudaNetwork(model, open_device(), first)
+        return CudaNetwork(model, open_device(), first_layer_method)
     from bnnrun.runtime.network import PackedNetwork  # with Numba, which the reference runs without
 
-    return PackedNetwork(model, first, threads)
+    return PackedNetwork(model, first_layer_method, threads)
 
 
 def select_device(asked: Device, kernel: Kernel) -> tuple[Device, str | None]:

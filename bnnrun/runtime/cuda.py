@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from bnnrun.architecture import Layer
 from bnnrun.config import FirstLayer
-from bnnrun.gemm import choice, cuda
+from bnnrun.gemm import cuda, dispatch
 from bnnrun.gemm.bits import Words, pack, unpack_bits
 from bnnrun.gemm.cuda import Bits, Xnor, row_words
 from bnnrun.gemm.cuda_device import Device
-from bnnrun.runtime.counts import count_limits, signed_weights
 from bnnrun.runtime.model import PackedLayer, PackedModel, borders
+from bnnrun.runtime.thresholds import accumulator_thresholds, signed_weights
 
-CHUNK = 4096  # images, at most
-PIXELS = 2**21  # of the first layer's images together: what the grid's second direction takes
+MAX_CHUNK = 4096  # images, at most
+MAX_PIXELS = 2**21  # of the first layer's images together: what the grid's second direction takes
 
 
 class CudaNetwork:
@@ -36,22 +36,22 @@ class CudaNetwork:
         self,
         model: PackedModel,
         device: Device,
-        first: FirstLayer = FirstLayer.auto,
+        first_layer_method: FirstLayer = FirstLayer.auto,
         kernel: str = "auto",
     ) -> None:
         self.model, self.device, self.threads = model, device, 1
-        self.xnor = choice.products(device, kernel)
+        self.xnor = dispatch.products(device, kernel)
         pixels = math.prod(model.kind.image_shape[1:])
-        self.chunk = int(np.clip(PIXELS // pixels, 1, CHUNK))
+        self.chunk = int(np.clip(MAX_PIXELS // pixels, 1, MAX_CHUNK))
         self.pixels = device.empty((self.chunk, *model.kind.image_shape), np.uint8)
-        planes = first is FirstLayer.planes
-        self.first = FirstLayer.planes if planes else FirstLayer.bytes
+        planes = first_layer_method is FirstLayer.planes
+        self.first_layer_method = FirstLayer.planes if planes else FirstLayer.bytes
         self.layers = [
             _Layer(self.xnor, layer, self.chunk, model.kind.levels if i == 0 else 0, planes)
             for i, layer in enumerate(model.layers)
         ]
-        for behind, layer in zip(self.layers, self.layers[1:], strict=False):
-            layer.read(behind)
+        for previous, layer in zip(self.layers, self.layers[1:], strict=False):
+            layer.read(previous)
         self._lock = threading.Lock()
         self._graphs: dict[int, Callable[[], None]] = {}
 
@@ -87,8 +87,8 @@ class CudaNetwork:
         if count not in self._graphs:
             self._graphs[count] = self.device.record(lambda: self._launch(count))
         self._graphs[count]()
-        sums = self.device.get(self.layers[-1].sums[:count])
-        return self.model.layers[-1].scores(sums)
+        accumulators = self.device.get(self.layers[-1].accumulators[:count])
+        return self.model.layers[-1].scores(accumulators)
 
     def _launch(self, count: int) -> None:
         for i, layer in enumerate(self.layers):
@@ -101,45 +101,45 @@ class _Layer:
     Attributes:
         out:  (chunk, [H', S',] OW) uint32 of a hidden layer
         ones: (chunk,) int32
-        sums: (chunk, N) int32 of the output layer
+        accumulators: (chunk, N) int32 of the output layer
     """
 
     def __init__(
-        self, xnor: Xnor, layer: PackedLayer, chunk: int, levels: int, planes: bool
+        self, xnor: Xnor, layer: PackedLayer, chunk: int, max_pixel: int, planes: bool
     ) -> None:
-        self.xnor, self.layer, self.planes, self.first = xnor, layer, planes, levels > 0
+        self.xnor, self.layer, self.planes, self.is_first = xnor, layer, planes, max_pixel > 0
         shape, device = layer.shape, xnor.device
         self.w = signed_weights(layer)
         self.input: _Layer | None = None
         if shape.last:
-            self.sums = device.empty((chunk, shape.outputs), np.int32)
+            self.accumulators = device.empty((chunk, shape.outputs), np.int32)
         else:
-            limit = count_limits(layer, self.w, self.first, 8 if planes else 0)
-            self.limit = device.put(np.ascontiguousarray(limit, np.int32))
+            thresholds = accumulator_thresholds(layer, self.w, self.is_first, 8 if planes else 0)
+            self.thresholds = device.put(np.ascontiguousarray(thresholds, np.int32))
             across = row_words(shape.outputs)
             size = (chunk, *shape.pooled, across) if shape.is_conv else (chunk, across)
             self.out, self.ones = device.zeros(size, np.uint32), device.zeros((chunk,), np.int32)
         if shape.is_conv:
-            classes = borders(*shape.size)[0] if len(limit) > 1 else np.zeros(shape.size, int)
+            classes = borders(*shape.size)[0] if len(thresholds) > 1 else np.zeros(shape.size, int)
             self.classes = device.put(classes.ravel().astype(np.int32))
             flips = np.zeros((1, 32 * across), bool)
             flips[0, : shape.outputs] = layer.flip
             self.flips = device.put(pack(flips)[0])
-        if self.first:
+        if self.is_first:
             rows = pack(self.w) if planes else _byte_rows(-self.w)
             self.weights = device.put(rows)
         else:
             self.weights = None
 
-    def read(self, behind: "_Layer") -> None:
+    def read(self, previous: "_Layer") -> None:
         """Take the input from a layer, and lay out the weights as its bits lie."""
-        self.input = behind
-        of, shape = behind.layer.shape, self.layer.shape
-        if not of.is_conv:
+        self.input = previous
+        source, shape = previous.layer.shape, self.layer.shape
+        if not source.is_conv:
             self.weights = self.xnor.encode(pack(self.w), shape.k)
             return
-        pieces = pack(self.w.reshape(len(self.w), -1, of.outputs))
-        padded = np.zeros((*pieces.shape[:2], row_words(of.outputs)), np.uint32)
+        pieces = pack(self.w.reshape(len(self.w), -1, source.outputs))
+        padded = np.zeros((*pieces.shape[:2], row_words(source.outputs)), np.uint32)
         padded[..., : pieces.shape[2]] = pieces
         rows = padded.reshape(len(padded), -1)
         if shape.is_conv:
@@ -155,32 +155,32 @@ class _Layer:
         if not shape.last:
             device.clear(self.ones)
         if shape.last:
-            self.xnor.multiply(self._rows(count), self.weights, out=self.sums[:count])
-        elif not self.first and not shape.is_conv:
+            self.xnor.multiply(self._rows(count), self.weights, out=self.accumulators[:count])
+        elif not self.is_first and not shape.is_conv:
             target = Bits(self.out[:count], self.ones[:count], shape.outputs)
-            self.xnor.multiply_to_bits(self._rows(count), self.weights, self.limit[0], target)
+            self.xnor.multiply_to_bits(self._rows(count), self.weights, self.thresholds[0], target)
         else:
-            given = (
-                self.weights, self.out[:count], self.ones[:count], self.limit,
+            arguments = (
+                self.weights, self.out[:count], self.ones[:count], self.thresholds,
                 self.classes if shape.is_conv else None, self.flips if shape.pool else None,
             )  # fmt: skip
-            if self.first:
+            if self.is_first:
                 device.launch(
                     cuda.first_layer(
-                        pixels[:count], *given, conv=shape.is_conv, pool=shape.pool,
+                        pixels[:count], *arguments, conv=shape.is_conv, pool=shape.pool,
                         planes=self.planes,
                     )
                 )  # fmt: skip
             else:
                 assert self.input is not None
-                device.launch(cuda.convolution(self.input.out[:count], *given, pool=shape.pool))
+                device.launch(cuda.convolution(self.input.out[:count], *arguments, pool=shape.pool))
 
     def _rows(self, count: int) -> Bits:
         """The layer in front as rows of bits."""
         assert self.input is not None
-        front = self.input
-        data = front.out[:count].reshape(count, -1)
-        return Bits(data, front.ones[:count], self.layer.shape.k)
+        previous = self.input
+        data = previous.out[:count].reshape(count, -1)
+        return Bits(data, previous.ones[:count], self.layer.shape.k)
 
     def bits(self, count: int) -> NDArray[np.bool_]:
         """What was written for the first `count` images."""

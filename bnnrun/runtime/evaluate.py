@@ -69,13 +69,14 @@ def _check_kind(name: str, kind: Kind, expected: Kind) -> None:
         return
     missing = [c for c in its if c not in ours]
     unknown = [c for c in ours if c not in its]
-    told = [f"without {listed(map(printable, missing))}"] if missing else []
-    told += [f"with {listed(map(printable, unknown))}, unknown to it"] if unknown else []
-    if not told:
-        told = [f"in another order: {listed(map(printable, ours))}; "
+    differences = [f"without {listed(map(printable, missing))}"] if missing else []
+    differences += [f"with {listed(map(printable, unknown))}, unknown to it"] if unknown else []
+    if not differences:
+        differences = [f"in another order: {listed(map(printable, ours))}; "
                 f"its own: {listed(map(printable, its))}"]  # fmt: skip
     raise InputError(
-        f"dataset={name}: {len(ours)} classes, not the network's {len(its)}: {' and '.join(told)}"
+        f"dataset={name}: {len(ours)} classes, not the network's {len(its)}: "
+        f"{' and '.join(differences)}"
     )
 
 
@@ -107,7 +108,7 @@ def evaluate_packed(
     classifier, path = opened
     details = {
         "kernel": config.kernel.value,
-        "first": _first(classifier, config),
+        "first": _first_layer_method(classifier, config),
         "file": path.name,
         "packed_bytes": path.stat().st_size,
         "sha256": file.sha256(path),
@@ -149,13 +150,13 @@ def measure_error(
     for start in range(0, len(images), BATCH):
         part = images.take(slice(start, start + BATCH))
         wrong += int(np.count_nonzero(predict(part.pixels) != part.labels))
-    taken = time.perf_counter() - began
+    time_s = time.perf_counter() - began
     error_pct = 100 * wrong / len(images)
     for note in dataset.notes:
         print(f"note: {note}")
     print(
         f"test error {error_pct:.2f} % ({wrong:,} of {len(images):,}), "
-        f"{len(images) / taken:,.0f} images/s"
+        f"{len(images) / time_s:,.0f} images/s"
     )
     return Record(
         experiment=run.experiment,
@@ -165,16 +166,16 @@ def measure_error(
         unit="%",
         seed=seed,
         device=device,
-        details={"images": len(images), "images_per_s": len(images) / taken, **details},
+        details={"images": len(images), "images_per_s": len(images) / time_s, **details},
         config=computed(config),
         command=run.command,
         data=dataset.described(),
-        wall_time_s=taken,
+        wall_time_s=time_s,
         gpu=gpu,
     )
 
 
-def _first(classifier: Classifier, config: EvalConfig) -> str:
+def _first_layer_method(classifier: Classifier, config: EvalConfig) -> str:
     if config.kernel is Kernel.reference:
         return "reference"
-    return str(classifier.network.first.value)  # type: ignore[union-attr]
+    return str(classifier.network.first_layer_method.value)  # type: ignore[union-attr]

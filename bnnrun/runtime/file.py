@@ -25,7 +25,7 @@ from bnnrun.runtime.model import PackedLayer, PackedModel, borders
 NAME = "model.safetensors"
 FORMAT, VERSION = "bnnrun-packed", 1
 LARGEST = 2**24  # of a number of the description: pixels, inputs, outputs
-SUMS = 2**30  # largest sum that 32-bit counts hold with room
+MAX_ACCUMULATOR = 2**30  # largest sum that 32-bit counts hold with room
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -141,13 +141,15 @@ def _describe(model: PackedModel) -> dict[str, Any]:
 
 def _build(network: dict[str, Any], arrays: Arrays) -> PackedModel:
     """The network of a description, each array checked against it."""
-    channels, height, width = (_whole(v, "image_shape") for v in network["image_shape"])
+    channels, height, width = (_integer(v, "image_shape") for v in network["image_shape"])
     classes = network["classes"]
     _require(isinstance(classes, list) and all(map(_is_text, classes)), "classes")
-    kind = Kind((channels, height, width), tuple(classes), _whole(network["levels"], "levels", 255))
+    kind = Kind(
+        (channels, height, width), tuple(classes), _integer(network["levels"], "levels", 255)
+    )
     _require(height * width * channels <= LARGEST, "image_shape: too large")
-    given = tuple(float(v) for v in network["input"])
-    _require(len(given) == 3 and all(map(math.isfinite, given)), "input")
+    affine = tuple(float(v) for v in network["input"])
+    _require(len(affine) == 3 and all(map(math.isfinite, affine)), "input")
     source = network["source"]
     _require(isinstance(source, dict) and all(map(_is_text, source.values())), "source")
     _require(source.get("seed", "0").isdecimal(), "source: seed")
@@ -155,9 +157,9 @@ def _build(network: dict[str, Any], arrays: Arrays) -> PackedModel:
     shapes = _shapes(network["layers"], kind)
     left = dict(arrays)
     for i, shape in enumerate(shapes):
-        layers.append(_layer(shape, left, levels=kind.levels if i == 0 else 1, first=i == 0))
+        layers.append(_layer(shape, left, max_pixel=kind.levels if i == 0 else 1, is_first=i == 0))
     _require(not left, f"{len(left)} arrays that no layer has")
-    return PackedModel(kind, tuple(layers), (given[0], given[1], given[2]), source)
+    return PackedModel(kind, tuple(layers), (affine[0], affine[1], affine[2]), source)
 
 
 def _shapes(described: Any, kind: Kind) -> list[Layer]:
@@ -170,7 +172,7 @@ def _shapes(described: Any, kind: Kind) -> list[Layer]:
         kernel, pool = each["kernel"], each["pool"]
         known = isinstance(kernel, int) and kernel in (0, 3) and isinstance(pool, bool)
         _require(known, f"layer {i + 1}: kernel or pool")
-        outputs = _whole(each["outputs"], f"outputs of layer {i + 1}")
+        outputs = _integer(each["outputs"], f"outputs of layer {i + 1}")
         is_conv = kernel == 3
         after_dense = bool(shapes) and not shapes[-1].is_conv
         _require(not (is_conv and (last or after_dense)), f"layer {i + 1}: a convolution there")
@@ -186,10 +188,10 @@ def _shapes(described: Any, kind: Kind) -> list[Layer]:
     return shapes
 
 
-def _layer(shape: Layer, arrays: Arrays, *, levels: int, first: bool) -> PackedLayer:
+def _layer(shape: Layer, arrays: Arrays, *, max_pixel: int, is_first: bool) -> PackedLayer:
     name, n = shape.name, shape.outputs
-    planes = 2 ** int(levels).bit_length() - 1  # the largest value that bit planes can hold
-    _require(shape.k * planes <= SUMS, f"{name}: sums past 32 bits")
+    planes = 2 ** int(max_pixel).bit_length() - 1  # the largest value that bit planes can hold
+    _require(shape.k * planes <= MAX_ACCUMULATOR, f"{name}: sums past 32 bits")
     weight = _take(arrays, f"{name}.weight", (n, words(shape.k)), np.uint32)
     _require(clean_tail(weight, shape.k), f"{name}.weight: bits past the end of a row")
     none = np.zeros(0)
@@ -200,10 +202,10 @@ def _layer(shape: Layer, arrays: Arrays, *, levels: int, first: bool) -> PackedL
         _require(bool(np.isfinite([mean, scale, shift]).all()), f"{name}: scores not finite")
         no_threshold = np.zeros((0, n), np.int32)
         return PackedLayer(shape, weight, no_threshold, np.zeros(n, bool), mean, scale, shift)
-    of_borders = len(borders(*shape.size)[1]) if first and shape.is_conv else 1
+    of_borders = len(borders(*shape.size)[1]) if is_first and shape.is_conv else 1
     threshold = _take(arrays, f"{name}.threshold", (of_borders, n), np.int32)
     # The sums are within ±K (times levels), so a threshold one past that is as good as any.
-    bound = shape.k * levels + 1
+    bound = shape.k * max_pixel + 1
     _require(bool((np.abs(threshold.astype(np.int64)) <= bound).all()), f"{name}.threshold")
     flip = _take(arrays, f"{name}.flip", (words(n),), np.uint32)
     _require(clean_tail(flip[None], n), f"{name}.flip: bits past the end")
@@ -212,12 +214,14 @@ def _layer(shape: Layer, arrays: Arrays, *, levels: int, first: bool) -> PackedL
     )
 
 
-def _take(arrays: Arrays, key: str, shape: tuple[int, ...], kind: type[np.generic]) -> NDArray[Any]:
+def _take(
+    arrays: Arrays, key: str, shape: tuple[int, ...], dtype: type[np.generic]
+) -> NDArray[Any]:
     array = arrays.pop(key, None)
     if array is None:
         raise _MalformedError(f"no array {key}")
-    if array.shape != shape or array.dtype != kind:
-        expected = np.dtype(kind)
+    if array.shape != shape or array.dtype != dtype:
+        expected = np.dtype(dtype)
         raise _MalformedError(f"{key} is {array.dtype} {array.shape}, expected {expected} {shape}")
     return array
 
@@ -227,7 +231,7 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value.encode("utf-8", "replace").decode() == value
 
 
-def _whole(value: Any, name: str, largest: int = LARGEST) -> int:
+def _integer(value: Any, name: str, largest: int = LARGEST) -> int:
     _require(
         isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= largest,
         f"{name}: expected a whole number from 1 to {largest}",

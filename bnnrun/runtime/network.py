@@ -22,11 +22,13 @@ from bnnrun.gemm.compiled import number_of_threads, set_threads, thread_count
 from bnnrun.gemm.conv import conv_bits
 from bnnrun.gemm.vector import HAS_BYTE_PRODUCT
 from bnnrun.gemm.xnor import padded_rows, row_words, tasks
-from bnnrun.runtime.counts import count_limits, signed_weights
 from bnnrun.runtime.model import PackedLayer, PackedModel, borders
+from bnnrun.runtime.thresholds import accumulator_thresholds, signed_weights
 
-MEMORY = 4 * 2**20  # bytes of the largest layer's bits for a chunk: what a third-level cache holds
-CHUNK = 1024  # images, at most
+CHUNK_BYTES = (
+    4 * 2**20
+)  # bytes of the largest layer's bits for a chunk: what a third-level cache holds
+MAX_CHUNK = 1024  # images, at most
 
 
 @dataclass(frozen=True)
@@ -35,16 +37,16 @@ class _Weights:
 
     Attributes:
         panels: (P, kw, 16) uint32
-        way:    of cpu.py
+        algorithm:    of cpu.py
         planes: bit planes of the input, 0 where it is bits or bytes
-        limits: (borders, 16 P) int32; base of the sums in the output layer
+        thresholds: (borders, 16 P) int32; base of the sums in the output layer
         flips:  (P,) uint16
     """
 
     panels: Words
-    way: int
+    algorithm: int
     planes: int
-    limits: NDArray[np.int32]
+    thresholds: NDArray[np.int32]
     flips: NDArray[np.uint16]
 
     @property
@@ -61,26 +63,26 @@ class PackedNetwork:
     """
 
     def __init__(
-        self, model: PackedModel, first: FirstLayer = FirstLayer.auto, threads: int = 0
+        self, model: PackedModel, first_layer_method: FirstLayer = FirstLayer.auto, threads: int = 0
     ) -> None:
         self.model = model
         self.threads = number_of_threads(threads)
-        if first is FirstLayer.auto:
-            first = FirstLayer.bytes if HAS_BYTE_PRODUCT else FirstLayer.planes
-        self.first = first
+        if first_layer_method is FirstLayer.auto:
+            first_layer_method = FirstLayer.bytes if HAS_BYTE_PRODUCT else FirstLayer.planes
+        self.first_layer_method = first_layer_method
         # Bytes of an image's bits in the widest layer, or of its pixels.
         largest = max(
             math.prod(model.kind.image_shape),
             *(layer.shape.activations // 8 for layer in model.layers[:-1]),
         )
-        self.chunk = int(np.clip(MEMORY // max(1, largest), 1, CHUNK))
+        self.chunk = int(np.clip(CHUNK_BYTES // max(1, largest), 1, MAX_CHUNK))
         self.steps: list[_Step] = []
-        behind: Layer | None = None
+        previous: Layer | None = None
         for layer in model.layers:
-            levels = model.kind.levels if behind is None else 0
+            max_pixel = model.kind.levels if previous is None else 0
             make: type[_Step] = _Conv if layer.shape.is_conv else _Dense
-            self.steps.append(make(layer, levels, first, behind))
-            behind = layer.shape
+            self.steps.append(make(layer, max_pixel, first_layer_method, previous))
+            previous = layer.shape
         # Sets of buffers that no call has now: pop and append of a list cannot be interrupted.
         self._idle: list[list[NDArray[Any]]] = []
 
@@ -114,7 +116,7 @@ class PackedNetwork:
         try:
             scores = self._run(pixels, buffers)
             pairs = zip(pairwise(self.steps), buffers[1:], strict=True)
-            return [b.read(given, len(pixels), a.shape) for (a, b), given in pairs], scores
+            return [b.read(buffer, len(pixels), a.shape) for (a, b), buffer in pairs], scores
         finally:
             self._idle.append(buffers)
             set_threads(before)
@@ -122,10 +124,10 @@ class PackedNetwork:
     def _run(self, pixels: NDArray[np.uint8], buffers: list[NDArray[Any]]) -> NDArray[np.float64]:
         count = len(pixels)
         self.steps[0].enter(pixels, buffers[0])
-        for i, (step, following) in enumerate(pairwise(self.steps)):
-            step.run(buffers[i], count, following, buffers[i + 1])
-        sums = cast(_Dense, self.steps[-1]).sums(buffers[-1], count)
-        return self.model.layers[-1].scores(sums)
+        for i, (step, next_step) in enumerate(pairwise(self.steps)):
+            step.run(buffers[i], count, next_step, buffers[i + 1])
+        accumulators = cast(_Dense, self.steps[-1]).accumulators(buffers[-1], count)
+        return self.model.layers[-1].scores(accumulators)
 
     def _take_buffers(self) -> list[NDArray[Any]]:
         """The input of each layer, for a chunk of images, until they are put back to `_idle`."""
@@ -136,31 +138,33 @@ class PackedNetwork:
             return [step.new_input(rows) for step in self.steps]
 
 
-def _weights(layer: PackedLayer, levels: int, first: FirstLayer, channels: int) -> _Weights:
+def _weights(
+    layer: PackedLayer, max_pixel: int, first_layer_method: FirstLayer, channels: int
+) -> _Weights:
     """Lay out the weights of a layer.
 
     Args:
-        levels:   largest pixel value in the first layer, else 0
+        max_pixel:   largest pixel value in the first layer, else 0
         channels: bits of a pixel of the input, each pixel's beginning with a word of its own;
                   0 where the whole row is one piece
     """
     shape, k = layer.shape, layer.shape.k
     w = signed_weights(layer)
-    of_bytes = levels > 0 and first is FirstLayer.bytes
-    panels = _byte_panels(w) if of_bytes else _bit_panels(w, channels or k)
-    planes = 0 if of_bytes else int(levels).bit_length()
-    limits = np.full((1, panels.shape[0] * LANES), -1, np.int32)
+    is_bytes = max_pixel > 0 and first_layer_method is FirstLayer.bytes
+    panels = _byte_panels(w) if is_bytes else _bit_panels(w, channels or k)
+    planes = 0 if is_bytes else int(max_pixel).bit_length()
+    thresholds = np.full((1, panels.shape[0] * LANES), -1, np.int32)
     if shape.last:
-        limits[:, : shape.outputs] = k
+        thresholds[:, : shape.outputs] = k
     else:
-        values = count_limits(layer, w, levels > 0, planes)
-        limits = np.repeat(limits, len(values), axis=0)
-        limits[:, : shape.outputs] = values
+        values = accumulator_thresholds(layer, w, max_pixel > 0, planes)
+        thresholds = np.repeat(thresholds, len(values), axis=0)
+        thresholds[:, : shape.outputs] = values
     flips = np.zeros(panels.shape[0] * LANES, bool)
     flips[: shape.outputs] = layer.flip
-    way = cpu.BYTES if of_bytes else cpu.BITS
+    algorithm = cpu.ALGORITHM_BYTES if is_bytes else cpu.ALGORITHM_BITS
     half_words = pack(flips).view(np.uint16)[: panels.shape[0]]
-    return _Weights(panels, way, planes, limits, half_words)
+    return _Weights(panels, algorithm, planes, thresholds, half_words)
 
 
 def _bit_panels(w: NDArray[np.int8], group: int) -> Words:
@@ -183,7 +187,11 @@ class _Step(ABC):
 
     @abstractmethod
     def __init__(
-        self, layer: PackedLayer, levels: int, first: FirstLayer, behind: Layer | None
+        self,
+        layer: PackedLayer,
+        max_pixel: int,
+        first_layer_method: FirstLayer,
+        previous: Layer | None,
     ) -> None: ...
 
     @abstractmethod
@@ -191,11 +199,11 @@ class _Step(ABC):
         """A buffer for the rows, or padded images, of `count` images."""
 
     @abstractmethod
-    def enter(self, pixels: NDArray[np.uint8], given: NDArray[Any]) -> None:
+    def enter(self, pixels: NDArray[np.uint8], buffer: NDArray[Any]) -> None:
         """Write the pixels of a chunk to the buffer of the first layer."""
 
     @abstractmethod
-    def run(self, given: NDArray[Any], count: int, following: "_Step", out: NDArray[Any]) -> None:
+    def run(self, buffer: NDArray[Any], count: int, next_step: "_Step", out: NDArray[Any]) -> None:
         """Write the bits of `count` images to the buffer `out` of the layer that follows."""
 
     @abstractmethod
@@ -205,82 +213,92 @@ class _Step(ABC):
         """Where a convolution in front puts the bits of pixel (y, x): `cells` pieces of 16."""
 
     @abstractmethod
-    def read(self, given: NDArray[Any], count: int, behind: Layer) -> NDArray[np.bool_]:
-        """The bits that layer `behind` wrote to the buffer `given`."""
+    def read(self, buffer: NDArray[Any], count: int, previous: Layer) -> NDArray[np.bool_]:
+        """The bits that layer `previous` wrote to the buffer `buffer`."""
 
 
 class _Dense(_Step):
     """A fully connected layer and the rows it reads: bits, or pixels as bytes or bit planes."""
 
     def __init__(
-        self, layer: PackedLayer, levels: int, first: FirstLayer, behind: Layer | None
+        self,
+        layer: PackedLayer,
+        max_pixel: int,
+        first_layer_method: FirstLayer,
+        previous: Layer | None,
     ) -> None:
         self.shape = layer.shape
-        channels = behind.outputs if behind is not None and behind.is_conv else 0
-        self.weights = _weights(layer, levels, first, channels)
+        channels = previous.outputs if previous is not None and previous.is_conv else 0
+        self.weights = _weights(layer, max_pixel, first_layer_method, channels)
         self.planes = self.weights.planes
         self.row = self.weights.kw * max(1, self.planes)
 
     def new_input(self, count: int) -> NDArray[Any]:
         return aligned((count, self.row), np.uint32)
 
-    def enter(self, pixels: NDArray[np.uint8], given: NDArray[Any]) -> None:
+    def enter(self, pixels: NDArray[np.uint8], buffer: NDArray[Any]) -> None:
         flat = np.ascontiguousarray(pixels.reshape(len(pixels), -1))
         if self.planes:
             m, k = flat.shape
-            cpu.planes_of(flat.ravel(), m, k, given.ravel(), self.weights.kw, self.planes)
+            cpu.pack_planes(flat.ravel(), m, k, buffer.ravel(), self.weights.kw, self.planes)
         else:
-            given.view(np.uint8)[: len(flat), : flat.shape[1]] = flat
+            buffer.view(np.uint8)[: len(flat), : flat.shape[1]] = flat
 
-    def run(self, given: NDArray[Any], count: int, following: _Step, out: NDArray[Any]) -> None:
+    def run(self, buffer: NDArray[Any], count: int, next_step: _Step, out: NDArray[Any]) -> None:
         halves = out.view(np.uint16)
-        operands, limits = self._operands(given, count), self.weights.limits.ravel()
-        cpu.dense_bits(*operands, limits, halves.ravel(), halves.shape[1])
+        operands, thresholds = self._operands(buffer, count), self.weights.thresholds.ravel()
+        cpu.dense_bits(*operands, thresholds, halves.ravel(), halves.shape[1])
 
-    def sums(self, given: NDArray[Any], count: int) -> NDArray[np.int32]:
+    def accumulators(self, buffer: NDArray[Any], count: int) -> NDArray[np.int32]:
         """(count, N) sums, of the output layer."""
-        base = self.weights.limits[0]
+        base = self.weights.thresholds[0]
         out = np.empty((padded_rows(count), len(base)), np.int32)
-        cpu.dense(*self._operands(given, count), base, out.ravel(), out.shape[1])
+        cpu.dense(*self._operands(buffer, count), base, out.ravel(), out.shape[1])
         return out[:count, : self.shape.outputs]
 
-    def _operands(self, given: NDArray[Any], count: int) -> tuple[Any, ...]:
+    def _operands(self, buffer: NDArray[Any], count: int) -> tuple[Any, ...]:
         """What both products of cpu.py begin with."""
         w, rows = self.weights, padded_rows(count)
         panels = tasks(rows, len(w.panels))
-        return given.ravel(), self.row, rows, w.panels.ravel(), w.kw, w.way, w.planes, panels
+        return buffer.ravel(), self.row, rows, w.panels.ravel(), w.kw, w.algorithm, w.planes, panels
 
     def target(
         self, y: NDArray[np.intp], x: NDArray[np.intp], width: int, cells: int
     ) -> NDArray[np.intp]:
         return (y * width + x) * cells
 
-    def read(self, given: NDArray[Any], count: int, behind: Layer) -> NDArray[np.bool_]:
-        rows = given[:count]
-        if not behind.is_conv:
-            return unpack_bits(rows, behind.outputs).astype(bool)
-        height, width = behind.pooled
-        cells = words(behind.outputs)
+    def read(self, buffer: NDArray[Any], count: int, previous: Layer) -> NDArray[np.bool_]:
+        rows = buffer[:count]
+        if not previous.is_conv:
+            return unpack_bits(rows, previous.outputs).astype(bool)
+        height, width = previous.pooled
+        cells = words(previous.outputs)
         image = rows[:, : height * width * cells].reshape(count, height, width, cells)
-        return unpack_bits(image, behind.outputs).astype(bool)
+        return unpack_bits(image, previous.outputs).astype(bool)
 
 
 class _Conv(_Step):
     """A 3x3 convolution and the padded images it reads: words of bits, or pixels as bytes."""
 
     def __init__(
-        self, layer: PackedLayer, levels: int, first: FirstLayer, behind: Layer | None
+        self,
+        layer: PackedLayer,
+        max_pixel: int,
+        first_layer_method: FirstLayer,
+        previous: Layer | None,
     ) -> None:
         shape = self.shape = layer.shape
-        self.weights = _weights(layer, levels, first, 0 if levels else shape.inputs)
+        self.weights = _weights(
+            layer, max_pixel, first_layer_method, 0 if max_pixel else shape.inputs
+        )
         height, width = shape.size
-        self.cells = shape.inputs if levels else words(shape.inputs)
-        self.dtype: type[np.generic] = np.uint8 if levels else np.uint32
+        self.cells = shape.inputs if max_pixel else words(shape.inputs)
+        self.dtype: type[np.generic] = np.uint8 if max_pixel else np.uint32
         self.line, self.run_length = (width + 2) * self.cells, 3 * self.cells
         y, x = _order(shape)
         self.origins = ((y * (width + 2) + x) * self.cells).astype(np.int32)
         classes, _ = borders(height, width)
-        used = classes if len(self.weights.limits) > 1 else np.zeros_like(classes)
+        used = classes if len(self.weights.thresholds) > 1 else np.zeros_like(classes)
         self.borders = used[y, x].astype(np.int32)
         self.y, self.x = (y // 2, x // 2) if shape.pool else (y, x)
 
@@ -288,19 +306,19 @@ class _Conv(_Step):
         height, width = self.shape.size
         return aligned((count, height + 2, width + 2, self.cells), self.dtype)
 
-    def enter(self, pixels: NDArray[np.uint8], given: NDArray[Any]) -> None:
-        given[: len(pixels), 1:-1, 1:-1] = pixels.transpose(0, 2, 3, 1)
+    def enter(self, pixels: NDArray[np.uint8], buffer: NDArray[Any]) -> None:
+        buffer[: len(pixels), 1:-1, 1:-1] = pixels.transpose(0, 2, 3, 1)
 
-    def run(self, given: NDArray[Any], count: int, following: _Step, out: NDArray[Any]) -> None:
+    def run(self, buffer: NDArray[Any], count: int, next_step: _Step, out: NDArray[Any]) -> None:
         w = self.weights
         cells = 2 * words(self.shape.outputs)
-        targets = following.target(self.y, self.x, self.shape.pooled[1], cells).astype(np.int32)
+        targets = next_step.target(self.y, self.x, self.shape.pooled[1], cells).astype(np.int32)
         halves = out.reshape(len(out), -1).view(np.uint16)
         bands = max(1, -(-4 * thread_count() // count))
-        rows = min(cpu.BAND, -(-len(self.origins) // bands // cpu.TILE) * cpu.TILE)
+        rows = min(cpu.BAND_ROWS, -(-len(self.origins) // bands // cpu.TILE_ROWS) * cpu.TILE_ROWS)
         conv_bits(
-            given.ravel(), count, given[0].size, self.origins, self.line,
-            self.run_length, w.panels.ravel(), w.kw, w.way, w.planes, w.limits.ravel(),
+            buffer.ravel(), count, buffer[0].size, self.origins, self.line,
+            self.run_length, w.panels.ravel(), w.kw, w.algorithm, w.planes, w.thresholds.ravel(),
             self.borders, self.shape.pool, w.flips, halves.ravel(), halves.shape[1], targets, rows,
         )  # fmt: skip
 
@@ -309,14 +327,14 @@ class _Conv(_Step):
     ) -> NDArray[np.intp]:
         return ((y + 1) * (width + 2) + x + 1) * cells
 
-    def read(self, given: NDArray[Any], count: int, behind: Layer) -> NDArray[np.bool_]:
-        return unpack_bits(given[:count, 1:-1, 1:-1], behind.outputs).astype(bool)
+    def read(self, buffer: NDArray[Any], count: int, previous: Layer) -> NDArray[np.bool_]:
+        return unpack_bits(buffer[:count, 1:-1, 1:-1], previous.outputs).astype(bool)
 
 
 def _order(shape: Layer) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """(y, x) of the rows of an image's table, windows of the pooling one after the other.
 
-    The last is repeated up to a multiple of TILE.
+    The last is repeated up to a multiple of TILE_ROWS.
     """
     height, width = shape.size
     if shape.pool:

@@ -95,7 +95,7 @@ def _scores(
             except InputError as error:
                 faults.append(str(error))
         if read:
-            scores = classifier.scores(_to_levels(np.stack(pixels), classifier.levels))
+            scores = classifier.scores(_to_pixel_range(np.stack(pixels), classifier.max_pixel))
             yield from zip(read, scores, strict=True)
 
 
@@ -118,8 +118,8 @@ def _progress(paths: list[Path]) -> Iterator[Path]:
     return iter(track(paths, "reading images", console=console, transient=True))
 
 
-def _to_levels(pixels: NDArray[np.uint8], levels: int) -> NDArray[np.uint8]:
+def _to_pixel_range(pixels: NDArray[np.uint8], max_pixel: int) -> NDArray[np.uint8]:
     """8-bit pixels in the range of the images that the network was trained on."""
-    if levels == 255:
+    if max_pixel == 255:
         return pixels
-    return np.rint(pixels.astype(np.float64) * levels / 255).astype(np.uint8)
+    return np.rint(pixels.astype(np.float64) * max_pixel / 255).astype(np.uint8)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnrun.gemm.bits import unpack
-from bnnrun.gemm.reference import whole_product
+from bnnrun.gemm.reference import integer_product
 from bnnrun.runtime.model import PackedLayer, PackedModel, borders
 
 CHUNK = 100  # images at once: patches of a convolution take 9 times the memory of its input
@@ -48,7 +48,7 @@ class ReferenceNetwork:
         for layer, w in zip(self.model.layers, self.weights, strict=True):
             largest = layer.shape.k * int(np.abs(a).max(initial=1))
             rows = _patches(a) if layer.shape.is_conv else a.reshape(len(a), -1)
-            s = whole_product(rows, w, largest)
+            s = integer_product(rows, w, largest)
             if layer.shape.last:
                 return hidden, layer.scores(s)
             bits = _pooled(_bits(s, layer), layer)

@@ -9,7 +9,7 @@ from networks import KIND, images, labels_of, network, randomize_norms, typed
 from bnnrun.config import Estimator
 from bnnrun.engine.cpu import factors, update
 from bnnrun.engine.cpu.engine import CpuEngine
-from bnnrun.gemm.lookup import HAS_LOOKUP
+from bnnrun.gemm.lut_gemm import HAS_LUT
 from bnnrun.nn.engine import Engine
 from bnnrun.nn.optim import make_optimizer
 
@@ -110,7 +110,7 @@ def test_factors_that_no_update_took_do_not_outlive_the_next_gradients():
 
 
 def test_a_minibatch_too_large_for_16_bit_integers_is_summed_in_float32(monkeypatch):
-    monkeypatch.setattr(update, "MOST", 19)
+    monkeypatch.setattr(update, "MAX_BATCH", 19)
     monkeypatch.setattr(factors.ByteFactors, "of", None)
     step(engine_of(*MLP))
 
@@ -136,10 +136,10 @@ def test_what_computes_a_block_is_described(words):
     found = [str(engine_of(*words).describe(b)) for b in engine_of(*words).network.blocks]
     assert found[-1].endswith("norm plain; update fused")
     assert all(f.endswith("norm fused; update fused") for f in found[:-1])
-    first = "LUT float32" if HAS_LOOKUP else "float32"
+    first = "LUT float32" if HAS_LUT else "float32"
     conv = "float32; g_a float32; g_W float32"  # one channel is no vector
     assert found[0].startswith(first if words is MLP else conv)
-    if HAS_LOOKUP or words is CONVNET:
+    if HAS_LUT or words is CONVNET:
         assert found[1].startswith("popcount; g_a ")
     reference = Engine(network(*words))
     plain = "float32; g_a float32; g_W float32; norm plain; update plain"

@@ -8,17 +8,17 @@ import torch.nn.functional as F
 from bnnrun.architecture import Layer
 from bnnrun.engine.cpu import packed as packing
 from bnnrun.engine.cpu import winograd
-from bnnrun.engine.cpu.factors import MOST, ByteFactors, RealFactors
+from bnnrun.engine.cpu.factors import MAX_BATCH, ByteFactors, RealFactors
 from bnnrun.engine.cpu.kernels.elementwise import adam_kernel
 from bnnrun.engine.cpu.packed import PackedFilters, PackedWeights
-from bnnrun.gemm import bits, cpu, lookup
+from bnnrun.gemm import bits, cpu, lut_gemm
 from bnnrun.gemm.xnor import row_words
 
 EPS = 2.0**-24  # of float32, by which a rounded sum is off
 BF16 = 2.0**-8  # the same of bf16
 
 needs_lookup = pytest.mark.skipif(
-    not lookup.HAS_LOOKUP,
+    not lut_gemm.HAS_LUT,
     reason="no instruction of this processor chooses among sixteen numbers (AVX-512): torch "
     "multiplies real numbers here",
 )
@@ -52,7 +52,7 @@ def as_panels(x):
     """Signs of the rows in whole groups of panels, by the definition of the layout."""
     k = x.shape[1]
     panels = bits.to_panels(bits.pack(x), row_words(k))
-    whole = -(-len(panels) // lookup.PANELS) * lookup.PANELS
+    whole = -(-len(panels) // lut_gemm.TILE_PANELS) * lut_gemm.TILE_PANELS
     return np.concatenate([panels, np.zeros((whole - len(panels), *panels.shape[1:]), np.uint32)])
 
 
@@ -115,16 +115,16 @@ def test_signed_sums_do_not_depend_on_how_the_panels_are_shared(across):
     x = np.zeros((8, 32 * kw), np.float32)
     x[:, :500] = rng.integers(-9, 10, (8, 500))
     out = np.full((8, 16 * len(panels)), np.nan, np.float32)
-    lookup.signed_sums(x.ravel(), 8, panels.ravel(), kw, across, out.ravel())
+    lut_gemm.lut_gemm(x.ravel(), 8, panels.ravel(), kw, across, out.ravel())
     np.testing.assert_array_equal(out[:, :161], x[:, :500].astype(float) @ signs(w).T)
 
 
 # K: the edges of a word and of four; more words than a byte can count at once (31 · 16).
 @pytest.mark.parametrize("k", [1, 31, 32, 33, 127, 128, 513, 4097, 16_900])
 @pytest.mark.parametrize("factor", [1.0, 2.0])
-@pytest.mark.parametrize("way", [cpu.ADDERS, cpu.COUNT])
-def test_masked_sums_are_those_of_whole_numbers(monkeypatch, k, factor, way):
-    monkeypatch.setattr(packing, "BITS", way)
+@pytest.mark.parametrize("algorithm", [cpu.ALGORITHM_ADDERS, cpu.ALGORITHM_POPCOUNT])
+def test_masked_sums_are_those_of_whole_numbers(monkeypatch, k, factor, algorithm):
+    monkeypatch.setattr(packing, "ALGORITHM_BITS", algorithm)
     rng = np.random.default_rng(k)
     n, m = (35, 37) if k < 5000 else (17, 5)
     w = weights(n, k)
@@ -214,7 +214,7 @@ def winograd_gradients(g_s, of, w, workspace, *, of_input=True):
 @pytest.mark.parametrize(("channels", "outputs"), [(16, 48), (48, 16)])
 def test_winograds_gradients_are_those_of_convolution(monkeypatch, images, size, channels, outputs):
     tiles = size[0] * size[1] // 16
-    monkeypatch.setattr(winograd, "BYTES", images * 4 * 36 * tiles * 48)
+    monkeypatch.setattr(winograd, "TILE_BYTES", images * 4 * 36 * tiles * 48)
     layer, a, w = made_conv(5, channels, outputs, size)
     assert winograd.fits(size, channels, outputs)
     of = packed_pair(layer, a, w)
@@ -237,7 +237,7 @@ def test_convolutions_of_real_numbers_are_those_of_float64(
 ):
     """The product too, and its gradients from numbers instead of bits."""
     tiles = size[0] * size[1] // 16
-    monkeypatch.setattr(winograd, "BYTES", images * 4 * 36 * tiles * 48)
+    monkeypatch.setattr(winograd, "TILE_BYTES", images * 4 * 36 * tiles * 48)
     generator, last = torch.Generator().manual_seed(0), torch.channels_last
     a, w, g_s = (
         torch.randn(*shape, generator=generator).contiguous(memory_format=last)
@@ -336,7 +336,7 @@ def test_outputs_without_gradient_get_none(made):
     assert found[1].any()
 
 
-@pytest.mark.parametrize("batch", [33_000, 40_000, MOST])
+@pytest.mark.parametrize("batch", [33_000, 40_000, MAX_BATCH])
 def test_sums_of_the_largest_minibatch_fit_into_32_bits(batch):
     """All summands alike and as large as they can be."""
     g_s, a = torch.full((batch, 2), 3.0), torch.ones(batch, 16)

@@ -74,7 +74,7 @@ def pairwise():
 MISSING = {
     "cpu without byte products": {"HAS_BYTES": (cpu_engine, update)},
     "cpu without vectors of 16": {"HAS_BYTES": (cpu_engine, update), "HAS_REALS": (update,)},
-    "cpu without lookup": {"HAS_LOOKUP": (cpu_engine,)},
+    "cpu without LUT": {"HAS_LUT": (cpu_engine,)},
 }
 # The largest rounding of an engine is that of TF32, 2^-11 of a number, and the 16-bit integers',
 # 2^-14 of an output's largest gradient. What is added over a batch, and back through some layers,

@@ -17,10 +17,14 @@ SHAPES = [
 LENGTHS = [27, 480, 512, 544, 640, 15_840, 15_872, 15_904, 16_000, 20_000]
 
 
-@pytest.fixture(params=["adders", "count"])
-def way(request, monkeypatch):
-    """Each of the two ways to count, whichever of them this processor would choose."""
-    monkeypatch.setattr(cpu, "BITS", {"adders": cpu.ADDERS, "count": cpu.COUNT}[request.param])
+@pytest.fixture(params=["adders", "popcount"])
+def algorithm(request, monkeypatch):
+    """Each of the two popcount algorithms, whichever this processor would choose."""
+    monkeypatch.setattr(
+        cpu,
+        "ALGORITHM_BITS",
+        {"adders": cpu.ALGORITHM_ADDERS, "popcount": cpu.ALGORITHM_POPCOUNT}[request.param],
+    )
 
 
 @pytest.fixture
@@ -138,10 +142,10 @@ def test_panels_hold_sixteen_rows_side_by_side_word_by_word(n, used, kw):
 
 
 @pytest.mark.parametrize(("m", "n", "k"), SHAPES, ids=str)
-def test_the_product_is_that_of_the_plus_and_minus_ones(way, m, n, k):
+def test_the_product_is_that_of_the_plus_and_minus_ones(algorithm, m, n, k):
     a, w, rows, panels = operands(m, n, k)
     expected = a @ w.T
-    out = xnor.room_for_sums(rows, panels)
+    out = xnor.empty_out(rows, panels)
     out[...] = 0x5A5A5A5A
     s = xnor.multiply(rows, panels, m, out)
     assert s.dtype == np.int32
@@ -159,13 +163,13 @@ def test_the_definition_is_the_product_too(m, n, k):
 
 
 @pytest.mark.parametrize(("m", "n", "k"), SHAPES, ids=str)
-def test_the_bits_are_those_of_the_sums_at_their_thresholds(way, m, n, k):
+def test_the_bits_are_those_of_the_sums_at_their_thresholds(algorithm, m, n, k):
     a, w, rows, panels = operands(m, n, k)
     s = (a @ w.T).astype(np.int64)
     rng = np.random.default_rng(k)
     # A sum of the column itself, and one beside it, which no sum of its parity can equal.
     t = s[rng.integers(0, m, n), np.arange(n)] + rng.integers(-1, 2, n)
-    out = xnor.room_for_bits(rows, panels)
+    out = xnor.empty_bits(rows, panels)
     out[:, : len(panels.data)] = 0xFFFF
     found = xnor.multiply_to_bits(rows, panels, m, t.astype(np.int32), out)
     assert np.shares_memory(found, out)
@@ -177,13 +181,13 @@ def test_the_bits_are_those_of_the_sums_at_their_thresholds(way, m, n, k):
 
 
 @pytest.mark.parametrize("k", LENGTHS)
-def test_rows_of_any_length_have_their_sums(way, k):
+def test_rows_of_any_length_have_their_sums(algorithm, k):
     a, w, rows, panels = operands(5, 17, k)
     np.testing.assert_array_equal(xnor.multiply(rows, panels, 5), a @ w.T)
 
 
 @pytest.mark.parametrize("k", [1, 31, 33, 513, 784, 1152, *LENGTHS])
-def test_equal_rows_sum_to_k_and_opposite_ones_to_minus_k(way, k):
+def test_equal_rows_sum_to_k_and_opposite_ones_to_minus_k(algorithm, k):
     """Opposite rows fill every counter as far as it is ever filled."""
     one = signs(np.random.default_rng(k).normal(size=k))
     a = np.stack([one, -one, one, one, -one, np.ones(k), -np.ones(k)])
@@ -196,7 +200,7 @@ def test_equal_rows_sum_to_k_and_opposite_ones_to_minus_k(way, k):
 
 
 @pytest.mark.parametrize("k", [1, 27, 32, 784, 20_000])
-def test_thresholds_at_ties_beside_them_and_beyond_the_sums(way, k):
+def test_thresholds_at_ties_beside_them_and_beyond_the_sums(algorithm, k):
     rng = np.random.default_rng(k)
     a = signs(rng.normal(size=(6, k)))
     a[4], a[5] = 1, -1
@@ -217,9 +221,9 @@ def test_thresholds_at_ties_beside_them_and_beyond_the_sums(way, k):
 
 def test_thresholds_past_what_32_bits_hold_are_never_or_always_met():
     t = np.array([2**40, -(2**40), 101, 100, 99, -100, -101])
-    limits = bits.limits_of(t, 100)
-    assert limits.dtype == np.int32
-    assert limits.tolist() == [-1, 2**30, -1, 0, 0, 100, 100]
+    thresholds = bits.popcount_thresholds(t, 100)
+    assert thresholds.dtype == np.int32
+    assert thresholds.tolist() == [-1, 2**30, -1, 0, 0, 100, 100]
 
 
 def test_a_flipped_threshold_of_the_definition_asks_for_at_most():
@@ -232,20 +236,20 @@ def test_a_flipped_threshold_of_the_definition_asks_for_at_most():
 def test_the_definition_is_exact_past_what_float32_counts():
     a = np.array([[2**24, 1, 1]])
     w = np.array([[1, 1, -1], [1, 1, 1], [-1, -1, -1], [-1, 1, -1]], np.int8)
-    s = reference.whole_product(a, w, 2**24 + 2)
+    s = reference.integer_product(a, w, 2**24 + 2)
     assert s.tolist() == [[2**24, 2**24 + 2, -(2**24) - 2, -(2**24)]]
-    assert reference.whole_product(a[:, :2], w[1:2, :2], 2**24 + 1).tolist() == [[2**24 + 1]]
+    assert reference.integer_product(a[:, :2], w[1:2, :2], 2**24 + 1).tolist() == [[2**24 + 1]]
 
 
 @pytest.mark.parametrize("of_a_task", [1, 3, 100])
-def test_the_answer_does_not_depend_on_threads_or_tasks(way, threads, monkeypatch, of_a_task):
+def test_the_answer_does_not_depend_on_threads_or_tasks(algorithm, threads, monkeypatch, of_a_task):
     monkeypatch.setattr(xnor, "tasks", lambda m, panels: of_a_task)
     m, n, k = 77, 100, 784
     a, w, rows, panels = operands(m, n, k)
     s = (a @ w.T).astype(np.int64)
     t = s[5].astype(np.int32)
     expected = words_of(s >= t)
-    sums, found = xnor.room_for_sums(rows, panels), xnor.room_for_bits(rows, panels)
+    sums, found = xnor.empty_out(rows, panels), xnor.empty_bits(rows, panels)
     for count in (1, 2, 1, 0):
         threads(count)
         for _ in range(2):
@@ -269,7 +273,7 @@ def test_every_thread_gets_a_task_where_there_are_panels_enough(m, panels, threa
     threads(2)
     of_a_task = xnor.tasks(m, panels)
     assert 1 <= of_a_task <= panels
-    assert -(-m // cpu.BAND) * -(-panels // of_a_task) >= min(8, panels)
+    assert -(-m // cpu.BAND_ROWS) * -(-panels // of_a_task) >= min(8, panels)
 
 
 def spoiled(rows):

@@ -35,7 +35,7 @@ def path(files, request):
 
 def images_for(network, n):
     shape = (n, *network.image_shape)
-    return np.random.default_rng(0).integers(0, network.levels + 1, shape, dtype=np.uint8)
+    return np.random.default_rng(0).integers(0, network.max_pixel + 1, shape, dtype=np.uint8)
 
 
 @pytest.mark.parametrize("kernel", ["xnor", "reference"])
@@ -75,7 +75,7 @@ def test_a_call_that_fails_gives_its_buffers_back(path, monkeypatch):
 
     with monkeypatch.context() as context:
         context.setattr(network.network.steps[1], "run", stop)
-        context.setattr(network.network.steps[-1], "sums", stop)
+        context.setattr(network.network.steps[-1], "accumulators", stop)
         with pytest.raises(KeyboardInterrupt):
             network.scores(images)
     np.testing.assert_array_equal(network.scores(images), expected)
@@ -90,9 +90,11 @@ def test_the_number_of_threads_is_the_networks_whichever_thread_calls(path, monk
     seen = []
     for n, network in networks.items():
         last = network.network.steps[-1]
-        inner = last.sums
+        inner = last.accumulators
         monkeypatch.setattr(
-            last, "sums", lambda *a, n=n, inner=inner: seen.append((n, thread_count())) or inner(*a)
+            last,
+            "accumulators",
+            lambda *a, n=n, inner=inner: seen.append((n, thread_count())) or inner(*a),
         )
     mine = thread_count()
     with ThreadPoolExecutor(4) as pool:

@@ -15,7 +15,7 @@ from bnnrun.engine.cuda.captured_step import WARM
 from bnnrun.engine.cuda.fused import AdamNumbers, FusedKernels, NormSign
 from bnnrun.engine.memory import flat
 from bnnrun.errors import Stopped
-from bnnrun.gemm import bits, choice, cuda
+from bnnrun.gemm import bits, cuda, dispatch
 from bnnrun.gemm.cuda import VARIANTS, Xnor
 from bnnrun.gemm.cuda_device import CudaDevice
 from bnnrun.runtime.cuda import CudaNetwork
@@ -40,16 +40,20 @@ def device():
 @pytest.fixture(params=VARIANTS)
 def xnor(request, device):
     of = VARIANTS[request.param]
-    if not of.first <= device.capability <= of.last:
+    if not of.min_capability <= device.capability <= of.max_capability:
         pytest.skip(f"{request.param} is not for compute capability {device.capability}")
     return Xnor(device, request.param)
 
 
 def test_the_fastest_kernel_passes_its_trial(device, tmp_path, monkeypatch):
-    monkeypatch.setattr(choice, "_found", {})
+    monkeypatch.setattr(dispatch, "_verdicts", {})
     monkeypatch.setattr(device, "cache", tmp_path)
-    has = [name for name, of in VARIANTS.items() if of.first <= device.capability <= of.last]
-    assert list(choice.variants(device)) == has
+    has = [
+        name
+        for name, of in VARIANTS.items()
+        if of.min_capability <= device.capability <= of.max_capability
+    ]
+    assert list(dispatch.variants(device)) == has
 
 
 def signs(rows, k, seed):
@@ -69,7 +73,7 @@ def test_products_of_any_shape(xnor, device, shape):
     exact = (s * scale.astype(np.float64) + shift).astype(np.float32)
     np.testing.assert_array_equal(device.get(found), exact)
     t = s[m // 2].astype(np.int32)
-    out = xnor.multiply_to_bits(a, w, device.put(bits.limits_of(t, k)))
+    out = xnor.multiply_to_bits(a, w, device.put(bits.popcount_thresholds(t, k)))
     words = device.get(out.data)
     np.testing.assert_array_equal(bits.unpack_bits(words, n), s >= t)
     assert not bits.unpack_bits(words, 32 * out.kw)[:, n:].any()

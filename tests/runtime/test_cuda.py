@@ -52,7 +52,7 @@ def test_products_of_any_shape(xnor, shape):
     exact = s * scale.astype(np.float64) + shift
     np.testing.assert_array_equal(found, exact.astype(np.float32))
     t = s[m // 2].astype(np.int32)
-    out = xnor.multiply_to_bits(a, w, bits.limits_of(t, k))
+    out = xnor.multiply_to_bits(a, w, bits.popcount_thresholds(t, k))
     np.testing.assert_array_equal(
         out.data[:, : bits.words(n)], reference.threshold(s, t, np.zeros(n, bool))
     )
@@ -115,11 +115,11 @@ def test_packing(dtype, transposed, shape):
     assert not found.data[:, expected.shape[1] :].any()
     np.testing.assert_array_equal(found.ones, np.bitwise_count(expected).sum(axis=1))
     # Into memory that held something else.
-    room = xnor.room(*shape)
-    room.data[...], room.ones[...] = 0xA5A5A5A5, 7
-    assert xnor.pack(given, transposed=transposed, out=room) is room
-    np.testing.assert_array_equal(room.data, found.data)
-    np.testing.assert_array_equal(room.ones, found.ones)
+    buffer = xnor.empty_bits(*shape)
+    buffer.data[...], buffer.ones[...] = 0xA5A5A5A5, 7
+    assert xnor.pack(given, transposed=transposed, out=buffer) is buffer
+    np.testing.assert_array_equal(buffer.data, found.data)
+    np.testing.assert_array_equal(buffer.ones, found.ones)
 
 
 def test_zero_is_plus_one_and_no_number_is_not():
@@ -139,7 +139,7 @@ def test_the_baseline_is_the_float_product():
 def test_operands_that_are_not_of_one_product_are_refused(xnor):
     a, w, _ = operands(xnor, 4, 6, 100)
     other = xnor.encode(bits.pack(signs(6, 90)), 90)
-    limit = np.zeros(6, np.int32)
+    thresholds = np.zeros(6, np.int32)
     wrong = {
         "A has rows of 100": lambda: xnor.multiply(a, other),
         "A is int64": lambda: xnor.multiply(cuda.Bits(a.data.astype(np.int64), a.ones, 100), w),
@@ -147,13 +147,13 @@ def test_operands_that_are_not_of_one_product_are_refused(xnor):
             cuda.Bits(np.repeat(a.data, 2, axis=0)[::2], a.ones, 100), w
         ),
         "ones of W is int32 .3,.": lambda: xnor.multiply(a, cuda.Bits(w.data, w.ones[:3], 100)),
-        "kind int8": lambda: xnor.multiply(a, w, "int8"),
-        "needs both": lambda: xnor.multiply(a, w, "float32", limit.astype(np.float32)),
-        "limit is int64": lambda: xnor.multiply_to_bits(a, w, limit.astype(np.int64)),
-        "limit is int32 .5,.": lambda: xnor.multiply_to_bits(a, w, limit[:5]),
-        "out is uint32": lambda: xnor.multiply_to_bits(a, w, limit, xnor.room(3, 6)),
+        "dtype int8": lambda: xnor.multiply(a, w, "int8"),
+        "needs both": lambda: xnor.multiply(a, w, "float32", thresholds.astype(np.float32)),
+        "thresholds is int64": lambda: xnor.multiply_to_bits(a, w, thresholds.astype(np.int64)),
+        "thresholds is int32 .5,.": lambda: xnor.multiply_to_bits(a, w, thresholds[:5]),
+        "out is uint32": lambda: xnor.multiply_to_bits(a, w, thresholds, xnor.empty_bits(3, 6)),
         "out is uint32 .3, 4.": lambda: xnor.pack(
-            np.zeros((2, 2), np.float32), out=xnor.room(3, 2)
+            np.zeros((2, 2), np.float32), out=xnor.empty_bits(3, 2)
         ),
         "x is float64": lambda: xnor.pack(np.zeros((2, 2))),
         "x is strided": lambda: xnor.pack(np.zeros((4, 4), np.float32)[:, ::2]),

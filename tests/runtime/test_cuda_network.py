@@ -18,7 +18,7 @@ TURING, AMPERE, HOPPER = (7, 5), (8, 0), (9, 0)
 )
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_bit_and_every_score_is_that_of_the_definition(name, capability, first, monkeypatch):
-    monkeypatch.setattr(cuda, "CHUNK", 5)
+    monkeypatch.setattr(cuda, "MAX_CHUNK", 5)
     model = made(*NETWORKS[name], levels=16 if capability == TURING else 255, seed=1)
     network = CudaNetwork(model, EmulatedDevice(capability), first)
     # In this order: what a larger batch left in the buffers must not be seen.
@@ -35,7 +35,7 @@ def test_flipped_channels_and_constant_ones(flips, thresholds):
 
 
 def test_a_batch_past_the_chunk_goes_through_in_parts(monkeypatch):
-    monkeypatch.setattr(cuda, "CHUNK", 3)
+    monkeypatch.setattr(cuda, "MAX_CHUNK", 3)
     model = made(*NETWORKS["five inputs"])
     network = CudaNetwork(model, EmulatedDevice(TURING))
     assert network.chunk == 3

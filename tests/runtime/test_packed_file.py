@@ -156,7 +156,7 @@ def test_a_packed_network_loads_from_its_folder(saved):
         np.testing.assert_array_equal(classifier.predict(x), expected.argmax(axis=1))
         assert classifier.classes == ("a", "b", "c")
         assert classifier.image_shape == (1, 3, 4)
-        assert classifier.levels == 255
+        assert classifier.max_pixel == 255
 
 
 @pytest.mark.parametrize(

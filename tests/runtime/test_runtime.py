@@ -40,9 +40,9 @@ def test_every_bit_and_every_score_is_that_of_the_definition(name, first):
             assert_same(fast, pixels_for(model, n, seed=n))
 
 
-@pytest.mark.parametrize("way", [cpu.ADDERS, cpu.COUNT])
-def test_both_ways_to_count_give_the_same_network(monkeypatch, way):
-    monkeypatch.setattr(cpu, "BITS", way)
+@pytest.mark.parametrize("algorithm", [cpu.ALGORITHM_ADDERS, cpu.ALGORITHM_POPCOUNT])
+def test_both_ways_to_count_give_the_same_network(monkeypatch, algorithm):
+    monkeypatch.setattr(cpu, "ALGORITHM_BITS", algorithm)
     for name in ("hundred", "13x11"):
         model = made(*NETWORKS[name])
         assert_same(PackedNetwork(model, FirstLayer.planes), pixels_for(model, 5))
@@ -71,7 +71,7 @@ def test_flipped_channels_and_constant_ones(first, flips, thresholds):
 @pytest.mark.parametrize("name", ["five inputs", "2x9"])
 @pytest.mark.parametrize("first", FIRSTS, ids=lambda f: f.value)
 def test_batches_of_a_chunk_one_more_and_several(monkeypatch, name, first):
-    monkeypatch.setattr(network_module, "CHUNK", 6)
+    monkeypatch.setattr(network_module, "MAX_CHUNK", 6)
     model = made(*NETWORKS[name])
     fast = PackedNetwork(model, first)
     assert fast.chunk == 6
@@ -87,7 +87,7 @@ def test_chunks_as_large_as_they_are_made_by_default():
 
 
 def test_a_layer_too_large_for_the_memory_goes_image_by_image(monkeypatch):
-    monkeypatch.setattr(network_module, "MEMORY", 1)
+    monkeypatch.setattr(network_module, "CHUNK_BYTES", 1)
     model = made(*NETWORKS["13x11"])
     fast = PackedNetwork(model)
     assert fast.chunk == 1
@@ -105,9 +105,9 @@ def test_the_definition_does_not_depend_on_its_chunks():
 def test_the_first_layer_is_what_was_asked_for_or_what_the_processor_has():
     model = made(*NETWORKS["five inputs"])
     for first in FIRSTS:
-        assert PackedNetwork(model, first).first is first
+        assert PackedNetwork(model, first).first_layer_method is first
     expected = FirstLayer.bytes if HAS_BYTE_PRODUCT else FirstLayer.planes
-    assert PackedNetwork(model).first is expected
+    assert PackedNetwork(model).first_layer_method is expected
 
 
 @pytest.mark.parametrize("first", FIRSTS, ids=lambda f: f.value)

@@ -11,7 +11,7 @@ from bnnrun.engine.cpu.sampling import dropout, sample_into, sign_into
 from bnnrun.engine.cpu.state import BinaryState
 from bnnrun.engine.cpu.update import FUSED
 from bnnrun.engine.memory import filters_innermost
-from bnnrun.gemm.lookup import HAS_LOOKUP
+from bnnrun.gemm.lut_gemm import HAS_LUT
 from bnnrun.nn.engine import Algorithm, Description, Engine
 from bnnrun.nn.layers import Block
 from bnnrun.nn.network import Network
@@ -74,7 +74,7 @@ class CpuEngine(Engine):
             popcount = binary and block.binary_input and block.dropout == 0
             s = Algorithm.popcount if popcount else Algorithm.winograd
             return s, Algorithm.winograd, Algorithm.winograd
-        if not binary or not HAS_LOOKUP:
+        if not binary or not HAS_LUT:
             return (Algorithm.float32,) * 3
         g_w = HAS_BYTES and block.binary_input and type(self.optimizer) is Adam
         return (
@@ -96,14 +96,14 @@ class CpuEngine(Engine):
         return dropout(a, block.dropout, layer_key(self.step_key, block.index, Use.dropout))
 
     def product(self, block: Block, a: torch.Tensor) -> torch.Tensor:
-        by, state, w = (
+        algorithm, state, w = (
             self.describe(block).product,
             self.state.get(block.index),
             block.product.weight,
         )
-        if by is Algorithm.winograd:
+        if algorithm is Algorithm.winograd:
             s: torch.Tensor = WinogradConv.apply(a, self.binarize(block), self.workspace)
-        elif by is Algorithm.float32:
+        elif algorithm is Algorithm.float32:
             if state is None or block.layer.is_conv:
                 return super().product(block, a)
             self.binarize(block)
@@ -113,8 +113,8 @@ class CpuEngine(Engine):
             state.pack(self._sampled(block))
             if block.layer.is_conv:
                 return PopcountConv.apply(a, w, state, self.workspace)  # type: ignore[no-any-return]
-            unit = 1 / (1 - block.dropout) if block.binary_input else None
-            s = PackedLinear.apply(a, w, state, unit, self.deferred)
+            scale = 1 / (1 - block.dropout) if block.binary_input else None
+            s = PackedLinear.apply(a, w, state, scale, self.deferred)
         return s
 
     def binarize(self, block: Block) -> torch.Tensor:
@@ -152,13 +152,13 @@ class CpuEngine(Engine):
                 self.optimizer.update(w, state, group)
 
     def evaluate_product(self, block: Block, a: torch.Tensor) -> torch.Tensor:
-        by, state = self.describe(block).product, self.state.get(block.index)
+        algorithm, state = self.describe(block).product, self.state.get(block.index)
         if block.index == 0:
             return super().evaluate_product(block, a)
-        if state is None and by is Algorithm.winograd:
+        if state is None and algorithm is Algorithm.winograd:
             pair = a, block.product.weight.detach()
             return winograd.convolve(winograd.Real(*pair), self.workspace)
-        if state is None or by is not Algorithm.popcount or block.product.stochastic:
+        if state is None or algorithm is not Algorithm.popcount or block.product.stochastic:
             return super().evaluate_product(block, a)
         packed = state.pack()
         state.mark_packed()

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from bnnrun.engine.cpu.kernels.update import (
-    LARGEST,
-    ROWS,
+    LARGEST_INT16,
+    TILE_ROWS,
     adam_by_bytes,
     adam_by_reals,
-    panels_of,
+    pack_byte_panels,
     quantize,
 )
 from bnnrun.engine.cpu.packed import PackedWeights
@@ -30,7 +30,9 @@ from bnnrun.gemm.vector import HAS_BYTE_PRODUCT, HAS_TERNARY
 Floats = NDArray[np.float32]
 
 HAS_BYTES, HAS_REALS = HAS_BYTE_PRODUCT, HAS_TERNARY  # the second: vectors of sixteen numbers
-MOST = 2**31 // LARGEST  # images of a minibatch whose sums 32 bits hold, whatever they are
+MAX_BATCH = (
+    2**31 // LARGEST_INT16
+)  # images of a minibatch whose sums 32 bits hold, whatever they are
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,9 @@ class ByteFactors:
     - sum of q).
 
     Attributes:
-        q:      (N in whole ROWS, 2, words of B) uint32: high bytes, low bytes, both signed
-        scales: (N in whole ROWS,) float32
-        sums:   (N in whole ROWS,) int32, of each row of q
+        q:      (N in whole TILE_ROWS, 2, words of B) uint32: high bytes, low bytes, both signed
+        scales: (N in whole TILE_ROWS,) float32
+        sums:   (N in whole TILE_ROWS,) int32, of each row of q
         panels: (panels of 16 inputs, words of B, 16) uint32: bytes 0, 1, 2 for -1, 0, +1
     """
 
@@ -51,20 +53,20 @@ class ByteFactors:
     panels: Words
 
     @classmethod
-    def of(cls, g_s: torch.Tensor, a: torch.Tensor, unit: float) -> "ByteFactors":
-        """Of g_s (B, N) and `a` (B, K), ±1 and 0 times `unit`; float32; B <= MOST."""
+    def of(cls, g_s: torch.Tensor, a: torch.Tensor, scale: float) -> "ByteFactors":
+        """Of g_s (B, N) and `a` (B, K), ±1 and 0 times `scale`; float32; B <= MAX_BATCH."""
         (batch, n), k = g_s.shape, a.shape[1]
-        rows, kw = -(-n // ROWS) * ROWS, -(-batch // 4)
+        rows, kw = -(-n // TILE_ROWS) * TILE_ROWS, -(-batch // 4)
         q = aligned((rows, 2, kw), np.uint32)
         scales, sums = np.zeros(rows, np.float32), np.zeros(rows, np.int32)
-        quantize(g_s.contiguous().numpy(), q, np.float32(unit), scales, sums)
+        quantize(g_s.contiguous().numpy(), q, np.float32(scale), scales, sums)
         panels = aligned((-(-k // (2 * LANES)) * 2, kw, LANES), np.uint32)
-        panels_of(flat(a.contiguous()), k, panels.ravel())
+        pack_byte_panels(flat(a.contiguous()), k, panels.ravel())
         return cls(q, scales, sums, panels)
 
     def update(
         self,
-        of: tuple[Floats, Floats, Floats],
+        streams: tuple[Floats, Floats, Floats],
         constants: Floats,
         packed: PackedWeights,
         *,
@@ -72,7 +74,7 @@ class ByteFactors:
     ) -> None:
         """Adam's update of w, m, v, (N, K) each, as `adam_kernel`; the new signs go to `packed`."""
         adam_by_bytes(
-            *of, self.q.ravel(), self.scales, self.sums, self.panels.ravel(), self.q.shape[2],
+            *streams, self.q.ravel(), self.scales, self.sums, self.panels.ravel(), self.q.shape[2],
             constants, clip, packed.rows.ravel().view(np.uint16), packed.rows.shape[1],
             packed.columns.ravel(), packed.columns.shape[1],
         )  # fmt: skip
@@ -83,7 +85,7 @@ class RealFactors:
     """The same of real numbers: g_W = g_sᵀ · a in float32.
 
     Attributes:
-        g_s: (groups of ROWS outputs, B, ROWS) float32
+        g_s: (groups of TILE_ROWS outputs, B, TILE_ROWS) float32
         a:   (panels of 32 inputs, B, 32) float32
     """
 
@@ -93,11 +95,11 @@ class RealFactors:
     @classmethod
     def of(cls, g_s: torch.Tensor, a: torch.Tensor) -> "RealFactors":
         """Of g_s (B, N) and `a` (B, K), float32."""
-        return cls(_grouped(g_s, ROWS), _grouped(a, 2 * LANES))
+        return cls(_grouped(g_s, TILE_ROWS), _grouped(a, 2 * LANES))
 
     def update(
         self,
-        of: tuple[Floats, Floats, Floats],
+        streams: tuple[Floats, Floats, Floats],
         constants: Floats,
         packed: PackedWeights,
         *,
@@ -105,7 +107,7 @@ class RealFactors:
     ) -> None:
         """As `ByteFactors.update`."""
         adam_by_reals(
-            *of, self.g_s.ravel(), self.a.ravel(), self.a.shape[1], constants, clip,
+            *streams, self.g_s.ravel(), self.a.ravel(), self.a.shape[1], constants, clip,
             packed.rows.ravel().view(np.uint16), packed.rows.shape[1], packed.columns.ravel(),
             packed.columns.shape[1],
         )  # fmt: skip
@@ -113,6 +115,6 @@ class RealFactors:
 
 def _grouped(t: torch.Tensor, size: int) -> Floats:
     """(B, columns) -> (groups of `size` columns, B, size), the last filled up with 0."""
-    whole = F.pad(t, (0, -t.shape[1] % size))
-    found: Floats = whole.view(len(t), -1, size).transpose(0, 1).contiguous().numpy()
-    return found
+    padded = F.pad(t, (0, -t.shape[1] % size))
+    groups: Floats = padded.view(len(t), -1, size).transpose(0, 1).contiguous().numpy()
+    return groups

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bnnrun.config import Binarizer, Estimator
 from bnnrun.engine.cpu.kernels.norm import (
-    ROWS,
+    ROWS_PER_PART,
     activation_kernel,
     evaluation_kernel,
     gradient_kernel,
@@ -82,41 +82,41 @@ class PoolNormActivation(torch.autograd.Function):
         s: torch.Tensor,
         gamma: torch.Tensor,
         beta: torch.Tensor,
-        how: NormAct,
+        options: NormAct,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         s = channels_innermost(s)
-        p, places = _pool(s) if how.pool else (s, None)
-        mean, inv = moments(_rows(p), how.eps)
+        p, argmax = _pool(s) if options.pool else (s, None)
+        mean, inv = moments(_rows(p), options.eps)
         scale = gamma.detach().double().numpy() * inv
-        line = np.stack([mean, scale, beta.detach().double().numpy()]).astype(np.float32)
+        affine = np.stack([mean, scale, beta.detach().double().numpy()]).astype(np.float32)
         a = empty_like(p)
-        activation_kernel(_rows(p), line, how.relu, _rows(a))
-        ctx.passing = how.passing()
-        ctx.numbers = mean, inv, line
-        ctx.save_for_backward(p, places, gamma)
+        activation_kernel(_rows(p), affine, options.relu, _rows(a))
+        ctx.passing = options.passing()
+        ctx.coefficients = mean, inv, affine
+        ctx.save_for_backward(p, argmax, gamma)
         of_batch = torch.from_numpy(mean).float(), torch.from_numpy(inv).float()
         ctx.mark_non_differentiable(*of_batch)
         return a, *of_batch
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        p, places, gamma = ctx.saved_tensors
+        p, argmax, gamma = ctx.saved_tensors
         g = grad_outputs[0]
         g = channels_innermost(g)
-        mean, inv, line = ctx.numbers
-        rows = _rows(g), _rows(p), line
-        parts = np.zeros((-(-len(rows[1]) // ROWS), 2, p.shape[1]))
+        mean, inv, affine = ctx.coefficients
+        rows = _rows(g), _rows(p), affine
+        parts = np.zeros((-(-len(rows[1]) // ROWS_PER_PART), 2, p.shape[1]))
         gradient_sum_kernel(*rows, ctx.passing, parts)
-        total, along = parts.sum(0)
-        along = along * inv
+        total, products = parts.sum(0)
+        products = products * inv
         count = p.numel() // p.shape[1]
         k0 = gamma.detach().double().numpy() * inv
-        k2 = -k0 * inv * along / count
-        numbers = np.stack([k0, -k0 * total / count - k2 * mean, k2]).astype(np.float32)
+        k2 = -k0 * inv * products / count
+        coefficients = np.stack([k0, -k0 * total / count - k2 * mean, k2]).astype(np.float32)
         g_p = empty_like(p)
-        gradient_kernel(*rows, numbers, ctx.passing, _rows(g_p))
-        g_s = g_p if places is None else _unpool(g_p, places)
-        of = torch.from_numpy(along).float(), torch.from_numpy(total).float()
+        gradient_kernel(*rows, coefficients, ctx.passing, _rows(g_p))
+        g_s = g_p if argmax is None else _unpool(g_p, argmax)
+        of = torch.from_numpy(products).float(), torch.from_numpy(total).float()
         return g_s, *of, None
 
 
@@ -134,7 +134,7 @@ def evaluate_norm_act(
     p = F.max_pool2d(s, 2) if pool else s
     a = empty_like(p)
     rows = _rows(p)
-    saturated = np.zeros(-(-len(rows) // ROWS), np.int64)
+    saturated = np.zeros(-(-len(rows) // ROWS_PER_PART), np.int64)
     evaluation_kernel(rows, np.stack(affine), relu, _rows(a), saturated)
     return a, float(saturated.sum() / p.numel())
 
@@ -142,29 +142,29 @@ def evaluate_norm_act(
 def _rows(t: torch.Tensor) -> NDArray[Any]:
     """(pixels, channels) of a tensor that lies channels last."""
     flat = t.detach() if t.dim() == 2 else t.detach().permute(0, 2, 3, 1).reshape(-1, t.shape[1])
-    found: NDArray[Any] = flat.numpy()
-    return found
+    array: NDArray[Any] = flat.numpy()
+    return array
 
 
 def _pool(s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(the largest of each 2x2, which of the four it is, the first of equals)."""
     b, n, h, w = s.shape
     p = empty(b, n, h // 2, w // 2, channels_last=True)
-    places = empty_like(p, torch.uint8)
-    pool_kernel(_rows(s), w, _rows(p), _rows(places))
-    return p, places
+    argmax = empty_like(p, torch.uint8)
+    pool_kernel(_rows(s), w, _rows(p), _rows(argmax))
+    return p, argmax
 
 
-def _unpool(g: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+def _unpool(g: torch.Tensor, argmax: torch.Tensor) -> torch.Tensor:
     b, n, h, w = g.shape
     out = empty(b, n, 2 * h, 2 * w, channels_last=True)
-    unpool_kernel(_rows(g), _rows(places), 2 * w, _rows(out))
+    unpool_kernel(_rows(g), _rows(argmax), 2 * w, _rows(out))
     return out
 
 
 def moments(p: Floats, eps: float) -> tuple[Doubles, Doubles]:
     """(mean, 1 / sqrt(biased variance + eps)) of each column."""
-    parts = np.zeros((-(-len(p) // ROWS), 2, p.shape[1]))
+    parts = np.zeros((-(-len(p) // ROWS_PER_PART), 2, p.shape[1]))
     moment_kernel(p, parts)
     mean, square = parts.sum(0) / len(p)
     return mean, 1 / np.sqrt(np.maximum(square - mean * mean, 0) + eps)

@@ -10,12 +10,12 @@ import torch
 from bnnrun.architecture import Layer
 from bnnrun.engine.cpu.kernels.packing import pack_filters, pack_images, pack_rows, pack_weights
 from bnnrun.engine.memory import empty, flat
-from bnnrun.gemm import lookup
+from bnnrun.gemm import lut_gemm
 from bnnrun.gemm.bits import LANES, Words, aligned, words
 from bnnrun.gemm.compiled import thread_count
-from bnnrun.gemm.conv import conv_sums
-from bnnrun.gemm.cpu import BAND, BITS, TILE
-from bnnrun.gemm.masked import masked_sums
+from bnnrun.gemm.conv import conv_preactivations
+from bnnrun.gemm.cpu import ALGORITHM_BITS, BAND_ROWS, TILE_ROWS
+from bnnrun.gemm.masked_xnor import masked_xnor
 from bnnrun.gemm.xnor import row_words
 from bnnrun.runtime.model import borders
 
@@ -33,27 +33,27 @@ class PackedWeights:
         self.rows = _panels(outputs, inputs)
         self.columns = _panels(inputs, outputs)
 
-    def pack(self, w: torch.Tensor, first: int = 0) -> None:
-        """Pack the signs of rows `first` to first + len(w), float32; first a multiple of 32."""
+    def pack(self, w: torch.Tensor, row_begin: int = 0) -> None:
+        """Pack the signs of rows `row_begin` to first + len(w), float32; first a multiple of 32."""
         pack_weights(
-            flat(w), first, first + len(w), self.k,
+            flat(w), row_begin, row_begin + len(w), self.k,
             self.rows.ravel().view(np.uint16), self.rows.shape[1],
             self.columns.ravel(), self.columns.shape[1],
         )  # fmt: skip
 
-    def popcount_product(self, a: torch.Tensor, unit: float = 1.0) -> torch.Tensor:
-        """a · Sign(W)ᵀ where `a` is ±1 and 0 times `unit`: exact but for the product with it.
+    def popcount_product(self, a: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+        """a · Sign(W)ᵀ where `a` is ±1 and 0 times `scale`: exact but for the product with it.
 
         (B, K) -> (B, N) float32.
         """
         m, kw = len(a), self.rows.shape[1]
-        bits, kept = np.zeros((2, m, kw), np.uint32)
-        whole = np.empty(m, np.int32)
-        pack_rows(flat(a), self.k, bits.view(np.uint16), kept.view(np.uint16), whole)
+        bits, mask = np.zeros((2, m, kw), np.uint32)
+        nonzero = np.empty(m, np.int32)
+        pack_rows(flat(a), self.k, bits.view(np.uint16), mask.view(np.uint16), nonzero)
         out = empty(m, LANES * len(self.rows))
-        masked_sums(
-            bits.ravel(), kept.ravel(), whole, m, self.rows.ravel(), kw, BITS, np.float32(unit),
-            _across(-(-m // BAND)), flat(out),
+        masked_xnor(
+            bits.ravel(), mask.ravel(), nonzero, m, self.rows.ravel(), kw, ALGORITHM_BITS,
+            np.float32(scale), _tasks_per_band(-(-m // BAND_ROWS)), flat(out),
         )  # fmt: skip
         return out[:, : self.n]
 
@@ -110,8 +110,8 @@ class PackedFilters:
                     self.images.ravel().view(np.uint16))  # fmt: skip
         out = empty(batch, self.height, self.width, n)
         bands = max(1, -(-4 * thread_count() // batch))
-        rows = min(BAND, -(-len(self.origins) // bands // TILE) * TILE)
-        conv_sums(
+        rows = min(BAND_ROWS, -(-len(self.origins) // bands // TILE_ROWS) * TILE_ROWS)
+        conv_preactivations(
             self.images.ravel(), batch, self.images[0].size, self.origins, line, 3 * self.cells,
             self.panels.ravel(), self.panels.shape[1], self.base.ravel(), self.classes,
             flat(out), rows,
@@ -121,23 +121,23 @@ class PackedFilters:
 
 def _panels(rows: int, k: int) -> Words:
     """Room for rows of `k` bits, in panels as gemm/lookup.py takes them."""
-    panels = -(-rows // (LANES * lookup.PANELS)) * lookup.PANELS
+    panels = -(-rows // (LANES * lut_gemm.TILE_PANELS)) * lut_gemm.TILE_PANELS
     return aligned((panels, row_words(k), LANES), np.uint32)
 
 
-def _across(bands: int) -> int:
+def _tasks_per_band(bands: int) -> int:
     """Tasks of a band of rows, so that there are enough for every thread."""
     return max(1, -(-4 * thread_count() // bands))
 
 
 def _lut_product(x: torch.Tensor, panels: Words, n: int) -> torch.Tensor:
     m, k = x.shape
-    rows, stride = -(-m // lookup.ROWS) * lookup.ROWS, 32 * panels.shape[1]
+    rows, stride = -(-m // lut_gemm.TILE_ROWS) * lut_gemm.TILE_ROWS, 32 * panels.shape[1]
     if (rows, stride) != (m, k) or not x.is_contiguous():
-        whole = x.new_zeros(rows, stride)
-        whole[:m, :k] = x
-        x = whole
+        padded = x.new_zeros(rows, stride)
+        padded[:m, :k] = x
+        x = padded
     out = empty(rows, LANES * len(panels))
-    across = _across(rows // lookup.ROWS)
-    lookup.signed_sums(flat(x), rows, panels.ravel(), panels.shape[1], across, flat(out))
+    tasks_per_tile = _tasks_per_band(rows // lut_gemm.TILE_ROWS)
+    lut_gemm.lut_gemm(flat(x), rows, panels.ravel(), panels.shape[1], tasks_per_tile, flat(out))
     return out[:m, :n]

@@ -42,22 +42,22 @@ class PackedLinear(torch.autograd.Function):
         a: torch.Tensor,
         weight: torch.Tensor,
         state: BinaryState,
-        unit: float | None,
+        scale: float | None,
         deferred: bool,
     ) -> torch.Tensor:
         packed = cast(PackedWeights, state.packed)
         flat = a.flatten(1).contiguous()
-        return packed.lut_product(flat) if unit is None else packed.popcount_product(flat, unit)
+        return packed.lut_product(flat) if scale is None else packed.popcount_product(flat, scale)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        a, _, ctx.state, ctx.unit, ctx.deferred = inputs
+        a, _, ctx.state, ctx.scale, ctx.deferred = inputs
         ctx.save_for_backward(a)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (a,), state, g_s = ctx.saved_tensors, ctx.state, grad_outputs[0]
-        state.leave_gradient(g_s, a.flatten(1), ctx.unit, deferred=ctx.deferred)
+        state.leave_gradient(g_s, a.flatten(1), ctx.scale, deferred=ctx.deferred)
         if not ctx.needs_input_grad[0]:
             return None, None, None, None, None
         return state.packed.backward_product(g_s).view(a.shape), None, None, None, None

@@ -24,12 +24,12 @@ class Dropout(torch.autograd.Function):
     def forward(
         a: torch.Tensor, share: float, key: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        out, kept = empty_like(a), empty_like(a, torch.bool)
+        out, mask = empty_like(a), empty_like(a, torch.bool)
         dropout_kernel(
-            flat(a), flat(out), flat(kept), *_order(a), dropped_below(share), 1 / (1 - share),
+            flat(a), flat(out), flat(mask), *_order(a), dropped_below(share), 1 / (1 - share),
             key.item(),
         )  # fmt: skip
-        return out, kept
+        return out, mask
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
@@ -39,17 +39,19 @@ class Dropout(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        (kept,) = ctx.saved_tensors
-        g = _like(grad_outputs[0], kept)
+        (mask,) = ctx.saved_tensors
+        g = _like(grad_outputs[0], mask)
         out = empty_like(g)
-        mask_kernel(flat(g), flat(kept), ctx.scale, flat(out))
+        mask_kernel(flat(g), flat(mask), ctx.scale, flat(out))
         return out, None, None
 
 
 def dropout(a: torch.Tensor, share: float, key: torch.Tensor) -> torch.Tensor:
     """Inverted dropout in training."""
-    kept: torch.Tensor = Dropout.apply(a if has_no_gaps(a) else a.contiguous(), share, key)[0]
-    return kept
+    dropped_out: torch.Tensor = Dropout.apply(a if has_no_gaps(a) else a.contiguous(), share, key)[
+        0
+    ]
+    return dropped_out
 
 
 def sign_into(r: torch.Tensor, out: torch.Tensor) -> torch.Tensor:

@@ -20,12 +20,12 @@ class Factors:
     Attributes:
         g_s:  (B, N) float32
         a:    (B, K) float32
-        unit: `a` is ±1 and 0 times it; None: real numbers
+        scale: `a` is ±1 and 0 times it; None: real numbers
     """
 
     g_s: torch.Tensor
     a: torch.Tensor
-    unit: float | None
+    scale: float | None
 
     def rows(self, part: slice, out: torch.Tensor) -> torch.Tensor:
         """The rows of g_W that `part` selects, written to the first of `out`."""
@@ -77,13 +77,13 @@ class BinaryState:
         return self.signs
 
     def leave_gradient(
-        self, g_s: torch.Tensor, a: torch.Tensor, unit: float | None, *, deferred: bool
+        self, g_s: torch.Tensor, a: torch.Tensor, scale: float | None, *, deferred: bool
     ) -> None:
         """Leave g_W of a fully connected layer in `grad` of the weight, or as its factors.
 
         Shapes: g_s (B, N); a (B, K), float32
         """
-        self.factors = Factors(g_s, a, unit) if deferred else None
+        self.factors = Factors(g_s, a, scale) if deferred else None
         if not deferred:
             self.weight.grad = torch.mm(g_s.t(), a, out=self.empty_gradient())
 

@@ -12,7 +12,7 @@ import torch
 from torch.autograd.graph import increment_version
 
 from bnnrun.config import AdaMaxRule
-from bnnrun.engine.cpu.factors import HAS_BYTES, HAS_REALS, MOST, ByteFactors, RealFactors
+from bnnrun.engine.cpu.factors import HAS_BYTES, HAS_REALS, MAX_BATCH, ByteFactors, RealFactors
 from bnnrun.engine.cpu.kernels.elementwise import Floats, adam_kernel, adamax_kernel
 from bnnrun.engine.cpu.kernels.packing import BLOCK
 from bnnrun.engine.cpu.packed import PackedWeights
@@ -77,15 +77,15 @@ def _update_from_factors(
     clip: bool,
 ) -> None:
     packed = layer.packed if isinstance(layer.packed, PackedWeights) else None
-    by_bytes = HAS_BYTES and factors.unit is not None and len(factors.a) <= MOST
+    by_bytes = HAS_BYTES and factors.scale is not None and len(factors.a) <= MAX_BATCH
     if packed is not None and (by_bytes or HAS_REALS):
-        of = (
-            ByteFactors.of(factors.g_s, factors.a, cast(float, factors.unit))
+        g_w = (
+            ByteFactors.of(factors.g_s, factors.a, cast(float, factors.scale))
             if by_bytes
             else RealFactors.of(factors.g_s, factors.a)
         )
         w, m, v = (t.numpy() for t in streams)
-        of.update((w, m, v), constants, packed, clip=clip)
+        g_w.update((w, m, v), constants, packed, clip=clip)
     else:
         _update_by_parts(factors, streams, packed, constants, clip)
     if packed is not None:

@@ -38,27 +38,27 @@ from bnnrun.gemm.bits import LANES
 
 Floats = NDArray[np.float32]
 
-TILE = 4
-BYTES = 2**24  # of an array's transformed tiles at once: what a third-level cache holds
+TILE_SIDE = 4
+TILE_BYTES = 2**24  # of an array's transformed tiles at once: what a third-level cache holds
 
 
 def fits(size: tuple[int, ...], channels: int, outputs: int) -> bool:
     """Whether the tiles cover the images, and the lanes the channels."""
-    return not (size[0] % TILE or size[1] % TILE or channels % LANES or outputs % LANES)
+    return not (size[0] % TILE_SIDE or size[1] % TILE_SIDE or channels % LANES or outputs % LANES)
 
 
 class Workspace:
     """Memory that is written to again: new memory costs as much as the pass that fills it."""
 
     def __init__(self) -> None:
-        self.held: dict[str, torch.Tensor] = {}
+        self.buffers: dict[str, torch.Tensor] = {}
 
     def take(self, name: str, *shape: int) -> torch.Tensor:
         """Memory of that name and shape, whatever it held."""
         size = int(np.prod(shape))
-        if name not in self.held or self.held[name].numel() < size:
-            self.held[name] = empty(size)
-        return self.held[name][:size].view(shape)
+        if name not in self.buffers or self.buffers[name].numel() < size:
+            self.buffers[name] = empty(size)
+        return self.buffers[name][:size].view(shape)
 
 
 class Operands(Protocol):
@@ -110,22 +110,22 @@ class Real:
 
 def _parts(batch: int, height: int, width: int, channels: int) -> list[slice]:
     """Images whose transformed tiles are worked on at once, in turn."""
-    tiles = (height // TILE) * (width // TILE)
-    step = max(1, BYTES // (4 * PLACES * tiles * channels))
+    tiles = (height // TILE_SIDE) * (width // TILE_SIDE)
+    step = max(1, TILE_BYTES // (4 * PLACES * tiles * channels))
     return [slice(start, min(batch, start + step)) for start in range(0, batch, step)]
 
 
-def convolve(of: Real, room: Workspace) -> torch.Tensor:
+def convolve(of: Real, workspace: Workspace) -> torch.Tensor:
     """s = conv(a, w) with padding 1, (B, N, H, W) channels last; `fits` must hold."""
     (batch, channels, height, width), outputs = of.a.shape, len(of.w)
-    u = room.take("weights", PLACES, outputs, channels)
+    u = workspace.take("weights", PLACES, outputs, channels)
     of.transform_weights(u, turned=False)
     s = empty(batch, outputs, height, width, channels_last=True)
     for part in _parts(batch, height, width, max(outputs, channels)):
         a = of.a[part]
-        count = len(a) * (height // TILE) * (width // TILE)
-        v = room.take("inputs", PLACES, count, channels)
-        m = room.take("outputs", PLACES, count, outputs)
+        count = len(a) * (height // TILE_SIDE) * (width // TILE_SIDE)
+        v = workspace.take("inputs", PLACES, count, channels)
+        m = workspace.take("outputs", PLACES, count, outputs)
         transform_tiles(_flat(a), len(a), height, width, channels, _numbers(v))
         torch.bmm(v, u.transpose(1, 2), out=m)
         transform_outputs(_numbers(m), len(a), height, width, outputs, _flat(s[part]))
@@ -133,7 +133,7 @@ def convolve(of: Real, room: Workspace) -> torch.Tensor:
 
 
 def gradients(
-    g_s: torch.Tensor, of: Operands, g_w: torch.Tensor, room: Workspace, *, of_input: bool
+    g_s: torch.Tensor, of: Operands, g_w: torch.Tensor, workspace: Workspace, *, of_input: bool
 ) -> torch.Tensor | None:
     """g_a, or None, of s = conv(a, w) with padding 1; g_W is written to `g_w`.
 
@@ -143,17 +143,17 @@ def gradients(
     (batch, outputs, height, width), channels = g_s.shape, g_w.shape[1]
     parts = _parts(batch, height, width, max(outputs, channels))
     # Where one part is the whole batch, the weights are done with before the taps are summed.
-    total = room.take("weights" if len(parts) == 1 else "taps", PLACES, outputs, channels)
+    total = workspace.take("weights" if len(parts) == 1 else "taps", PLACES, outputs, channels)
     g_a = None
     if of_input:
         g_a = empty(batch, channels, height, width, channels_last=True)
-        u = room.take("weights", PLACES, outputs, channels)
+        u = workspace.take("weights", PLACES, outputs, channels)
         of.transform_weights(u)
     for part in parts:
         g = g_s[part]
-        count = len(g) * (height // TILE) * (width // TILE)
-        v = room.take("outputs", PLACES, count, outputs)
-        m = room.take("inputs", PLACES, count, channels)
+        count = len(g) * (height // TILE_SIDE) * (width // TILE_SIDE)
+        v = workspace.take("outputs", PLACES, count, outputs)
+        m = workspace.take("inputs", PLACES, count, channels)
         transform_tiles(_flat(g), len(g), height, width, outputs, _numbers(v))
         if g_a is not None:
             torch.bmm(v, u, out=m)
@@ -169,11 +169,11 @@ def gradients(
 
 def _numbers(t: torch.Tensor) -> Floats:
     """The memory of a part of the workspace."""
-    found: Floats = t.view(-1).numpy()
-    return found
+    numbers: Floats = t.view(-1).numpy()
+    return numbers
 
 
 def _flat(t: torch.Tensor) -> Floats:
     """The memory of a (n, channels, height, width) tensor that lies channels last."""
-    found: Floats = t.detach().permute(0, 2, 3, 1).view(-1).numpy()
-    return found
+    numbers: Floats = t.detach().permute(0, 2, 3, 1).view(-1).numpy()
+    return numbers

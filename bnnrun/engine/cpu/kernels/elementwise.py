@@ -25,7 +25,7 @@ def sign_kernel(r: Floats, out: Floats) -> None:
 
 
 @njit(inline="always", error_model="numpy")
-def adam_element(w, g, m, v, b1, b1_rest, b2, b2_rest, step, eps, limit):  # type: ignore[no-untyped-def]
+def adam_element(w, g, m, v, b1, b1_rest, b2, b2_rest, step, eps, bound):  # type: ignore[no-untyped-def]
     """(w, m, v) after Adam's step from gradient `g`; see `adam_kernel`."""
     zero = np.float32(0)
     if abs(g) < TINY_ROOT:
@@ -36,7 +36,7 @@ def adam_element(w, g, m, v, b1, b1_rest, b2, b2_rest, step, eps, limit):  # typ
     v = b2 * v + b2_rest * (g * g)
     if v < TINY:
         v = zero
-    w = min(limit, max(-limit, w - step * (m / (np.sqrt(v) + eps))))
+    w = min(bound, max(-bound, w - step * (m / (np.sqrt(v) + eps))))
     return w, m, v
 
 
@@ -50,11 +50,11 @@ def adam_kernel(w: Floats, g: Floats, m: Floats, v: Floats, constants: Floats, c
         constants:  (6,) float32: b1, 1 - b1, b2, 1 - b2, step (scale and rate included), eps
     """
     b1, b1_rest, b2, b2_rest, step, eps = constants
-    limit = np.float32(1) if clip else np.float32(np.inf)
+    bound = np.float32(1) if clip else np.float32(np.inf)
     # One flat loop without branches: so the compiler makes vector code of it.
     for i in prange(w.size):
         w[i], m[i], v[i] = adam_element(
-            w[i], g[i], m[i], v[i], b1, b1_rest, b2, b2_rest, step, eps, limit
+            w[i], g[i], m[i], v[i], b1, b1_rest, b2, b2_rest, step, eps, bound
         )
 
 
@@ -78,7 +78,7 @@ def adamax_kernel(
     """
     b1_rest, b2, step, added, least = constants
     zero, one = np.float32(0), np.float32(1)
-    limit = one if clip else np.float32(np.inf)
+    bound = one if clip else np.float32(np.inf)
     for i in prange(w.size):
         m[i] = m[i] + b1_rest * (g[i] - m[i])
         largest = max(b2 * u[i], abs(g[i]))
@@ -88,7 +88,7 @@ def adamax_kernel(
         else:
             u[i] = largest
             moved = m[i] * _ap2(one / largest) if largest >= least else zero
-        w[i] = min(limit, max(-limit, w[i] - step * moved))
+        w[i] = min(bound, max(-bound, w[i] - step * moved))
 
 
 @njit(inline="always")
@@ -111,8 +111,8 @@ def sample_kernel(r: Floats, out: Floats, channels: int, pixels: int, key: int) 
         first = row // pixels * channels * pixels + row % pixels
         for c in range(channels):
             at = row * channels + c
-            limit = (np.float64(r[at]) + 1.0) * 2.0**31  # of 2^32
-            below = np.float64(_random_bits(key, first + c * pixels)) < limit
+            threshold = (np.float64(r[at]) + 1.0) * 2.0**31  # of 2^32
+            below = np.float64(_random_bits(key, first + c * pixels)) < threshold
             out[at] = np.float32(1) if below else np.float32(-1)
 
 
@@ -120,10 +120,10 @@ def sample_kernel(r: Floats, out: Floats, channels: int, pixels: int, key: int) 
 def dropout_kernel(
     a: Floats,
     out: Floats,
-    kept: NDArray[np.bool_],
+    mask: NDArray[np.bool_],
     channels: int,
     pixels: int,
-    limit: int,
+    threshold: int,
     scale: float,
     key: int,
 ) -> None:
@@ -132,13 +132,13 @@ def dropout_kernel(
         first = row // pixels * channels * pixels + row % pixels
         for c in range(channels):
             at = row * channels + c
-            keep = _random_bits(key, first + c * pixels) >= np.uint64(limit)
-            kept[at] = keep
+            keep = _random_bits(key, first + c * pixels) >= np.uint64(threshold)
+            mask[at] = keep
             out[at] = a[at] * np.float32(scale) if keep else np.float32(0)
 
 
 @kernel()
-def mask_kernel(g: Floats, kept: NDArray[np.bool_], scale: float, out: Floats) -> None:
+def mask_kernel(g: Floats, mask: NDArray[np.bool_], scale: float, out: Floats) -> None:
     """out <- g · scale where kept, else 0. Shapes: (n,) all."""
     for i in prange(g.size):
-        out[i] = g[i] * np.float32(scale) if kept[i] else np.float32(0)
+        out[i] = g[i] * np.float32(scale) if mask[i] else np.float32(0)

@@ -4,12 +4,12 @@ import numpy as np
 
 from bnnrun.gemm.compiled import kernel, prange
 
-ROWS = 512  # whose sums are one summand: the same for any number of threads
-COLUMNS = 512  # of a task: a fully connected layer has few rows
+ROWS_PER_PART = 512  # whose sums are one summand: the same for any number of threads
+TASK_COLUMNS = 512  # of a task: a fully connected layer has few rows
 
 
 @kernel()
-def pool_kernel(s, width, p, places):
+def pool_kernel(s, width, p, argmax):
     """Shapes: s (4 R, N), its images `width` pixels wide; p, places (R, N)."""
     half = width // 2
     for line in prange(len(p) // half):
@@ -22,18 +22,18 @@ def pool_kernel(s, width, p, places):
                 later = np.uint8(3) - np.uint8(s2[c] == largest)
                 later = np.uint8(1) if s1[c] == largest else later
                 p[r, c] = largest
-                places[r, c] = np.uint8(0) if s0[c] == largest else later
+                argmax[r, c] = np.uint8(0) if s0[c] == largest else later
 
 
 @kernel()
-def unpool_kernel(g, places, width, out):
+def unpool_kernel(g, argmax, width, out):
     """The way back of `pool_kernel`: 0 but at the place."""
     half, none = width // 2, np.float32(0)
     for line in prange(len(g) // half):
         for x in range(half):
             r, i = line * half + x, 2 * line * width + 2 * x
             for c in range(g.shape[1]):
-                value, place = g[r, c], places[r, c]
+                value, place = g[r, c], argmax[r, c]
                 out[i, c] = value if place == 0 else none
                 out[i + 1, c] = value if place == 1 else none
                 out[i + width, c] = value if place == 2 else none
@@ -43,12 +43,12 @@ def unpool_kernel(g, places, width, out):
 @kernel()
 def moment_kernel(p, parts):
     """Sums and sums of squares. Shapes: p (R, N) float32; parts (., 2, N) float64, zeros."""
-    across = -(-p.shape[1] // COLUMNS)
+    across = -(-p.shape[1] // TASK_COLUMNS)
     for task in prange(len(parts) * across):
-        part, left = task // across, task % across * COLUMNS
-        columns = slice(left, left + COLUMNS)
+        part, left = task // across, task % across * TASK_COLUMNS
+        columns = slice(left, left + TASK_COLUMNS)
         total, squares = parts[part, 0, columns], parts[part, 1, columns]
-        for r in range(part * ROWS, min(len(p), (part + 1) * ROWS)):
+        for r in range(part * ROWS_PER_PART, min(len(p), (part + 1) * ROWS_PER_PART)):
             row = p[r, columns]
             for c in range(row.size):
                 x = np.float64(row[c])
@@ -57,7 +57,7 @@ def moment_kernel(p, parts):
 
 
 @kernel()
-def activation_kernel(p, line, relu, a):
+def activation_kernel(p, affine, relu, a):
     """a = Sign(y) or, where `relu`, max(y, 0), y = (p - mean) · scale + beta.
 
     Shapes: p, a (R, N); line (3, N): mean, scale, beta
@@ -65,7 +65,7 @@ def activation_kernel(p, line, relu, a):
     none, one = np.float32(0), np.float32(1)
     for r in prange(len(p)):
         for c in range(p.shape[1]):
-            y = (p[r, c] - line[0, c]) * line[1, c] + line[2, c]
+            y = (p[r, c] - affine[0, c]) * affine[1, c] + affine[2, c]
             sign = one if y >= none else -one
             a[r, c] = max(y, none) if relu else sign
 
@@ -78,7 +78,7 @@ def evaluation_kernel(p, affine, relu, a, saturated):
     """
     for part in prange(len(saturated)):
         count = 0
-        for r in range(part * ROWS, min(len(p), (part + 1) * ROWS)):
+        for r in range(part * ROWS_PER_PART, min(len(p), (part + 1) * ROWS_PER_PART)):
             for c in range(p.shape[1]):
                 y = (np.float64(p[r, c]) - affine[0, c]) * affine[1, c] + affine[2, c]
                 sign = 1.0 if y >= 0 else -1.0
@@ -88,31 +88,33 @@ def evaluation_kernel(p, affine, relu, a, saturated):
 
 
 @kernel()
-def gradient_sum_kernel(g, p, line, passing, parts):
+def gradient_sum_kernel(g, p, affine, passing, parts):
     """Sums of g_y and of g_y · (p - mean), where passing[0] <= y <= passing[1]. Shapes as above."""
     low, high = passing
-    across = -(-p.shape[1] // COLUMNS)
+    across = -(-p.shape[1] // TASK_COLUMNS)
     for task in prange(len(parts) * across):
-        part, left = task // across, task % across * COLUMNS
-        columns = slice(left, left + COLUMNS)
-        total, along = parts[part, 0, columns], parts[part, 1, columns]
-        mean, scale, beta = line[0, columns], line[1, columns], line[2, columns]
-        for r in range(part * ROWS, min(len(p), (part + 1) * ROWS)):
+        part, left = task // across, task % across * TASK_COLUMNS
+        columns = slice(left, left + TASK_COLUMNS)
+        total, products = parts[part, 0, columns], parts[part, 1, columns]
+        mean, scale, beta = affine[0, columns], affine[1, columns], affine[2, columns]
+        for r in range(part * ROWS_PER_PART, min(len(p), (part + 1) * ROWS_PER_PART)):
             p_r, g_r = p[r, columns], g[r, columns]
             for c in range(p_r.size):
                 off = p_r[c] - mean[c]
                 y = off * scale[c] + beta[c]
                 g_y = g_r[c] if (low <= y) & (y <= high) else np.float32(0)
                 total[c] += np.float64(g_y)
-                along[c] += np.float64(g_y * off)
+                products[c] += np.float64(g_y * off)
 
 
 @kernel()
-def gradient_kernel(g, p, line, numbers, passing, out):
+def gradient_kernel(g, p, affine, coefficients, passing, out):
     """out = k0 · g_y + k1 + k2 · p. Shapes as above; numbers (3, N): k0, k1, k2."""
     low, high = passing
     for r in prange(len(p)):
         for c in range(p.shape[1]):
-            y = (p[r, c] - line[0, c]) * line[1, c] + line[2, c]
+            y = (p[r, c] - affine[0, c]) * affine[1, c] + affine[2, c]
             g_y = g[r, c] if (low <= y) & (y <= high) else np.float32(0)
-            out[r, c] = numbers[0, c] * g_y + (numbers[1, c] + numbers[2, c] * p[r, c])
+            out[r, c] = coefficients[0, c] * g_y + (
+                coefficients[1, c] + coefficients[2, c] * p[r, c]
+            )

@@ -3,7 +3,7 @@
 import numpy as np
 
 from bnnrun.gemm.compiled import kernel, prange
-from bnnrun.gemm.floats import not_negative, not_zero
+from bnnrun.gemm.simd_f32 import not_negative, not_zero
 from bnnrun.gemm.vector import load, set_bit, store, zero
 
 BLOCK = 32  # rows of W that make a word of every column
@@ -11,17 +11,17 @@ STRETCH = 1024  # columns whose words are made together: what the first cache ho
 
 
 @kernel()
-def pack_weights(w, first, last, k, rows, row_kw, columns, column_kw):
-    """Signs of rows `first` to `last` of W to both kinds of panels; first a multiple of BLOCK.
+def pack_weights(w, row_begin, row_end, k, rows, row_kw, columns, column_kw):
+    """Pack the signs of rows `row_begin` to `row_end` of W, by row and by column.
 
     Shapes, flat:
-        w:       (last - first, k) float32
+        w:       (row_end - row_begin, k) float32; row_begin a multiple of BLOCK
         rows:    (panels, row_kw, 16, 2) uint16, halves of words
         columns: (panels, column_kw, 16) uint32
     """
-    for block in prange((last - first + BLOCK - 1) // BLOCK):
-        low = first + BLOCK * block
-        high = min(last, low + BLOCK)
+    for block in prange((row_end - row_begin + BLOCK - 1) // BLOCK):
+        low = row_begin + BLOCK * block
+        high = min(row_end, low + BLOCK)
         tail = k - k % 16
         column = np.empty(STRETCH, np.uint32)
         # A stretch of a row at a time: memory is read in order.
@@ -32,7 +32,7 @@ def pack_weights(w, first, last, k, rows, row_kw, columns, column_kw):
             for n in range(low, high):
                 to = 2 * (16 * (n // 16 * row_kw + left // 32) + n % 16)
                 for i in range(0, count, 16):
-                    bits = not_negative(load(w, (n - first) * k + left + i))
+                    bits = not_negative(load(w, (n - row_begin) * k + left + i))
                     store(column, i, set_bit(load(column, i), bits, n - low))
                     rows[to + 32 * (i // 32) + i // 16 % 2] = bits
             for i in range(0, count, 16):
@@ -42,7 +42,7 @@ def pack_weights(w, first, last, k, rows, row_kw, columns, column_kw):
             for n in range(low, high):
                 at = 2 * (16 * (n // 16 * row_kw + i // 32) + n % 16) + i // 16 % 2
                 bits = rows[at] if i > tail else np.uint16(0)
-                if w[(n - first) * k + i] >= 0:
+                if w[(n - row_begin) * k + i] >= 0:
                     bits = np.uint16(bits | np.uint16(1 << i % 16))
                     word |= np.uint32(1) << np.uint32(n - low)
                 rows[at] = bits
@@ -50,23 +50,23 @@ def pack_weights(w, first, last, k, rows, row_kw, columns, column_kw):
 
 
 @kernel()
-def pack_rows(a, k, bits, kept, whole):
+def pack_rows(a, k, bits, mask, nonzero):
     """Which elements of each row are +1, which are not 0, and how many those are.
 
     Shapes: a (m · k,) float32; bits, kept (m, 2 kw) uint16, zeros; whole (m,) int32
     """
-    for m in prange(whole.size):
+    for m in prange(nonzero.size):
         count = 0
         for i in range(k // 16):
             x = load(a, m * k + 16 * i)
-            bits[m, i], kept[m, i] = not_negative(x), not_zero(x)
+            bits[m, i], mask[m, i] = not_negative(x), not_zero(x)
         for i in range(k - k % 16, k):
             x = a[m * k + i]
             bits[m, i // 16] |= np.uint16((x >= 0) << i % 16)
-            kept[m, i // 16] |= np.uint16((x != 0) << i % 16)
+            mask[m, i // 16] |= np.uint16((x != 0) << i % 16)
         for i in range(k):
             count += a[m * k + i] != 0
-        whole[m] = count
+        nonzero[m] = count
 
 
 @kernel()

@@ -7,7 +7,7 @@ infinity: Bᵀ of six inputs, G of a filter of three or four, Aᵀ of four outpu
 import numpy as np
 
 from bnnrun.gemm.compiled import kernel, njit, prange
-from bnnrun.gemm.floats import add_floats, multiply_add, scale, signs, subtract_floats
+from bnnrun.gemm.simd_f32 import add_floats, multiply_add, scale, signs, subtract_floats
 from bnnrun.gemm.vector import load, store, zero
 
 PLACES = 36  # of a transformed tile
@@ -92,9 +92,9 @@ def _taps(m0, m1, m2, m3, m4, m5):
 @njit
 def _block():
     """Room for the vectors of a tile, each on one line of the cache."""
-    room = np.empty(16 * (PLACES + 1), np.float32)
-    start = (64 - room.ctypes.data % 64) % 64 // 4
-    return room[start : start + 16 * PLACES]
+    buffer = np.empty(16 * (PLACES + 1), np.float32)
+    start = (64 - buffer.ctypes.data % 64) % 64 // 4
+    return buffer[start : start + 16 * PLACES]
 
 
 @njit(forceinline=True)

@@ -5,7 +5,7 @@ import numpy as np
 from bnnrun.engine.cpu.kernels.elementwise import adam_element
 from bnnrun.engine.cpu.kernels.packing import BLOCK
 from bnnrun.gemm.compiled import kernel, njit, prange
-from bnnrun.gemm.floats import multiply_add, not_negative, not_zero, scale, to_floats
+from bnnrun.gemm.simd_f32 import multiply_add, not_negative, not_zero, scale, to_floats
 from bnnrun.gemm.vector import (
     add,
     add_byte_products,
@@ -19,36 +19,36 @@ from bnnrun.gemm.vector import (
     zero,
 )
 
-LARGEST = 127 * 256  # of 16-bit numbers whose bytes are both signed
-ROWS = 4  # of g_W that are made together
+LARGEST_INT16 = 127 * 256  # of 16-bit numbers whose bytes are both signed
+TILE_ROWS = 4  # of g_W that are made together
 STRETCH = 1024  # columns of g_W that lie in the first cache
-OUTPUTS = 64  # whose gradients are quantized side by side
+BLOCK_OUTPUTS = 64  # whose gradients are quantized side by side
 
 
 @kernel(error_model="numpy")
 def quantize(g, q, factor, scales, sums):
-    """q = round(g / scale), scale = (largest |g| of an output) / LARGEST, as two signed bytes.
+    """q = round(g / scale), scale = max |g| of an output / LARGEST_INT16, as two signed bytes.
 
     Shapes: g (B, N) float32; q (rows, 2, kw) uint32, four images to a word, the first the lowest;
     scales, sums (rows,); `factor` multiplies the scales.
     """
     batch, n = g.shape
-    for block in prange(-(-n // OUTPUTS)):
-        first = OUTPUTS * block
-        count = min(OUTPUTS, n - first)
+    for block in prange(-(-n // BLOCK_OUTPUTS)):
+        output_begin = BLOCK_OUTPUTS * block
+        count = min(BLOCK_OUTPUTS, n - output_begin)
         # Outputs side by side, in loops without branches: so the compiler makes vector code of it.
         largest, total = np.zeros(count, np.float32), np.zeros(count, np.int32)
         for b in range(batch):
-            row = g[b, first : first + count]
+            row = g[b, output_begin : output_begin + count]
             for j in range(count):
                 largest[j] = max(largest[j], abs(row[j]))
-        scale = largest / np.float32(LARGEST)
+        scale = largest / np.float32(LARGEST_INT16)
         divisor = np.where(scale > 0, scale, np.float32(1))
         highs, lows = np.empty(count, np.int32), np.empty(count, np.int32)
         for word in range(q.shape[2]):
             highs[:], lows[:] = 0, 0
             for place in range(min(4, batch - 4 * word)):
-                row = g[4 * word + place, first : first + count]
+                row = g[4 * word + place, output_begin : output_begin + count]
                 for j in range(count):
                     x = np.int32(np.rint(row[j] / divisor[j]))
                     total[j] += x
@@ -56,14 +56,14 @@ def quantize(g, q, factor, scales, sums):
                     highs[j] |= (high & 255) << 8 * place
                     lows[j] |= (x - (high << 8) & 255) << 8 * place
             for j in range(count):
-                q[first + j, 0, word] = np.uint32(highs[j])
-                q[first + j, 1, word] = np.uint32(lows[j])
+                q[output_begin + j, 0, word] = np.uint32(highs[j])
+                q[output_begin + j, 1, word] = np.uint32(lows[j])
         for j in range(count):
-            scales[first + j], sums[first + j] = factor * scale[j], total[j]
+            scales[output_begin + j], sums[output_begin + j] = factor * scale[j], total[j]
 
 
 @kernel()
-def panels_of(a, k, panels):
+def pack_byte_panels(a, k, panels):
     """Bytes 1 + Sign, or 1 of a 0; the first of four the lowest.
 
     Shapes, flat: a (B, K) float32; panels (P, kw, 16) uint32, zeros
@@ -98,7 +98,7 @@ def _sixteen_bits(high, low):
 
 @njit(forceinline=True)
 def _multiply(q, r, kw, scales, sums, panels, j, g, at):
-    """ROWS rows of q from row `r` on with two panels, to g[at + row · STRETCH]."""
+    """TILE_ROWS rows of q from row `r` on with two panels, to g[at + row · STRETCH]."""
     i = 2 * kw * r
     i1, i2, i3 = i + 2 * kw, i + 4 * kw, i + 6 * kw
     a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = zero()
@@ -139,7 +139,7 @@ def _put(g, at, x, y, factor, total):
 
 @njit(forceinline=True)
 def _multiply_reals(g_s, i, a, j, batch, g, at):
-    """A group of ROWS outputs with a panel of 32 inputs, to g[at + output · STRETCH]."""
+    """A group of TILE_ROWS outputs with a panel of 32 inputs, to g[at + output · STRETCH]."""
     a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = zero()
     for _ in range(batch):
         x, y = load(a, j), load(a, j + 16)
@@ -147,7 +147,7 @@ def _multiply_reals(g_s, i, a, j, batch, g, at):
         a1, b1 = multiply_add(x, g_s[i + 1], a1), multiply_add(y, g_s[i + 1], b1)
         a2, b2 = multiply_add(x, g_s[i + 2], a2), multiply_add(y, g_s[i + 2], b2)
         a3, b3 = multiply_add(x, g_s[i + 3], a3), multiply_add(y, g_s[i + 3], b3)
-        i, j = i + ROWS, j + 32
+        i, j = i + TILE_ROWS, j + 32
     store(g, at, a0)
     store(g, at + 16, b0)
     store(g, at + STRETCH, a1)
@@ -170,12 +170,12 @@ def _fetch(w, m, v, at):
 
 
 @njit(inline="always")
-def _step(w, m, v, g, constants, limit):
+def _step(w, m, v, g, constants, bound):
     """Adam's update of a stretch of a row."""
     b1, b1_rest, b2, b2_rest, step, eps = constants
     for i in range(w.size):
         w[i], m[i], v[i] = adam_element(
-            w[i], g[i], m[i], v[i], b1, b1_rest, b2, b2_rest, step, eps, limit
+            w[i], g[i], m[i], v[i], b1, b1_rest, b2, b2_rest, step, eps, bound
         )
 
 
@@ -197,26 +197,26 @@ def _pack(w, at, count, bit, rows, to, column):
 
 
 @njit(inline="always")
-def _rows_done(w, m, v, g, start, low, high, left, count, constants, limit, rows, row_kw, column):
+def _update_rows(w, m, v, g, start, low, high, left, count, constants, bound, rows, row_kw, column):
     """The step of a stretch of some rows, and its new signs."""
     k = w.shape[1]
     for r in range(low, high):
         at, part = start + STRETCH * (r - low), slice(left, left + count)
-        _step(w[r, part], m[r, part], v[r, part], g[at : at + count], constants, limit)
+        _step(w[r, part], m[r, part], v[r, part], g[at : at + count], constants, bound)
         to = 2 * (16 * (r // 16 * row_kw + left // 32) + r % 16)
         _pack(w.reshape(-1), r * k + left, count, r % BLOCK, rows, to, column)
 
 
 @njit(forceinline=True)
-def _columns_done(column, count, columns, column_kw, left, block):
+def _store_columns(column, count, columns, column_kw, left, block):
     for i in range(0, count, 16):
         store(columns, 16 * ((left + i) // 16 * column_kw + block), load(column, i))
 
 
 @njit
 def _buffers():
-    """(a gradient's stretch of ROWS rows, where it begins on a line of the cache, column bits)."""
-    g, column = np.empty(ROWS * STRETCH + 16, np.float32), np.empty(STRETCH, np.uint32)
+    """(g, start, column): buffers of one task."""
+    g, column = np.empty(TILE_ROWS * STRETCH + 16, np.float32), np.empty(STRETCH, np.uint32)
     return g, (64 - g.ctypes.data % 64) % 64 // 4, column
 
 
@@ -229,23 +229,23 @@ def adam_by_bytes(
     """
     n, k = w.shape
     flat, flat_m, flat_v = w.reshape(-1), m.reshape(-1), v.reshape(-1)
-    limit = np.float32(1) if clip else np.float32(np.inf)
+    bound = np.float32(1) if clip else np.float32(np.inf)
     for block in prange((n + BLOCK - 1) // BLOCK):
         g, start, column = _buffers()
         for left in range(0, k, STRETCH):
             count = min(STRETCH, k - left)
             column[:] = 0
-            for low in range(BLOCK * block, min(n, BLOCK * (block + 1)), ROWS):
-                high = min(n, low + ROWS)
+            for low in range(BLOCK * block, min(n, BLOCK * (block + 1)), TILE_ROWS):
+                high = min(n, low + TILE_ROWS)
                 for i in range(0, count, 32):
                     for r in range(low, high):
                         _fetch(flat, flat_m, flat_v, r * k + left + i)
                     _multiply(q, low, kw, scales, sums, panels, kw * (left + i), g, start + i)
-                _rows_done(
-                    w, m, v, g, start, low, high, left, count, constants, limit, rows, row_kw,
+                _update_rows(
+                    w, m, v, g, start, low, high, left, count, constants, bound, rows, row_kw,
                     column,
                 )  # fmt: skip
-            _columns_done(column, count, columns, column_kw, left, block)
+            _store_columns(column, count, columns, column_kw, left, block)
 
 
 @kernel(error_model="numpy")
@@ -255,20 +255,20 @@ def adam_by_reals(
     """Shapes: g_s, a as in `RealFactors`, flat; the others as of `adam_by_bytes`."""
     n, k = w.shape
     flat, flat_m, flat_v = w.reshape(-1), m.reshape(-1), v.reshape(-1)
-    limit = np.float32(1) if clip else np.float32(np.inf)
+    bound = np.float32(1) if clip else np.float32(np.inf)
     for block in prange((n + BLOCK - 1) // BLOCK):
         g, start, column = _buffers()
         for left in range(0, k, STRETCH):
             count = min(STRETCH, k - left)
             column[:] = 0
-            for low in range(BLOCK * block, min(n, BLOCK * (block + 1)), ROWS):
-                high = min(n, low + ROWS)
+            for low in range(BLOCK * block, min(n, BLOCK * (block + 1)), TILE_ROWS):
+                high = min(n, low + TILE_ROWS)
                 for i in range(0, count, 32):
                     for r in range(low, high):
                         _fetch(flat, flat_m, flat_v, r * k + left + i)
                     _multiply_reals(g_s, batch * low, a, batch * (left + i), batch, g, start + i)
-                _rows_done(
-                    w, m, v, g, start, low, high, left, count, constants, limit, rows, row_kw,
+                _update_rows(
+                    w, m, v, g, start, low, high, left, count, constants, bound, rows, row_kw,
                     column,
                 )  # fmt: skip
-            _columns_done(column, count, columns, column_kw, left, block)
+            _store_columns(column, count, columns, column_kw, left, block)

@@ -10,33 +10,33 @@ columns; the sums are those of float32, rounded in another order.
 import numpy as np
 
 from bnnrun.gemm.compiled import kernel, njit, prange
-from bnnrun.gemm.floats import add_floats, choose, multiply_add, scale
+from bnnrun.gemm.simd_f32 import add_floats, choose, multiply_add, scale
 from bnnrun.gemm.vector import HAS_TERNARY, load, shift_by_four, store, zero
 
 # One instruction chooses among sixteen: without it a plain product is faster.
-HAS_LOOKUP = HAS_TERNARY
+HAS_LUT = HAS_TERNARY
 
-ROWS, PANELS = 4, 4  # of a tile, whose sums stay in registers
-CHUNK = 256  # numbers of a row whose tables lie in the first cache: 16 KiB for the rows of a tile
+TILE_ROWS, TILE_PANELS = 4, 4  # of a tile, whose sums stay in registers
+CHUNK_K = 256  # numbers of a row whose tables lie in the first cache: 16 KiB for the rows of a tile
 # Signs of the four numbers in each of the sixteen sums.
 SIGNS = np.array([1 if i >> j & 1 else -1 for j in range(4) for i in range(16)], np.float32)
 
 
 @njit(forceinline=True)
-def _tables(x, at, count, tables, to):
-    """Tables of `count` numbers of a row, for those of ROWS rows side by side."""
+def _build_tables(x, at, count, tables, to):
+    """Tables of `count` numbers of a row, for those of TILE_ROWS rows side by side."""
     s0, s1 = load(SIGNS, 0), load(SIGNS, 16)
     s2, s3 = load(SIGNS, 32), load(SIGNS, 48)
     for i in range(at, at + count, 4):
         t = multiply_add(s1, x[i + 1], scale(s0, x[i]))
         t = multiply_add(s3, x[i + 3], multiply_add(s2, x[i + 2], t))
         store(tables, to, t)
-        to += 16 * ROWS
+        to += 16 * TILE_ROWS
 
 
 @njit(forceinline=True)
 def _row(s, table, i):
-    """A row's sums with PANELS panels, and what the panels choose of its table."""
+    """A row's sums with TILE_PANELS panels, and what the panels choose of its table."""
     return (
         add_floats(s[0], choose(table, i[0])),
         add_floats(s[1], choose(table, i[1])),
@@ -72,7 +72,7 @@ def _multiply(tables, start, words, w, j, step, out, at, width):
             c = _row(c, load(tables, t + 32), i)
             d = _row(d, load(tables, t + 48), i)
             i = shift_by_four(i[0]), shift_by_four(i[1]), shift_by_four(i[2]), shift_by_four(i[3])
-            t += 16 * ROWS
+            t += 16 * TILE_ROWS
     _store4(out, at, a)
     _store4(out, at + width, b)
     _store4(out, at + 2 * width, c)
@@ -80,31 +80,31 @@ def _multiply(tables, start, words, w, j, step, out, at, width):
 
 
 @kernel()
-def signed_sums(x, m, w, kw, across, out):
+def lut_gemm(x, m, w, kw, tasks_per_tile, out):
     """out = x · wᵀ.
 
     Shapes:
-        x:      (m, 32 kw) float32, flat; m a multiple of ROWS; 0 where a row of w is padding
-        w:      (panels, kw, 16) uint32, flat; a multiple of PANELS panels
+        x:      (m, 32 kw) float32, flat; m a multiple of TILE_ROWS; 0 where a row of w is padding
+        w:      (panels, kw, 16) uint32, flat; a multiple of TILE_PANELS panels
         out:    (m, panels · 16) float32, flat
-        across: tasks that share the panels of a tile of rows
+        tasks_per_tile: tasks that share the panels of a tile of rows
     """
     panels = w.size // (16 * kw)
     width, stride = 16 * panels, 32 * kw
-    each = (panels // PANELS + across - 1) // across * PANELS
-    for task in prange(m // ROWS * across):
-        row, first = task // across * ROWS, task % across * each
-        last = min(panels, first + each)
-        for i in range(row * width, (row + ROWS) * width, width):
-            for n in range(16 * first, 16 * last, 16):
+    task_panels = (panels // TILE_PANELS + tasks_per_tile - 1) // tasks_per_tile * TILE_PANELS
+    for task in prange(m // TILE_ROWS * tasks_per_tile):
+        row, panel_begin = task // tasks_per_tile * TILE_ROWS, task % tasks_per_tile * task_panels
+        panel_end = min(panels, panel_begin + task_panels)
+        for i in range(row * width, (row + TILE_ROWS) * width, width):
+            for n in range(16 * panel_begin, 16 * panel_end, 16):
                 store(out, i + n, zero())
-        tables = np.empty(16 * ROWS * CHUNK // 4 + 16, np.float32)
+        tables = np.empty(16 * TILE_ROWS * CHUNK_K // 4 + 16, np.float32)
         start = (64 - tables.ctypes.data % 64) % 64 // 4  # a table on one line of the cache
-        for low in range(0, stride, CHUNK):
-            count = min(CHUNK, stride - low)
-            for r in range(ROWS):
-                _tables(x, (row + r) * stride + low, count, tables, start + 16 * r)
-            for p in range(first, last, PANELS):
+        for low in range(0, stride, CHUNK_K):
+            count = min(CHUNK_K, stride - low)
+            for r in range(TILE_ROWS):
+                _build_tables(x, (row + r) * stride + low, count, tables, start + 16 * r)
+            for p in range(panel_begin, panel_end, TILE_PANELS):
                 j = 16 * (p * kw + low // 32)
                 _multiply(
                     tables, start, count // 32, w, j, 16 * kw, out, row * width + 16 * p, width

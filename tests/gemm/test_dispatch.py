@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from emulated_device import EmulatedDevice
 
-from bnnrun.gemm import choice
-from bnnrun.gemm.choice import RIGHT, products, variants
+from bnnrun.gemm import dispatch
+from bnnrun.gemm.dispatch import RIGHT, products, variants
 
 HOPPER = (9, 0)
 ALL = ("xnor_gemm", "xnor_gemm_mma", "xnor_gemm_wgmma")
@@ -20,15 +20,15 @@ class Tried(EmulatedDevice):
 
     def launch(self, launch):
         super().launch(launch)
-        if launch.kernel == choice.TRIED:
+        if launch.kernel == dispatch.TRIAL_KERNEL:
             self.trials += 1
             self.after(launch)
 
 
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch):
-    monkeypatch.setattr(choice, "_found", {})
-    monkeypatch.setattr(choice, "SHAPES", choice.SHAPES[:2])
+    monkeypatch.setattr(dispatch, "_verdicts", {})
+    monkeypatch.setattr(dispatch, "TRIAL_SHAPES", dispatch.TRIAL_SHAPES[:2])
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_what_was_seen_to_work_is_tried_once_a_process(capsys):
     device = Tried()
     assert products(device).kernel == ALL[2]
     trials = device.trials
-    assert trials == 4 * len(choice.SHAPES)
+    assert trials == 4 * len(dispatch.TRIAL_SHAPES)
     assert products(device).kernel == ALL[2]
     assert device.trials == trials
     assert capsys.readouterr().err == ""
@@ -92,7 +92,7 @@ def test_an_error_sends_to_the_next_kernel(capsys):
 
 
 def next_process(monkeypatch):
-    monkeypatch.setattr(choice, "_found", {})
+    monkeypatch.setattr(dispatch, "_verdicts", {})
 
 
 def test_the_next_process_reads_what_was_found(tmp_path, monkeypatch, capsys):
@@ -133,7 +133,7 @@ def test_another_text_or_compiler_is_tried_anew(tmp_path, monkeypatch, what):
     variants(Tried(cache=tmp_path))
     device = Tried(cache=tmp_path)
     if what == "text":
-        monkeypatch.setattr(choice, "source", lambda name: "another")
+        monkeypatch.setattr(dispatch, "source", lambda name: "another")
     else:
         monkeypatch.setattr(device, "describe", lambda: {"nvrtc": "13.3"})
     assert variants(device) == ALL
@@ -151,6 +151,6 @@ def test_where_nothing_can_be_kept_each_process_tries(tmp_path, monkeypatch):
 
 def test_what_is_tried_fills_every_buffer_and_passes_every_edge(monkeypatch):
     monkeypatch.undo()
-    m, n, k = np.max(choice.SHAPES, axis=0)
-    of = choice.VARIANTS[choice.TRIED]
+    m, n, k = np.max(dispatch.TRIAL_SHAPES, axis=0)
+    of = dispatch.VARIANTS[dispatch.TRIAL_KERNEL]
     assert m > 2 * 128 and n > 2 * of.columns and k > 2 * of.stages * 1024

@@ -7,9 +7,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from bnnrun.gemm.vector import vector
-
-LANES = 16
+from bnnrun.gemm.vector import LANES, splat, vector
 
 _I16, _I32 = ir.IntType(16), ir.IntType(32)
 _WORDS = ir.VectorType(_I32, LANES)
@@ -18,23 +16,6 @@ _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 
 def _floats(builder: Any, args: Any) -> list[Any]:
     return [builder.bitcast(value, _FLOATS) for value in args]
-
-
-def _splat(builder: Any, scalar: Any) -> Any:
-    one = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), scalar, ir.Constant(_I32, 0))
-    return builder.shuffle_vector(
-        one, ir.Constant(_FLOATS, ir.Undefined), ir.Constant(_WORDS, [0] * LANES)
-    )
-
-
-@intrinsic
-def splat(typingctx, x):
-    """The float32 `x` in every lane."""
-
-    def codegen(context, builder, signature, args):
-        return builder.bitcast(_splat(builder, args[0]), _WORDS)
-
-    return vector(types.float32), codegen
 
 
 @intrinsic
@@ -63,7 +44,7 @@ def scale(typingctx, a, x):
 
     def codegen(context, builder, signature, args):
         (a,) = _floats(builder, args[:1])
-        return builder.bitcast(builder.fmul(a, _splat(builder, args[1])), _WORDS)
+        return builder.bitcast(builder.fmul(a, splat(builder, args[1])), _WORDS)
 
     return vector(vector, types.float32), codegen
 
@@ -74,9 +55,9 @@ def multiply_add(typingctx, a, x, b):
 
     def codegen(context, builder, signature, args):
         a, b = _floats(builder, (args[0], args[2]))
-        kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
-        fma = cgutils.get_or_insert_function(builder.module, kind, "llvm.fma.v16f32")
-        return builder.bitcast(builder.call(fma, [a, _splat(builder, args[1]), b]), _WORDS)
+        function_type = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
+        fma = cgutils.get_or_insert_function(builder.module, function_type, "llvm.fma.v16f32")
+        return builder.bitcast(builder.call(fma, [a, splat(builder, args[1]), b]), _WORDS)
 
     return vector(vector, types.float32, vector), codegen
 
@@ -133,9 +114,9 @@ def choose(typingctx, table, index):
 
     def codegen(context, builder, signature, args):
         (table,) = _floats(builder, args[:1])
-        kind = ir.FunctionType(_FLOATS, [_FLOATS, _WORDS])
+        function_type = ir.FunctionType(_FLOATS, [_FLOATS, _WORDS])
         permute = cgutils.get_or_insert_function(
-            builder.module, kind, "llvm.x86.avx512.permvar.sf.512"
+            builder.module, function_type, "llvm.x86.avx512.permvar.sf.512"
         )
         return builder.bitcast(builder.call(permute, [table, args[1]]), _WORDS)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnnrun.gemm.bits import limits_of, unpack
+from bnnrun.gemm.bits import popcount_thresholds, unpack
 from bnnrun.runtime.model import PackedLayer, borders
 
 
@@ -19,28 +19,28 @@ def signed_weights(layer: PackedLayer) -> NDArray[np.int8]:
     return w
 
 
-def count_limits(
-    layer: PackedLayer, w: NDArray[np.int8], first: bool = False, planes: int = 0
+def accumulator_thresholds(
+    layer: PackedLayer, w: NDArray[np.int8], is_first: bool = False, planes: int = 0
 ) -> NDArray[np.integer[Any]]:
     """(classes of border, N) most of a count that give bit 1, of a hidden layer.
 
     Args:
         w:      of `signed_weights`
-        first:  the layer multiplies pixels
+        is_first:  the layer multiplies pixels
         planes: their bit planes, then 2^i · (bits that differ in plane i) is summed; 0: of bytes,
                 then -x · w is
     """
     t: NDArray[np.integer[Any]] = np.where(
         layer.flip, -layer.threshold.astype(np.int64), layer.threshold
     )
-    if first:
+    if is_first:
         # What differs, weighted, is -x · w + (2^planes - 1) · (how many w are 1).
-        shifted: NDArray[np.integer[Any]] = -t + (2**planes - 1) * (w > 0).sum(axis=1)
-        return shifted
+        weighted: NDArray[np.integer[Any]] = -t + (2**planes - 1) * (w > 0).sum(axis=1)
+        return weighted
     if layer.shape.is_conv:
         t = t + _on_padding(layer, w)
-    limits: NDArray[np.integer[Any]] = limits_of(t, layer.shape.k)
-    return limits
+    thresholds: NDArray[np.integer[Any]] = popcount_thresholds(t, layer.shape.k)
+    return thresholds
 
 
 def _on_padding(layer: PackedLayer, w: NDArray[np.int8]) -> NDArray[np.int64]:
