@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 from bnnrun.config import ArchConfig, ConvNetConfig, MlpConfig
-from bnnrun.data.dataset import Kind
+from bnnrun.data.dataset import ImageSpec
 from bnnrun.errors import InputError
 
 
@@ -87,14 +87,14 @@ class Layer:
         return math.sqrt(self.taps * (self.inputs + self.outputs) / 1.5)
 
 
-def plan(arch: ArchConfig, kind: Kind) -> list[Layer]:
-    """The layers of `arch` for images of a kind."""
-    classes = len(kind.classes)
+def plan(arch: ArchConfig, spec: ImageSpec) -> list[Layer]:
+    """The layers of `arch` for the images of `spec`."""
+    classes = len(spec.classes)
     if isinstance(arch, MlpConfig):
-        sizes = [math.prod(kind.image_shape), *[arch.width] * arch.depth, classes]
+        sizes = [math.prod(spec.image_shape), *[arch.width] * arch.depth, classes]
         return _fully_connected(sizes, arch.dropout_input, arch.dropout_hidden)
     if isinstance(arch, ConvNetConfig):
-        convolutions = _convolutions(arch, kind)
+        convolutions = _convolutions(arch, spec)
         features = convolutions[-1].activations
         return convolutions + _fully_connected([features, *arch.fc, classes], 0.0, 0.0)
     raise InputError(f"arch={arch.name}: no builder of that name; known: mlp, convnet")
@@ -113,9 +113,9 @@ def _fully_connected(sizes: list[int], first_dropout: float, dropout: float) -> 
     ]
 
 
-def _convolutions(arch: ConvNetConfig, kind: Kind) -> list[Layer]:
+def _convolutions(arch: ConvNetConfig, spec: ImageSpec) -> list[Layer]:
     """3x3 convolutions, each second one followed by 2x2 pooling."""
-    inputs, height, width = kind.image_shape
+    inputs, height, width = spec.image_shape
     layers: list[Layer] = []
     if not arch.channels:
         raise InputError("arch.channels=[]: expected the channels of one convolution or more")
@@ -124,7 +124,7 @@ def _convolutions(arch: ConvNetConfig, kind: Kind) -> list[Layer]:
         if pool and min(height, width) < 2:
             raise InputError(
                 f"arch.channels: {len(arch.channels)} convolutions pool images of "
-                f"{kind.image_shape[1]}x{kind.image_shape[2]} pixels away; name fewer"
+                f"{spec.image_shape[1]}x{spec.image_shape[2]} pixels away; name fewer"
             )
         layers.append(Layer(f"conv{i}", inputs, outputs, 3, (height, width), pool))
         inputs = outputs

@@ -52,13 +52,13 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
     Weights are random: they do not change the time. Images are random and need no files.
     """
     _refuse(config)
-    kind = describe(config.dataset)
+    spec = describe(config.dataset)
     rng = np.random.default_rng(config.seed)
-    pixels = rng.integers(0, kind.levels + 1, (config.batch, *kind.image_shape)).astype(np.uint8)
+    pixels = rng.integers(0, spec.max_pixel + 1, (config.batch, *spec.image_shape)).astype(np.uint8)
     torch.manual_seed(config.seed)
     some = Images(pixels[:CHECKED], np.zeros(min(CHECKED, len(pixels)), np.uint8))
-    given = fit(config.dataset.preprocessing, some, kind.levels)
-    network = Network(config.arch, config.binarization, config.norm, kind, given)
+    given = fit(config.dataset.preprocessing, some, spec.max_pixel)
+    network = Network(config.arch, config.binarization, config.norm, spec, given)
     _settle(network, rng, some.pixels[:SETTLED])
     model = pack_network(network, {})
     labels = _expected(network, some.pixels)

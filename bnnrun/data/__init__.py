@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from bnnrun.config import DatasetConfig, FolderConfig, SvhnConfig, Verify
 from bnnrun.data import cifar10, digits, folder, mnist, svhn
-from bnnrun.data.dataset import Dataset, Kind, TestSet
+from bnnrun.data.dataset import Dataset, ImageSpec, TestSet
 from bnnrun.errors import InputError, nearest
 
 T = TypeVar("T", bound=TestSet)
@@ -46,10 +46,10 @@ def _told(config: DatasetConfig, dataset: T) -> T:
     return dataclasses.replace(dataset, notes=(*dataset.notes, *notes))
 
 
-def describe(config: DatasetConfig) -> Kind:
-    """Shape, classes and levels of a data set, without reading its images."""
-    kind: Kind = _reader(config).describe(config)
-    return kind
+def describe(config: DatasetConfig) -> ImageSpec:
+    """Shape, classes and largest pixel value of a data set, without reading its images."""
+    spec: ImageSpec = _reader(config).describe(config)
+    return spec
 
 
 def _reader(config: DatasetConfig) -> ModuleType:

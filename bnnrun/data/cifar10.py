@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnrun.config import DatasetConfig
-from bnnrun.data.dataset import OR_HOLD_OUT, Dataset, Images, Kind, TestSet, split_in_order
+from bnnrun.data.dataset import OR_HOLD_OUT, Dataset, Images, ImageSpec, TestSet, split_in_order
 from bnnrun.data.published import DataFile, check_file, holds_out_test, locate
 from bnnrun.errors import InputError
 
@@ -46,17 +46,17 @@ TRAIN = tuple(
 TEST = _published("test_batch", "40351d587109b95175f43aff81a1287e", 31035526, "test_batch.bin")
 META = _published("batches.meta", "5ff9c542aee3614f3951f8cda6e48888", 158, "batches.meta.txt")
 FILES = (*TRAIN, TEST, META)
-KIND = Kind(
+SPEC = ImageSpec(
     image_shape=(3, 32, 32),
     classes=("airplane", "automobile", "bird", "cat", "deer",
              "dog", "frog", "horse", "ship", "truck"),
-    levels=255,
+    max_pixel=255,
 )  # fmt: skip
 
 
-def describe(config: DatasetConfig) -> Kind:
-    """Shape, classes and levels."""
-    return KIND
+def describe(config: DatasetConfig) -> ImageSpec:
+    """Shape, classes and largest pixel value."""
+    return SPEC
 
 
 def read(config: DatasetConfig) -> Dataset:
@@ -73,7 +73,7 @@ def read(config: DatasetConfig) -> Dataset:
     )
     del batches  # as large as the images, while the test batch is read
     test = None if held_out else _read_batch(config, TEST)
-    return split_in_order(config, KIND, images, test, tuple(sources))
+    return split_in_order(config, SPEC, images, test, tuple(sources))
 
 
 def read_test(config: DatasetConfig) -> TestSet:
@@ -85,7 +85,7 @@ def read_test(config: DatasetConfig) -> TestSet:
         sources.insert(0, check_file(config, META))
         _check_names(config)
     test = _read_batch(config, TEST)
-    return TestSet(name=config.name, kind=KIND, test=test, sources=tuple(sources))
+    return TestSet(name=config.name, spec=SPEC, test=test, sources=tuple(sources))
 
 
 def _read_batch(config: DatasetConfig, file: DataFile) -> Images:
@@ -93,7 +93,7 @@ def _read_batch(config: DatasetConfig, file: DataFile) -> Images:
     path, _ = locate(config.root, file)
     content = unpickle(path)
     pixels, labels = content.get("data"), content.get("labels")
-    size = int(np.prod(KIND.image_shape))
+    size = int(np.prod(SPEC.image_shape))
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
         raise InputError(f"{path}: holds no 'data' of unsigned bytes; expected a CIFAR-10 batch")
     if pixels.ndim != 2 or pixels.shape[1] != size or not len(pixels):
@@ -102,15 +102,15 @@ def _read_batch(config: DatasetConfig, file: DataFile) -> Images:
         raise InputError(f"{path}: holds no list of {len(pixels):,} 'labels', one an image")
     if not all(isinstance(label, int) and 0 <= label <= 9 for label in labels):
         raise InputError(f"{path}: 'labels' are not all whole numbers from 0 to 9")
-    shape = (len(pixels), *KIND.image_shape)
+    shape = (len(pixels), *SPEC.image_shape)
     return Images(np.ascontiguousarray(pixels).reshape(shape), np.array(labels, np.uint8))
 
 
 def _check_names(config: DatasetConfig) -> None:
     path, _ = locate(config.root, META)
     names = unpickle(path).get("label_names")
-    if names != list(KIND.classes):
-        raise InputError(f"{path}: 'label_names' are not {', '.join(KIND.classes)}")
+    if names != list(SPEC.classes):
+        raise InputError(f"{path}: 'label_names' are not {', '.join(SPEC.classes)}")
 
 
 def unpickle(path: Path) -> dict[str, Any]:

@@ -63,18 +63,18 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Kind:
+class ImageSpec:
     """What a network must know of its images.
 
     Attributes:
         image_shape: (channels, height, width)
         classes:     their names, in the order of the labels
-        levels:      the largest pixel value; the smallest is 0
+        max_pixel:   the largest pixel value; the smallest is 0
     """
 
     image_shape: tuple[int, int, int]
     classes: tuple[str, ...]
-    levels: int
+    max_pixel: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ class TestSet:
     """
 
     name: str
-    kind: Kind
+    spec: ImageSpec
     test: Images
     sources: tuple[Source, ...]
     notes: tuple[str, ...] = ()
@@ -137,7 +137,7 @@ class Dataset(TestSet):
 
 def split_in_order(
     config: DatasetConfig,
-    kind: Kind,
+    spec: ImageSpec,
     images: Images,
     test: Images | None,
     sources: tuple[Source, ...],
@@ -156,7 +156,7 @@ def split_in_order(
         test, notes = images.take(slice(len(images) - held_out, None)), (holdout_note(config),)
     return Dataset(
         name=config.name,
-        kind=kind,
+        spec=spec,
         train=images.take(slice(train)),
         valid=images.take(slice(train, train + config.validation)),
         test=test,

@@ -13,19 +13,19 @@ from pathlib import Path
 import numpy as np
 
 from bnnrun.config import DatasetConfig, Verify
-from bnnrun.data.dataset import Dataset, Images, Kind, Source, TestSet, split_in_order
+from bnnrun.data.dataset import Dataset, Images, ImageSpec, Source, TestSet, split_in_order
 from bnnrun.data.published import DataFile, altered, refuse_holdout
 from bnnrun.errors import InputError
 
 FILES: tuple[DataFile, ...] = ()  # none under the data root
 MD5 = "7696c07daa6d85010f8268703ab8b067"  # of pixels, then labels, as bytes
 TEST = 400
-KIND = Kind(image_shape=(1, 8, 8), classes=tuple("0123456789"), levels=16)
+SPEC = ImageSpec(image_shape=(1, 8, 8), classes=tuple("0123456789"), max_pixel=16)
 
 
-def describe(config: DatasetConfig) -> Kind:
-    """Shape, classes and levels."""
-    return KIND
+def describe(config: DatasetConfig) -> ImageSpec:
+    """Shape, classes and largest pixel value."""
+    return SPEC
 
 
 def read(config: DatasetConfig) -> Dataset:
@@ -45,7 +45,7 @@ def read(config: DatasetConfig) -> Dataset:
     images = Images(pixels[order][:, None], labels[order])
     test = len(images) - TEST
     return split_in_order(
-        config, KIND, images.take(slice(test)), images.take(slice(test, None)), (source,)
+        config, SPEC, images.take(slice(test)), images.take(slice(test, None)), (source,)
     )
 
 

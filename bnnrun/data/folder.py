@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bnnrun.config import FolderConfig
-from bnnrun.data.dataset import Dataset, Images, Kind, Source, TestSet
+from bnnrun.data.dataset import Dataset, Images, ImageSpec, Source, TestSet
 from bnnrun.data.decode import Shape, decode, read_bytes
 from bnnrun.data.folder_layout import PARTS, Layout, find_layout, meant
 from bnnrun.data.folder_split import split_class
@@ -22,9 +22,9 @@ LEVELS = 255
 FEW = 10  # classes whose counts are told one by one
 
 
-def describe(config: FolderConfig) -> Kind:
+def describe(config: FolderConfig) -> ImageSpec:
     """Shape by the configuration, classes by the names of the folders."""
-    return Kind(_shape(config), find_layout(config.path).classes, LEVELS)
+    return ImageSpec(_shape(config), find_layout(config.path).classes, LEVELS)
 
 
 def read(config: FolderConfig) -> Dataset:
@@ -37,7 +37,7 @@ def read(config: FolderConfig) -> Dataset:
     parts, sources = _read_parts(division)
     return Dataset(
         name=config.name,
-        kind=division.kind,
+        spec=division.spec,
         train=parts["train"],
         valid=parts["valid"],
         test=parts["test"],
@@ -52,7 +52,7 @@ def read_test(config: FolderConfig) -> TestSet:
     parts, sources = _read_parts(division)
     return TestSet(
         name=config.name,
-        kind=division.kind,
+        spec=division.spec,
         test=parts["test"],
         sources=sources,
         notes=division.notes,
@@ -77,7 +77,7 @@ class _Division:
     """
 
     root: str
-    kind: Kind
+    spec: ImageSpec
     files: dict[str, list[_Image]]
     notes: tuple[str, ...] = ()
 
@@ -86,7 +86,7 @@ def _divide(config: FolderConfig, wanted: tuple[str, ...]) -> _Division:
     """The images of the parts that are wanted, and what a user should know of them."""
     _check_settings(config)
     layout = find_layout(config.path)
-    kind = Kind(_shape(config), layout.classes, LEVELS)
+    spec = ImageSpec(_shape(config), layout.classes, LEVELS)
     absent = [part for part in wanted if part not in layout.parts]
     if absent and "train" not in layout.parts:
         raise InputError(
@@ -109,7 +109,7 @@ def _divide(config: FolderConfig, wanted: tuple[str, ...]) -> _Division:
                 "dataset.test_share and dataset.valid_share"
             )
     division = _Division(
-        printable(layout.root.resolve().name), kind, {part: files[part] for part in wanted}
+        printable(layout.root.resolve().name), spec, {part: files[part] for part in wanted}
     )
     told = [note for part in reversed(wanted) for note in split.get(part, [])]
     notes = [*_counts(division), *told, *layout.notes, *_left_out(found)]
@@ -185,7 +185,7 @@ def _split_off(
 
 def _counts(division: _Division) -> Iterator[str]:
     """How many images of each class there are in each part, and the classes without any."""
-    classes = [printable(name) for name in division.kind.classes]
+    classes = [printable(name) for name in division.spec.classes]
     counts = {part: Counter(i.label for i in files) for part, files in division.files.items()}
     each = ["/".join(str(n[label]) for n in counts.values()) for label in range(len(classes))]
     sums = [sum(n[label] for n in counts.values()) for label in range(len(classes))]
@@ -219,25 +219,25 @@ def _read_parts(division: _Division) -> tuple[dict[str, Images], tuple[Source, .
     """The pixels of each part, and its checksum."""
     parts, sources = {}, []
     for part, files in division.files.items():
-        parts[part], size, md5 = _read(files, division.kind)
+        parts[part], size, md5 = _read(files, division.spec)
         sources.append(Source(f"{division.root}, {part}", size, md5, None, part))
     return parts, tuple(sources)
 
 
-def _read(files: list[_Image], kind: Kind) -> tuple[Images, int, str]:
+def _read(files: list[_Image], spec: ImageSpec) -> tuple[Images, int, str]:
     """(images, bytes, MD5 sum) of a part.
 
     The sum is over class and MD5 sum of each image in their order: the same wherever the part
     lies, and another one wherever training or a test would see another image, class or order.
     """
-    pixels = np.empty((len(files), *kind.image_shape), np.uint8)
+    pixels = np.empty((len(files), *spec.image_shape), np.uint8)
     size, md5 = 0, hashlib.md5(usedforsecurity=False)
     for i, image in enumerate(files):
         content = read_bytes(image.path)
         size += len(content)
         of_image = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        md5.update(f"{kind.classes[image.label]}\0{of_image}\n".encode())
-        pixels[i] = decode(content, image.path, kind.image_shape)
+        md5.update(f"{spec.classes[image.label]}\0{of_image}\n".encode())
+        pixels[i] = decode(content, image.path, spec.image_shape)
     return Images(pixels, np.array([i.label for i in files], np.uint8)), size, md5.hexdigest()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnrun.config import DatasetConfig
-from bnnrun.data.dataset import OR_HOLD_OUT, Dataset, Images, Kind, TestSet, split_in_order
+from bnnrun.data.dataset import OR_HOLD_OUT, Dataset, Images, ImageSpec, TestSet, split_in_order
 from bnnrun.data.published import DataFile, check_file, holds_out_test, locate
 from bnnrun.errors import InputError
 
@@ -55,12 +55,12 @@ TEST = (
     ),
 )
 FILES = (*TRAIN, *TEST)
-KIND = Kind(image_shape=(1, 28, 28), classes=tuple("0123456789"), levels=255)
+SPEC = ImageSpec(image_shape=(1, 28, 28), classes=tuple("0123456789"), max_pixel=255)
 
 
-def describe(config: DatasetConfig) -> Kind:
-    """Shape, classes and levels."""
-    return KIND
+def describe(config: DatasetConfig) -> ImageSpec:
+    """Shape, classes and largest pixel value."""
+    return SPEC
 
 
 def read(config: DatasetConfig) -> Dataset:
@@ -70,7 +70,7 @@ def read(config: DatasetConfig) -> Dataset:
     if not held_out:
         sources += [check_file(config, file, OR_HOLD_OUT) for file in TEST]
     test = None if held_out else _read_pair(config, TEST)
-    return split_in_order(config, KIND, _read_pair(config, TRAIN), test, tuple(sources))
+    return split_in_order(config, SPEC, _read_pair(config, TRAIN), test, tuple(sources))
 
 
 def read_test(config: DatasetConfig) -> TestSet:
@@ -79,14 +79,14 @@ def read_test(config: DatasetConfig) -> TestSet:
         return read(config)
     sources = [check_file(config, file, OR_HOLD_OUT) for file in TEST]
     test = _read_pair(config, TEST)
-    return TestSet(name=config.name, kind=KIND, test=test, sources=tuple(sources))
+    return TestSet(name=config.name, spec=SPEC, test=test, sources=tuple(sources))
 
 
 def _read_pair(config: DatasetConfig, files: tuple[DataFile, ...]) -> Images:
     """The images of one idx file with the labels of another."""
     images, labels = (locate(config.root, file)[0] for file in files)
     pixels, digits = read_idx(images), read_idx(labels)
-    if pixels.shape[1:] != KIND.image_shape[1:]:
+    if pixels.shape[1:] != SPEC.image_shape[1:]:
         raise InputError(f"{images}: shape {pixels.shape}, expected images of 28 x 28")
     if digits.shape != pixels.shape[:1] or not len(digits):
         raise InputError(f"{labels}: shape {digits.shape} for the {len(pixels):,} of {images.name}")

@@ -52,25 +52,25 @@ class Input:
         return whitened.reshape(x.shape)
 
 
-def fit(preprocessing: Preprocessing, train: Images, levels: int) -> Input:
+def fit(preprocessing: Preprocessing, train: Images, max_pixel: int) -> Input:
     """The input of a network, from the training part alone.
 
     Args:
-        levels: the largest pixel value
+        max_pixel: the largest pixel value
     """
     if preprocessing is Preprocessing.standardize:
-        return _fit_standardize(train, levels)
+        return _fit_standardize(train, max_pixel)
     if preprocessing is Preprocessing.zca:
-        return _fit_zca(train, levels)
-    return Input(Preprocessing.scale, p=2.0, q=-float(levels), d=float(levels))
+        return _fit_zca(train, max_pixel)
+    return Input(Preprocessing.scale, p=2.0, q=-float(max_pixel), d=float(max_pixel))
 
 
-def _fit_standardize(train: Images, levels: int) -> Input:
+def _fit_standardize(train: Images, max_pixel: int) -> Input:
     """One mean and one deviation over all pixels (Torch7 MNIST code)."""
-    counts = np.zeros(levels + 1, np.int64)
+    counts = np.zeros(max_pixel + 1, np.int64)
     for block in _blocks(train):
-        counts += np.bincount(block.ravel(), minlength=levels + 1)
-    values = np.arange(levels + 1)
+        counts += np.bincount(block.ravel(), minlength=max_pixel + 1)
+    values = np.arange(max_pixel + 1)
     mean = float(values @ counts / counts.sum())
     deviation = float(np.sqrt((values - mean) ** 2 @ counts / counts.sum()))
     if deviation == 0:
@@ -81,7 +81,7 @@ def _fit_standardize(train: Images, levels: int) -> Input:
     return Input(Preprocessing.standardize, p=1.0, q=-mean, d=deviation)
 
 
-def _fit_zca(train: Images, levels: int) -> Input:
+def _fit_zca(train: Images, max_pixel: int) -> Input:
     """W = U diag(1 / sqrt(λ + bias)) Uᵀ, with the covariance U diag(λ) Uᵀ of images in [-1, 1].
 
     "Zero-phase" whitening as in dp.ZCA (Torch7 CIFAR-10 code): pixels come out uncorrelated, and
@@ -103,16 +103,16 @@ def _fit_zca(train: Images, levels: int) -> Input:
     mean = total / len(train)
     products /= len(train)
     products -= np.outer(mean, mean)
-    products *= (2 / levels) ** 2
+    products *= (2 / max_pixel) ** 2
     eigenvalues, u = np.linalg.eigh(products)
     # A covariance has no negative eigenvalue; rounding may make one just below zero.
     matrix = (u / np.sqrt(np.maximum(eigenvalues, 0) + ZCA_BIAS)) @ u.T
     return Input(
         Preprocessing.zca,
         p=2.0,
-        q=-float(levels),
-        d=float(levels),
-        zca_mean=(2 * mean / levels - 1).astype(np.float32),
+        q=-float(max_pixel),
+        d=float(max_pixel),
+        zca_mean=(2 * mean / max_pixel - 1).astype(np.float32),
         zca_matrix=matrix.astype(np.float32),
     )
 

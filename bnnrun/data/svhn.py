@@ -12,7 +12,7 @@ from bnnrun.data.dataset import (
     OR_HOLD_OUT,
     Dataset,
     Images,
-    Kind,
+    ImageSpec,
     TestSet,
     check_split,
     holdout_note,
@@ -26,13 +26,13 @@ EXTRA = DataFile(
     "svhn/extra_32x32.mat", "a93ce644f1a588dc4d68dda5feec44a7", 1329278602, optional=True
 )
 FILES = (TRAIN, TEST, EXTRA)
-KIND = Kind(image_shape=(3, 32, 32), classes=tuple("0123456789"), levels=255)
+SPEC = ImageSpec(image_shape=(3, 32, 32), classes=tuple("0123456789"), max_pixel=255)
 BLOCK = 8192  # images turned at once; bounds the memory beside the result
 
 
-def describe(config: DatasetConfig) -> Kind:
-    """Shape, classes and levels."""
-    return KIND
+def describe(config: DatasetConfig) -> ImageSpec:
+    """Shape, classes and largest pixel value."""
+    return SPEC
 
 
 def read(config: SvhnConfig) -> Dataset:
@@ -59,7 +59,7 @@ def read(config: SvhnConfig) -> Dataset:
         notes.append(f"{EXTRA.path} is not there: trained on the rest of the training file alone")
     return Dataset(
         name=config.name,
-        kind=KIND,
+        spec=SPEC,
         train=train,
         valid=valid,
         test=test,
@@ -76,7 +76,7 @@ def read_test(config: SvhnConfig) -> TestSet:
     share = replace(share, train=NONE, valid=NONE)
     return TestSet(
         name=config.name,
-        kind=KIND,
+        spec=SPEC,
         test=_gather([share])[2],
         sources=(source,),
         notes=(holdout_note(config),) if held_out else (),
@@ -143,7 +143,7 @@ def _per_class(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """(the first `count` of each class, the others), both in the file's order."""
     chosen = np.zeros(len(labels), bool)
-    for label in range(len(KIND.classes)):
+    for label in range(len(SPEC.classes)):
         of_class = np.flatnonzero(labels == label)
         if len(of_class) < count:
             raise InputError(
@@ -159,7 +159,7 @@ class _Room:
 
     def __init__(self, count: int) -> None:
         self.images = Images(
-            np.empty((count, *KIND.image_shape), np.uint8), np.empty(count, np.uint8)
+            np.empty((count, *SPEC.image_shape), np.uint8), np.empty(count, np.uint8)
         )
         self.filled = 0
 

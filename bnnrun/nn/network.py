@@ -7,7 +7,7 @@ from torch import nn
 
 from bnnrun.architecture import plan
 from bnnrun.config import ArchConfig, BinarizationConfig, NormConfig
-from bnnrun.data.dataset import Kind
+from bnnrun.data.dataset import ImageSpec
 from bnnrun.data.preprocess import Input
 from bnnrun.nn.layers import Block
 
@@ -49,14 +49,14 @@ class Network(nn.Module):
         arch: ArchConfig,
         binarization: BinarizationConfig,
         norm: NormConfig,
-        kind: Kind,
+        spec: ImageSpec,
         given: Input,
     ) -> None:
         super().__init__()
-        self.kind = kind
+        self.spec = spec
         self.input = InputScale(given)
         self.stack = nn.ModuleList(
-            Block(layer, binarization, norm, index) for index, layer in enumerate(plan(arch, kind))
+            Block(layer, binarization, norm, index) for index, layer in enumerate(plan(arch, spec))
         )
 
     @property

@@ -18,7 +18,7 @@ from bnnrun.config import (
     PackConfig,
     Preprocessing,
 )
-from bnnrun.data.dataset import Kind
+from bnnrun.data.dataset import ImageSpec
 from bnnrun.data.preprocess import Input
 from bnnrun.errors import InputError, RunError
 from bnnrun.files import user_path
@@ -113,17 +113,17 @@ def pack_network(network: Network, source: dict[str, str]) -> PackedModel:
     layers: list[PackedLayer] = []
     previous: Layer | None = None
     for block in network.blocks:
-        scaling = (p, q, d, network.kind.levels) if previous is None else (1.0, 0.0, 1.0, 1)
+        scaling = (p, q, d, network.spec.max_pixel) if previous is None else (1.0, 0.0, 1.0, 1)
         layers.append(_pack_layer(block, previous, scaling))
         previous = block.layer
-    return PackedModel(network.kind, tuple(layers), (p, q, d), source)
+    return PackedModel(network.spec, tuple(layers), (p, q, d), source)
 
 
 def trained(path: Path) -> tuple[Network, dict[str, Any]]:
     """The network of a file of a run, ready to evaluate, and the rest of the file."""
     saved = checkpoint.load(path, "network")
     saved_config, images = saved["config"], saved["images"]
-    kind = Kind(tuple(images["image_shape"]), tuple(images["classes"]), images["levels"])
+    spec = ImageSpec(tuple(images["image_shape"]), tuple(images["classes"]), images["levels"])
     arch: ArchConfig = restore(_SCHEMAS["arch"][saved_config["arch"]["name"]], saved_config["arch"])
     norm: NormConfig = restore(_SCHEMAS["norm"][saved_config["norm"]["name"]], saved_config["norm"])
     binarization = restore(BinarizationConfig, saved_config["binarization"])
@@ -133,7 +133,7 @@ def trained(path: Path) -> tuple[Network, dict[str, Any]]:
     scaling = Input(Preprocessing(saved_config["dataset"]["preprocessing"]), p, q, d)
     if matrix is not None:
         scaling = replace(scaling, zca_mean=mean.numpy(), zca_matrix=matrix.numpy())
-    network = Network(arch, binarization, norm, kind, scaling)
+    network = Network(arch, binarization, norm, spec, scaling)
     network.load_state_dict(state)
     return network, saved
 
@@ -163,7 +163,7 @@ def _pack_layer(
         no_threshold = np.zeros((0, layer.outputs), np.int32)
         plain = np.zeros(layer.outputs, bool)
         return PackedLayer(layer, weight, no_threshold, plain, mean, scale, shift)
-    p, q, d, levels = scaling
+    p, q, d, max_pixel = scaling
     # What the input's constant part sums to depends on which taps lie on the image.
     signs = 2.0 * rows - 1
     if layer.is_conv and previous is None:
@@ -175,8 +175,8 @@ def _pack_layer(
     flip = scale < 0
     for each in ones:
         norm = Affine(mean, scale, shift, p, q, d, each)
-        t, flip = fold(norm, layer.k * levels)
-        if (wrong := first_difference(norm, t, flip, layer.k * levels)) is not None:
+        t, flip = fold(norm, layer.k * max_pixel)
+        if (wrong := first_difference(norm, t, flip, layer.k * max_pixel)) is not None:
             raise RunError(
                 f"{layer.name}: channel {wrong[0]} is no threshold at the sum {wrong[1]}"
             )

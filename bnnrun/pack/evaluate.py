@@ -17,7 +17,7 @@ def evaluate(config: EvalConfig, run: Run) -> list[Record]:
     if config.model.endswith(TRAINED):
         return [_evaluate_trained(config, run)]
     classifier, path = open_model(config)
-    dataset = test_images(config, classifier.model.source, classifier.model.kind)
+    dataset = test_images(config, classifier.model.source, classifier.model.spec)
     verified = None
     if config.verify:
         from bnnrun.pack.verify import verify
@@ -45,7 +45,7 @@ def _evaluate_trained(config: EvalConfig, run: Run) -> Record:
     network, saved = trained(user_path(config.model))
     engine = Engine(network.to(device))
     saved_config = saved["config"]
-    dataset = test_images(config, provenance(saved), network.kind)
+    dataset = test_images(config, provenance(saved), network.spec)
 
     def predict(pixels: NDArray[np.uint8]) -> NDArray[np.intp]:
         step = saved_config["trainer"]["eval_batch_size"]

@@ -40,9 +40,9 @@ class Classifier:
         threads: int = 0,
     ) -> None:
         self.model = model
-        self.classes = model.kind.classes
-        self.image_shape = model.kind.image_shape
-        self.max_pixel = model.kind.levels
+        self.classes = model.spec.classes
+        self.image_shape = model.spec.image_shape
+        self.max_pixel = model.spec.max_pixel
         self.device = device.value
         self.network = _network(model, kernel, first_layer_method, device, threads)
         self.threads = self.network.threads

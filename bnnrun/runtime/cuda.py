@@ -41,13 +41,13 @@ class CudaNetwork:
     ) -> None:
         self.model, self.device, self.threads = model, device, 1
         self.xnor = dispatch.products(device, kernel)
-        pixels = math.prod(model.kind.image_shape[1:])
+        pixels = math.prod(model.spec.image_shape[1:])
         self.chunk = int(np.clip(MAX_PIXELS // pixels, 1, MAX_CHUNK))
-        self.pixels = device.empty((self.chunk, *model.kind.image_shape), np.uint8)
+        self.pixels = device.empty((self.chunk, *model.spec.image_shape), np.uint8)
         planes = first_layer_method is FirstLayer.planes
         self.first_layer_method = FirstLayer.planes if planes else FirstLayer.bytes
         self.layers = [
-            _Layer(self.xnor, layer, self.chunk, model.kind.levels if i == 0 else 0, planes)
+            _Layer(self.xnor, layer, self.chunk, model.spec.max_pixel if i == 0 else 0, planes)
             for i, layer in enumerate(model.layers)
         ]
         for previous, layer in zip(self.layers, self.layers[1:], strict=False):
@@ -62,7 +62,7 @@ class CudaNetwork:
             pixels:  (n, channels, height, width) uint8
             returns  (n, classes) float64
         """
-        out = np.empty((len(pixels), len(self.model.kind.classes)))
+        out = np.empty((len(pixels), len(self.model.spec.classes)))
         with self._lock:
             for start in range(0, len(pixels), self.chunk):
                 part = pixels[start : start + self.chunk]

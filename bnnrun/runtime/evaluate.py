@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bnnrun.config import EvalConfig, Kernel, PackedConfig, computed
 from bnnrun.data import describe, load_test
-from bnnrun.data.dataset import Kind, TestSet
+from bnnrun.data.dataset import ImageSpec, TestSet
 from bnnrun.errors import InputError, listed, printable
 from bnnrun.records import Record, Run
 from bnnrun.runtime import Classifier, file, load, select_device
@@ -35,7 +35,7 @@ def why_not_gpu(config: PackedConfig) -> str:
     return f" ({why})" if why else ""
 
 
-def test_images(config: EvalConfig, source: dict[str, str], expected: Kind) -> TestSet:
+def test_images(config: EvalConfig, source: dict[str, str], expected: ImageSpec) -> TestSet:
     """The test part of the data set of a configuration, its difference from the training's noted.
 
     Args:
@@ -51,20 +51,20 @@ def test_images(config: EvalConfig, source: dict[str, str], expected: Kind) -> T
             f"dataset={dataset.name}: the network was trained on {source['dataset']}: add "
             f"dataset={source['dataset']}"
         )
-    _check_kind(dataset.name, describe(dataset), expected)
+    _check_spec(dataset.name, describe(dataset), expected)
     test = load_test(dataset)
     notes = (*test.notes, *_other_images(test, source))
     return replace(test, notes=notes)
 
 
-def _check_kind(name: str, kind: Kind, expected: Kind) -> None:
+def _check_spec(name: str, spec: ImageSpec, expected: ImageSpec) -> None:
     """InputError where images or classes are not those that a network takes."""
-    if (kind.image_shape, kind.levels) != (expected.image_shape, expected.levels):
+    if (spec.image_shape, spec.max_pixel) != (expected.image_shape, expected.max_pixel):
         raise InputError(
-            f"dataset={name}: images of {kind.image_shape}, levels to {kind.levels}; the network "
-            f"takes {expected.image_shape} and {expected.levels}"
+            f"dataset={name}: images of {spec.image_shape}, pixels to {spec.max_pixel}; the "
+            f"network takes {expected.image_shape} and {expected.max_pixel}"
         )
-    ours, its = map(_composed, (kind.classes, expected.classes))
+    ours, its = map(_composed, (spec.classes, expected.classes))
     if ours == its:
         return
     missing = [c for c in its if c not in ours]

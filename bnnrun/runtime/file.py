@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from bnnrun.architecture import Layer
-from bnnrun.data.dataset import Kind
+from bnnrun.data.dataset import ImageSpec
 from bnnrun.errors import InputError
 from bnnrun.files import user_path, write_bytes
 from bnnrun.gemm.bits import clean_tail, pack, unpack_bits, words
@@ -122,9 +122,9 @@ def _checksum(network: str, arrays: Arrays) -> str:
 
 def _describe(model: PackedModel) -> dict[str, Any]:
     return {
-        "image_shape": list(model.kind.image_shape),
-        "classes": list(model.kind.classes),
-        "levels": model.kind.levels,
+        "image_shape": list(model.spec.image_shape),
+        "classes": list(model.spec.classes),
+        "levels": model.spec.max_pixel,
         "input": list(model.input),
         "layers": [
             {
@@ -144,7 +144,7 @@ def _build(network: dict[str, Any], arrays: Arrays) -> PackedModel:
     channels, height, width = (_integer(v, "image_shape") for v in network["image_shape"])
     classes = network["classes"]
     _require(isinstance(classes, list) and all(map(_is_text, classes)), "classes")
-    kind = Kind(
+    spec = ImageSpec(
         (channels, height, width), tuple(classes), _integer(network["levels"], "levels", 255)
     )
     _require(height * width * channels <= LARGEST, "image_shape: too large")
@@ -154,18 +154,20 @@ def _build(network: dict[str, Any], arrays: Arrays) -> PackedModel:
     _require(isinstance(source, dict) and all(map(_is_text, source.values())), "source")
     _require(source.get("seed", "0").isdecimal(), "source: seed")
     layers = []
-    shapes = _shapes(network["layers"], kind)
+    shapes = _shapes(network["layers"], spec)
     left = dict(arrays)
     for i, shape in enumerate(shapes):
-        layers.append(_layer(shape, left, max_pixel=kind.levels if i == 0 else 1, is_first=i == 0))
+        layers.append(
+            _layer(shape, left, max_pixel=spec.max_pixel if i == 0 else 1, is_first=i == 0)
+        )
     _require(not left, f"{len(left)} arrays that no layer has")
-    return PackedModel(kind, tuple(layers), (affine[0], affine[1], affine[2]), source)
+    return PackedModel(spec, tuple(layers), (affine[0], affine[1], affine[2]), source)
 
 
-def _shapes(described: Any, kind: Kind) -> list[Layer]:
+def _shapes(described: Any, spec: ImageSpec) -> list[Layer]:
     """Layers from first to last, the inputs of each those that the one before hands on."""
     _require(isinstance(described, list) and 2 <= len(described) <= 1000, "number of layers")
-    channels, height, width = kind.image_shape
+    channels, height, width = spec.image_shape
     shapes: list[Layer] = []
     for i, each in enumerate(described):
         last = i == len(described) - 1
@@ -184,7 +186,7 @@ def _shapes(described: Any, kind: Kind) -> list[Layer]:
         channels, (height, width) = outputs, shapes[-1].pooled
         _require(inputs * outputs <= 2**40, f"layer {i + 1}: too large")
     _require(len({shape.name for shape in shapes}) == len(shapes), "names of layers")
-    _require(shapes[-1].outputs == len(kind.classes), "number of classes")
+    _require(shapes[-1].outputs == len(spec.classes), "number of classes")
     return shapes
 
 
@@ -204,7 +206,7 @@ def _layer(shape: Layer, arrays: Arrays, *, max_pixel: int, is_first: bool) -> P
         return PackedLayer(shape, weight, no_threshold, np.zeros(n, bool), mean, scale, shift)
     of_borders = len(borders(*shape.size)[1]) if is_first and shape.is_conv else 1
     threshold = _take(arrays, f"{name}.threshold", (of_borders, n), np.int32)
-    # The sums are within ±K (times levels), so a threshold one past that is as good as any.
+    # The sums are within ±K (times max_pixel), so a threshold one past that is as good as any.
     bound = shape.k * max_pixel + 1
     _require(bool((np.abs(threshold.astype(np.int64)) <= bound).all()), f"{name}.threshold")
     flip = _take(arrays, f"{name}.flip", (words(n),), np.uint32)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnrun.architecture import Layer
-from bnnrun.data.dataset import Kind
+from bnnrun.data.dataset import ImageSpec
 from bnnrun.gemm.bits import Words
 
 
@@ -48,13 +48,13 @@ class PackedModel:
     """A classifier of 8-bit images, packed.
 
     Attributes:
-        kind:   shape of the images, names of the classes, largest pixel value
+        spec:   shape of the images, names of the classes, largest pixel value
         layers: first to last
         input:  (p, q, d): a pixel x enters as (p·x + q) / d; folded into the first thresholds
         source: what the network was packed from, for tables
     """
 
-    kind: Kind
+    spec: ImageSpec
     layers: tuple[PackedLayer, ...]
     input: tuple[float, float, float]
     source: dict[str, str]

@@ -72,14 +72,14 @@ class PackedNetwork:
         self.first_layer_method = first_layer_method
         # Bytes of an image's bits in the widest layer, or of its pixels.
         largest = max(
-            math.prod(model.kind.image_shape),
+            math.prod(model.spec.image_shape),
             *(layer.shape.activations // 8 for layer in model.layers[:-1]),
         )
         self.chunk = int(np.clip(CHUNK_BYTES // max(1, largest), 1, MAX_CHUNK))
         self.steps: list[_Step] = []
         previous: Layer | None = None
         for layer in model.layers:
-            max_pixel = model.kind.levels if previous is None else 0
+            max_pixel = model.spec.max_pixel if previous is None else 0
             make: type[_Step] = _Conv if layer.shape.is_conv else _Dense
             self.steps.append(make(layer, max_pixel, first_layer_method, previous))
             previous = layer.shape
@@ -93,7 +93,7 @@ class PackedNetwork:
             pixels:  (n, channels, height, width) uint8
             returns  (n, classes) float64
         """
-        out = np.empty((len(pixels), len(self.model.kind.classes)))
+        out = np.empty((len(pixels), len(self.model.spec.classes)))
         before, buffers = set_threads(self.threads), self._take_buffers()
         try:
             for start in range(0, len(pixels), self.chunk):

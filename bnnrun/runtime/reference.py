@@ -30,7 +30,7 @@ class ReferenceNetwork:
         """
         starts = range(0, len(pixels), self.chunk)
         parts = [self.trace(pixels[i : i + self.chunk])[1] for i in starts]
-        empty = np.zeros((0, len(self.model.kind.classes)))
+        empty = np.zeros((0, len(self.model.spec.classes)))
         return np.concatenate([empty, *parts])
 
     def trace(

@@ -15,7 +15,7 @@ def check_memory(config: NetworkConfig, dataset: Dataset) -> None:
     What is reckoned is surely needed, and the run needs more: float32 inputs and pre-activations
     of one layer in evaluation, of all layers in training.
     """
-    layers = plan(config.arch, dataset.kind)
+    layers = plan(config.arch, dataset.spec)
     activations = [4 * (layer.inputs + layer.outputs) * _pixels(layer) for layer in layers]
     evaluated = min(config.trainer.eval_batch_size, max(len(dataset.valid), len(dataset.test)))
     needs = {

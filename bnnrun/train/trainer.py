@@ -31,8 +31,8 @@ def make_network(config: NetworkConfig, dataset: Dataset) -> Network:
     """The network of a configuration with its initial weights, sampled from the seed."""
     seed = np.random.SeedSequence([config.seed, 0]).generate_state(1, np.uint64)[0] >> 1
     torch.manual_seed(int(seed))
-    given = fit(config.dataset.preprocessing, dataset.train, dataset.kind.levels)
-    return Network(config.arch, config.binarization, config.norm, dataset.kind, given)
+    given = fit(config.dataset.preprocessing, dataset.train, dataset.spec.max_pixel)
+    return Network(config.arch, config.binarization, config.norm, dataset.spec, given)
 
 
 class Trainer:
@@ -214,15 +214,15 @@ class Trainer:
         return 100 * flipped / max(1, sum(now.numel() for _, now in pairs))
 
     def _header(self) -> dict[str, Any]:
-        kind = self.dataset.kind
+        spec = self.dataset.spec
         parts = (self.dataset.train, self.dataset.valid, self.dataset.test)
         part_md5 = self.dataset.part_md5
         return {
             "config": self.settings,
             "images": {
-                "image_shape": list(kind.image_shape),
-                "classes": list(kind.classes),
-                "levels": kind.levels,
+                "image_shape": list(spec.image_shape),
+                "classes": list(spec.classes),
+                "levels": spec.max_pixel,
                 "train_valid_test": [len(part) for part in parts],
                 "md5": [source.md5 for source in self.dataset.sources],
                 **({"part_md5": part_md5} if part_md5 else {}),

@@ -42,8 +42,8 @@ def test_the_last_training_images_validate(name, tmp_path):
     assert_same(dataset.train, written["train"].take(slice(80)))
     assert_same(dataset.valid, written["train"].take(slice(80, None)))
     assert_same(dataset.test, written["test"])
-    assert dataset.kind == describe(small(name, tmp_path))
-    assert dataset.train.pixels.shape[1:] == dataset.kind.image_shape
+    assert dataset.spec == describe(small(name, tmp_path))
+    assert dataset.train.pixels.shape[1:] == dataset.spec.image_shape
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])

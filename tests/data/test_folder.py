@@ -33,7 +33,7 @@ def test_a_folder_is_split_by_shares_of_each_class(tmp_path):
     # Binomial: 200 of 1,000 and 10 % of the other 800, each within four deviations.
     for train, valid, test in zip(*counts(dataset), strict=True):
         assert abs(test - 200) <= 51 and abs(valid - 80) <= 36 and train == 1000 - valid - test
-    assert dataset.kind.classes == ("cat", "dog")
+    assert dataset.spec.classes == ("cat", "dog")
     assert not dataset.verified
     assert dataset.notes[1:] == (
         "test: about 0.2 of each class, split off train by the images' names",
@@ -106,7 +106,7 @@ def test_names_in_either_unicode_form_are_split_alike(tmp_path):
     composed, decomposed = (
         load(config("folder", path=tmp_path / form, image_size=[4, 4])) for form in ("NFC", "NFD")
     )
-    assert composed.kind.classes == decomposed.kind.classes == names
+    assert composed.spec.classes == decomposed.spec.classes == names
     assert composed.part_md5 == decomposed.part_md5
     for part, images in composed.parts.items():
         assert_same(decomposed.parts[part], images)
@@ -211,7 +211,7 @@ def test_the_test_part_alone_is_read_without_the_others(tmp_path):
     assert test.described()["test"] == 20 and "train" not in test.described()
     shutil.rmtree(tmp_path / "train")
     assert_same(load_test(settings).test, whole.test)
-    assert describe(settings) == whole.kind
+    assert describe(settings) == whole.spec
     assert "no folder train in it" in refused(settings)
 
 

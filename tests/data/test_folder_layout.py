@@ -52,7 +52,7 @@ def test_hidden_folders_and_files_are_no_data_at_any_depth(junk, tmp_path):
     for folder in ("", "train", "val", "train/cat", "test/dog"):
         write(tmp_path, f"{folder}/{junk}/x.png", f"{folder}/{junk}/more/y.png")
     after = load(config("folder", path=tmp_path))
-    assert after.kind == before.kind and after.part_md5 == before.part_md5
+    assert after.spec == before.spec and after.part_md5 == before.part_md5
     assert after.notes == before.notes
 
 
@@ -381,6 +381,6 @@ def test_a_training_folder_with_others_beside_it_is_told(tmp_path):
 def test_a_test_set_of_one_part_gives_its_classes(tmp_path):
     write_folder(tmp_path, ("cat", "dog", "eel"), parts=("TEST",), per_class=2)
     test = load_test(config("folder", path=tmp_path))
-    assert test.kind.classes == ("cat", "dog", "eel")
+    assert test.spec.classes == ("cat", "dog", "eel")
     assert np.bincount(test.test.labels).tolist() == [2, 2, 2]
     assert test.notes == ("read 6 images of 3 classes (test): cat 2, dog 2, eel 2",)

@@ -162,8 +162,8 @@ def test_other_class_names_are_refused(tmp_path):
 
 
 def test_the_class_names_are_the_published_ones():
-    assert cifar10.KIND.classes[:3] == ("airplane", "automobile", "bird")
-    assert len(set(cifar10.KIND.classes)) == 10
+    assert cifar10.SPEC.classes[:3] == ("airplane", "automobile", "bird")
+    assert len(set(cifar10.SPEC.classes)) == 10
 
 
 # ---- MATLAB files

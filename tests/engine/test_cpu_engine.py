@@ -4,7 +4,7 @@ import numba
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import KIND, images, labels_of, network, randomize_norms, typed
+from networks import SPEC, images, labels_of, network, randomize_norms, typed
 
 from bnnrun.config import Estimator
 from bnnrun.engine.cpu import factors, update
@@ -181,7 +181,7 @@ def test_the_weights_do_not_depend_on_the_number_of_threads(threads, words):
         threads(count, 1)
         engine = engine_of(*words)
         for seed in range(4):
-            x = images(200, seed, KIND)
+            x = images(200, seed, SPEC)
             engine.step(x, labels_of(x, engine.network))
         found.append(engine.network.state_dict())
     for name, t in found[0].items():

@@ -10,7 +10,7 @@ import itertools
 import pytest
 import torch
 from emulated_device import EmulatedDevice
-from networks import KIND, ODD, TWELVE, images, labels_of, network, randomize_norms, typed
+from networks import ODD, SPEC, TWELVE, images, labels_of, network, randomize_norms, typed
 from tape import TapedDevice, put_in_place
 
 from bnnrun.engine.cpu import engine as cpu_engine
@@ -25,9 +25,9 @@ from bnnrun.nn.optim import make_optimizer
 # (6x6); pooled sizes are even and odd; of odd ones the last row belongs to no window.
 CONVNET = "arch=convnet"
 ARCHS = {
-    "mlp": (KIND, "arch.width=70", "arch.dropout_input=0", "arch.dropout_hidden=0"),
-    "dropout": (KIND, "arch.width=70", "arch.dropout_input=0.2", "arch.dropout_hidden=0.5"),
-    "8x8": (KIND, CONVNET, "arch.channels=[16,48,32,16]", "arch.fc=[45]"),
+    "mlp": (SPEC, "arch.width=70", "arch.dropout_input=0", "arch.dropout_hidden=0"),
+    "dropout": (SPEC, "arch.width=70", "arch.dropout_input=0.2", "arch.dropout_hidden=0.5"),
+    "8x8": (SPEC, CONVNET, "arch.channels=[16,48,32,16]", "arch.fc=[45]"),
     "12x12": (TWELVE, CONVNET, "arch.channels=[16,16,16,32]", "arch.fc=[9]"),
     "7x10": (ODD, CONVNET, "arch.channels=[16,16,16]", "arch.fc=[9]"),
 }
@@ -99,12 +99,12 @@ class Pair:
     """An engine and the reference, with the same parameters."""
 
     def __init__(self, case, make):
-        (self.kind, *words), *others = (axis[name] for axis, name in zip(AXES, case, strict=True))
+        (self.spec, *words), *others = (axis[name] for axis, name in zip(AXES, case, strict=True))
         self.words = tuple(itertools.chain(words, *others))
         self.engine, self.reference = self.make(make), self.make(Engine)
 
     def make(self, make):
-        net = randomize_norms(network(*self.words, kind=self.kind))
+        net = randomize_norms(network(*self.words, kind=self.spec))
         optimizer = make_optimizer(net, typed("arch=mlp", *self.words).optimizer)
         for block in net.blocks:
             # Three steps must turn signs.
@@ -112,7 +112,7 @@ class Pair:
         return make(net, optimizer, 5)
 
     def batch(self, seed):
-        x = images(BATCH, seed, self.kind)
+        x = images(BATCH, seed, self.spec)
         return x, labels_of(x, self.engine.network)
 
     def align(self):

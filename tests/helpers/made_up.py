@@ -23,7 +23,7 @@ from scipy.io import savemat
 from bnnrun.cli.compose import hydra_session, to_config
 from bnnrun.config import DatasetConfig, Verify
 from bnnrun.data import load
-from bnnrun.data.cifar10 import KIND as CIFAR10
+from bnnrun.data.cifar10 import SPEC as CIFAR10
 from bnnrun.data.dataset import Images
 from bnnrun.errors import InputError
 

@@ -9,14 +9,14 @@ import torch
 from command import configure
 
 from bnnrun.config import Preprocessing
-from bnnrun.data.dataset import Images, Kind
+from bnnrun.data.dataset import Images, ImageSpec
 from bnnrun.data.preprocess import fit
 from bnnrun.nn.network import Network
 
-KIND = Kind(image_shape=(1, 8, 8), classes=tuple("0123456789"), levels=16)
-ODD = Kind(image_shape=(3, 7, 10), classes=("a", "b", "c"), levels=255)
+SPEC = ImageSpec(image_shape=(1, 8, 8), classes=tuple("0123456789"), max_pixel=16)
+ODD = ImageSpec(image_shape=(3, 7, 10), classes=("a", "b", "c"), max_pixel=255)
 # Six by six pixels after the first pooling: no whole tiles of Winograd's filtering.
-TWELVE = Kind(image_shape=(1, 12, 12), classes=("a", "b", "c"), levels=16)
+TWELVE = ImageSpec(image_shape=(1, 12, 12), classes=("a", "b", "c"), max_pixel=16)
 
 
 @functools.cache
@@ -25,22 +25,22 @@ def typed(*words: str) -> Any:
     return configure("train", "dataset=digits", *words)
 
 
-def images(n: int, seed: int = 0, kind: Kind = KIND) -> torch.Tensor:
+def images(n: int, seed: int = 0, kind: ImageSpec = SPEC) -> torch.Tensor:
     """(n, C, H, W) uint8, uniform."""
-    sampled = np.random.default_rng(seed).integers(0, kind.levels + 1, (n, *kind.image_shape))
+    sampled = np.random.default_rng(seed).integers(0, kind.max_pixel + 1, (n, *kind.image_shape))
     return torch.from_numpy(sampled.astype(np.uint8))
 
 
 @functools.cache
-def _network(words: tuple[str, ...], kind: Kind, preprocessing: Preprocessing) -> Network:
+def _network(words: tuple[str, ...], kind: ImageSpec, preprocessing: Preprocessing) -> Network:
     config = typed("arch=mlp", *words)
     torch.manual_seed(0)
     pixels = images(200, seed=7, kind=kind).numpy()
-    given = fit(preprocessing, Images(pixels, np.zeros(200, np.uint8)), kind.levels)
+    given = fit(preprocessing, Images(pixels, np.zeros(200, np.uint8)), kind.max_pixel)
     return Network(config.arch, config.binarization, config.norm, kind, given)
 
 
-def network(*words: str, kind: Kind = KIND, preprocessing=Preprocessing.scale) -> Network:
+def network(*words: str, kind: ImageSpec = SPEC, preprocessing=Preprocessing.scale) -> Network:
     """The network of a configuration with its initial weights; the same each time."""
     return copy.deepcopy(_network(words, kind, preprocessing))
 
@@ -57,4 +57,4 @@ def randomize_norms(net: Network, seed: int = 1) -> Network:
 
 def labels_of(x: torch.Tensor, net: Network) -> torch.Tensor:
     """(B,) int64, each class in turn."""
-    return torch.arange(len(x)) % len(net.kind.classes)
+    return torch.arange(len(x)) % len(net.spec.classes)

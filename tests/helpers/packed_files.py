@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from bnnrun.architecture import plan
 from bnnrun.config import ConvNetConfig, MlpConfig
-from bnnrun.data.dataset import Kind
+from bnnrun.data.dataset import ImageSpec
 from bnnrun.errors import InputError
 from bnnrun.gemm.bits import pack
 from bnnrun.runtime import file
@@ -24,7 +24,7 @@ SOURCE = {"dataset": "made_up", "seed": "3", "epoch": "1"}
 def random_model(arch, shape, classes, levels, seed=0) -> PackedModel:
     """Random bits, directions and thresholds about the middle of the sums."""
     rng = np.random.default_rng(seed)
-    kind = Kind(shape, tuple(classes), levels)
+    kind = ImageSpec(shape, tuple(classes), levels)
     layers, none = [], np.zeros(0)
     for i, layer in enumerate(plan(arch, kind)):
         n, last = layer.outputs, layer.last
@@ -43,12 +43,12 @@ def random_model(arch, shape, classes, levels, seed=0) -> PackedModel:
 
 
 def images_of(model: PackedModel, count: int = 9) -> np.ndarray:
-    shape = (count, *model.kind.image_shape)
-    return np.random.default_rng(1).integers(0, model.kind.levels + 1, shape).astype(np.uint8)
+    shape = (count, *model.spec.image_shape)
+    return np.random.default_rng(1).integers(0, model.spec.max_pixel + 1, shape).astype(np.uint8)
 
 
 def assert_same_model(ours: PackedModel, theirs: PackedModel) -> None:
-    assert ours.kind == theirs.kind
+    assert ours.spec == theirs.spec
     assert ours.input == theirs.input
     assert ours.source == theirs.source
     for a, b in zip(ours.layers, theirs.layers, strict=True):

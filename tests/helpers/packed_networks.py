@@ -6,7 +6,7 @@ import numpy as np
 
 from bnnrun.architecture import plan
 from bnnrun.config import ConvNetConfig, FirstLayer, MlpConfig
-from bnnrun.data.dataset import Kind
+from bnnrun.data.dataset import ImageSpec
 from bnnrun.gemm.bits import pack
 from bnnrun.runtime.model import PackedLayer, PackedModel, borders
 from bnnrun.runtime.reference import ReferenceNetwork
@@ -64,18 +64,18 @@ def model_of(
         weight = pack(rng.random((layer.outputs, layer.k)) < 0.5)
         flip &= not layer.last
         packed.append(PackedLayer(layer, weight, t.astype(np.int32), flip, *affine))
-    kind = Kind(image_shape, tuple(map(str, range(classes))), levels)
+    kind = ImageSpec(image_shape, tuple(map(str, range(classes))), levels)
     return PackedModel(kind, tuple(packed), (2.0, -float(levels), float(levels)), {})
 
 
 def made(arch, image_shape, *, classes=10, levels=255, **how):
-    kind = Kind(image_shape, tuple(map(str, range(classes))), levels)
+    kind = ImageSpec(image_shape, tuple(map(str, range(classes))), levels)
     return model_of(plan(arch, kind), image_shape, classes=classes, levels=levels, **how)
 
 
 def pixels_for(model, n, seed=0):
-    shape = (n, *model.kind.image_shape)
-    return np.random.default_rng(seed).integers(0, model.kind.levels + 1, shape, dtype=np.uint8)
+    shape = (n, *model.spec.image_shape)
+    return np.random.default_rng(seed).integers(0, model.spec.max_pixel + 1, shape, dtype=np.uint8)
 
 
 def assert_same(fast, pixels):
@@ -85,7 +85,7 @@ def assert_same(fast, pixels):
     expected = slow.scores(pixels)
     scores = fast.scores(pixels)
     assert scores.dtype == np.float64
-    assert scores.shape == (len(pixels), len(fast.model.kind.classes))
+    assert scores.shape == (len(pixels), len(fast.model.spec.classes))
     if len(pixels):
         last = slice((len(pixels) - 1) // fast.chunk * fast.chunk, None)
         (found, ours), (bits, theirs) = fast.trace(pixels[last]), slow.trace(pixels[last])

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from command import configure
-from networks import KIND, ODD, images, labels_of, network, randomize_norms, typed
+from networks import ODD, SPEC, images, labels_of, network, randomize_norms, typed
 
 from bnnrun.architecture import plan
 from bnnrun.config import Preprocessing
@@ -185,8 +185,8 @@ def evaluate_by_hand(net: Network, x: torch.Tensor) -> np.ndarray:
 @pytest.mark.parametrize(
     ("words", "kind"),
     [
-        (["arch.width=40"], KIND),
-        (["arch=convnet", "arch.channels=[8,12,5,6]", "arch.fc=[20]"], KIND),
+        (["arch.width=40"], SPEC),
+        (["arch=convnet", "arch.channels=[8,12,5,6]", "arch.fc=[20]"], SPEC),
         (["arch=convnet", "arch.channels=[5,7]", "arch.fc=[9]"], ODD),
     ],
     ids=["mlp", "convnet", "odd convnet"],

@@ -68,7 +68,7 @@ def groups(*words):
     from bnnrun.data import mnist
 
     scale = Input(Preprocessing.scale, 2.0, -255.0, 255.0)
-    net = Network(typed.arch, typed.binarization, typed.norm, mnist.KIND, scale)
+    net = Network(typed.arch, typed.binarization, typed.norm, mnist.SPEC, scale)
     return make_optimizer(net, typed.optimizer).param_groups
 
 

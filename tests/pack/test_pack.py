@@ -8,7 +8,7 @@ import torch
 from command import configure
 
 from bnnrun.config import ArchConfig, ConvNetConfig, FirstLayer, MlpConfig, Preprocessing
-from bnnrun.data.dataset import Images, Kind
+from bnnrun.data.dataset import Images, ImageSpec
 from bnnrun.data.preprocess import fit
 from bnnrun.errors import InputError, RunError
 from bnnrun.gemm.bits import unpack
@@ -21,10 +21,10 @@ from bnnrun.runtime.model import borders
 from bnnrun.runtime.network import PackedNetwork
 from bnnrun.runtime.reference import ReferenceNetwork
 
-DIGITS = Kind(image_shape=(1, 8, 8), classes=tuple("0123456789"), levels=16)
-ODD = Kind(image_shape=(3, 7, 10), classes=("a", "b", "c"), levels=255)
-LINE = Kind(image_shape=(2, 1, 5), classes=("only",), levels=100)
-BLACK_WHITE = Kind(image_shape=(1, 5, 3), classes=("a", "b"), levels=1)
+DIGITS = ImageSpec(image_shape=(1, 8, 8), classes=tuple("0123456789"), max_pixel=16)
+ODD = ImageSpec(image_shape=(3, 7, 10), classes=("a", "b", "c"), max_pixel=255)
+LINE = ImageSpec(image_shape=(2, 1, 5), classes=("only",), max_pixel=100)
+BLACK_WHITE = ImageSpec(image_shape=(1, 5, 3), classes=("a", "b"), max_pixel=1)
 
 
 def mlp(depth: int, width: int) -> MlpConfig:
@@ -52,15 +52,15 @@ NETWORKS = {
 configured = functools.cache(lambda words: configure("train", "dataset=digits", *words))
 
 
-def pixels_of(kind: Kind, count: int, seed: int = 0) -> np.ndarray:
-    drawn = np.random.default_rng(seed).integers(0, kind.levels + 1, (count, *kind.image_shape))
-    drawn[:2] = np.array([0, kind.levels])[:, None, None, None]  # an empty image and a full one
+def pixels_of(kind: ImageSpec, count: int, seed: int = 0) -> np.ndarray:
+    drawn = np.random.default_rng(seed).integers(0, kind.max_pixel + 1, (count, *kind.image_shape))
+    drawn[:2] = np.array([0, kind.max_pixel])[:, None, None, None]  # an empty image and a full one
     return drawn.astype(np.uint8)
 
 
 @torch.no_grad()
 def random_network(
-    kind: Kind, arch: ArchConfig, *words: str, preprocessing=Preprocessing.scale, seed=0
+    kind: ImageSpec, arch: ArchConfig, *words: str, preprocessing=Preprocessing.scale, seed=0
 ) -> Network:
     """A network with both zeros among its weights, random gamma and beta, and exact ties.
 
@@ -71,7 +71,7 @@ def random_network(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     x = pixels_of(kind, 50, seed=7)
-    scaling = fit(preprocessing, Images(x, np.zeros(50, np.uint8)), kind.levels)
+    scaling = fit(preprocessing, Images(x, np.zeros(50, np.uint8)), kind.max_pixel)
     net = Network(arch, typed.binarization, typed.norm, kind, scaling)
     engine, a = Engine(net), torch.from_numpy(x)
     for i, block in enumerate(net.blocks):
@@ -212,7 +212,7 @@ def test_packing_says_what_it_came_from_and_how_pixels_enter():
     net = random_network(*NETWORKS["mlp"])
     model = pack_network(net, {"dataset": "digits"})
     assert model.source == {"dataset": "digits"}
-    assert model.kind == DIGITS
+    assert model.spec == DIGITS
     assert model.input == (2.0, -16.0, 16.0)
 
 

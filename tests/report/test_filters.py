@@ -7,7 +7,7 @@ from PIL import Image
 
 from bnnrun.architecture import plan
 from bnnrun.config import ConvNetConfig
-from bnnrun.data.digits import KIND
+from bnnrun.data.digits import SPEC
 from bnnrun.gemm.bits import pack as to_bits
 from bnnrun.gemm.bits import unpack
 from bnnrun.pack.convert import trained
@@ -69,7 +69,7 @@ def test_filters_of_an_mlp_are_refused(here, tmp_path):
 
 def convolution(channels: int, outputs: int, seed: int = 0) -> PackedLayer:
     arch = ConvNetConfig(name="convnet", channels=[channels, outputs], fc=[])
-    shape = plan(arch, KIND)[1]
+    shape = plan(arch, SPEC)[1]
     rng = np.random.default_rng(seed)
     w = rng.random((outputs, 9 * channels)) < 0.5
     none = np.zeros(0)

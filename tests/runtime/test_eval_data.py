@@ -25,7 +25,7 @@ TEST_FILES = {
 
 def write_model(path, kind, **source: str) -> None:
     """A packed network of random bits for images of a kind."""
-    model = random_model(SMALL, kind.image_shape, kind.classes, kind.levels)
+    model = random_model(SMALL, kind.image_shape, kind.classes, kind.max_pixel)
     file.save(dataclasses.replace(model, source={"seed": "0", "epoch": "1", **source}), path)
 
 

@@ -328,9 +328,9 @@ def test_any_value_at_any_place_of_the_description_is_refused_or_runs(tmp_path, 
             write(path, json.dumps(changed), arrays)
             try:
                 loaded = file.load(path)
-                if loaded.kind.image_shape != model.kind.image_shape:
+                if loaded.spec.image_shape != model.spec.image_shape:
                     continue
-                x = np.minimum(images_of(model, 2), loaded.kind.levels)
+                x = np.minimum(images_of(model, 2), loaded.spec.max_pixel)
                 for kernel in (Kernel.reference, Kernel.xnor):
                     Classifier(loaded, kernel, FirstLayer.auto).scores(x)
                 runs += 1

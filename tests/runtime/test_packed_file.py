@@ -142,7 +142,7 @@ for path in sys.argv[1:]:
     told = python(script, saved, saved_convnet).splitlines()
     for line, path in zip(told, (saved, saved_convnet), strict=True):
         model = file.load(path)
-        x = np.zeros((2, *model.kind.image_shape), np.uint8)
+        x = np.zeros((2, *model.spec.image_shape), np.uint8)
         assert json.loads(line) == ReferenceNetwork(model).scores(x).ravel().tolist()
 
 

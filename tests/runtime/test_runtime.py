@@ -55,8 +55,8 @@ def test_pixels_of_any_number_of_levels(first, levels):
         model = made(*NETWORKS[name], levels=levels)
         fast = PackedNetwork(model, first)
         assert_same(fast, pixels_for(model, 4))
-        assert_same(fast, np.full((4, *model.kind.image_shape), levels, np.uint8))
-        assert_same(fast, np.zeros((4, *model.kind.image_shape), np.uint8))
+        assert_same(fast, np.full((4, *model.spec.image_shape), levels, np.uint8))
+        assert_same(fast, np.zeros((4, *model.spec.image_shape), np.uint8))
 
 
 @pytest.mark.parametrize("first", FIRSTS, ids=lambda f: f.value)
@@ -136,7 +136,7 @@ def test_sums_past_what_float32_counts_are_compared_exactly(first):
     for beside, expected in ((-1, True), (0, True), (1, False)):
         t = (s[0] + beside)[None].astype(np.int32)
         changed = PackedLayer(layer.shape, pack(weight), t, layer.flip, *np.zeros((3, 0)))
-        exact = PackedModel(model.kind, (changed, model.layers[1]), model.input, {})
+        exact = PackedModel(model.spec, (changed, model.layers[1]), model.input, {})
         fast = PackedNetwork(exact, first)
         assert_same(fast, pixels)
         assert (fast.trace(pixels)[0][0][0] == expected).all()
