@@ -1,1 +1,1 @@
-"""One product of ±1 matrices held as bits, several ways."""
+"""Products of ±1 matrices held as bits, by several algorithms."""

@@ -1,4 +1,4 @@
-"""The bit layout, said once.
+"""The bit layout.
 
 Bit 1 is +1 and bit 0 is -1; Sign(0) = +1. Element j of a row is bit j mod 32 of word j div 32.
 Bits past the end of a row are 0, on both sides of a product, so they never differ, and K is the
@@ -50,18 +50,18 @@ def unpack_bits(packed: Words, k: int) -> NDArray[np.uint8]:
 
 
 def clean_tail(packed: Words, k: int) -> bool:
-    """Whether the bits past `k` are 0."""
+    """Whether all bits past the first `k` of each row are 0."""
     used = k % 32
     return used == 0 or not np.any(packed[..., -1] >> np.uint32(used))
 
 
 def popcount_thresholds(t: NDArray[np.integer], k: int) -> NDArray[np.int32]:
-    """The most bits that may differ for s = k - 2 d >= t."""
+    """The largest popcount d with s = k - 2 d >= t, as int32; -1 where no s reaches t."""
     return ((k - t.astype(np.int64)) >> 1).clip(-1, 2**30).astype(np.int32)
 
 
 def aligned(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
-    """Zeros that begin on a line of the cache, so that no vector lies on two."""
+    """Zeros aligned to 64 bytes, a cache line, so that no vector crosses two."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     buffer = np.zeros(size + 64, np.uint8)
     start = -buffer.ctypes.data % 64
@@ -69,11 +69,11 @@ def aligned(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
 
 
 def to_panels(rows: Words, kw: int) -> Words:
-    """Rows laid out for the processor's kernels: sixteen side by side, word by word.
+    """Rows in the layout of the processor's kernels: sixteen side by side, word by word.
 
     Shapes:
         rows:    (N, words) uint32, words <= kw
-        returns  (ceil(N / 16), kw, 16) uint32; what is past N or past the words is 0
+        returns  (ceil(N / 16), kw, 16) uint32; rows past N and words past `words` are 0
     """
     n, used = rows.shape
     panels = -(-n // LANES)

@@ -1,4 +1,4 @@
-"""How kernels are compiled and run on the processor's threads: the one module that asks Numba.
+"""Compilation of kernels, and the threads that they run on, by Numba.
 
 A kernel is a Python function with `prange`, compiled at its first call. Any thread of the program
 may call it. Numba's threads do not survive a fork: a process that was forked after they began runs
@@ -43,7 +43,7 @@ _lock = threading.RLock()
 
 
 class _State:
-    """Of this process.
+    """Numba's threads in this process.
 
     Attributes:
         layer:    the threading layer that Numba chose; "" before it did
@@ -61,7 +61,7 @@ def threading_layer() -> str:
     """'tbb', 'omp' or 'workqueue', started; 'none' in a fork of a process that had started one.
 
     Raises:
-        InputError: a variable of Numba's asks for a layer that there is not
+        InputError: an environment variable names a threading layer that is not available
     """
     if _State.forked:
         return "none"
@@ -71,7 +71,7 @@ def threading_layer() -> str:
                 numba.get_num_threads()
             except ValueError as error:
                 raise InputError(_layer_fault(error)) from None
-            # Numba's public functions ask two locks each time whether threads have begun.
+            # Numba's public functions take two locks in every call.
             _State.get = numba_threads._get_num_threads  # type: ignore[attr-defined]
             _State.set = numba_threads._set_num_threads  # type: ignore[attr-defined]
             _State.layer = numba.threading_layer()  # type: ignore[attr-defined]
@@ -79,7 +79,7 @@ def threading_layer() -> str:
 
 
 def _layer_fault(error: ValueError) -> str:
-    """The variable that Numba's complaint is about, and what to do."""
+    """The message for a fault of Numba: the environment variable to change, and how."""
     name = "NUMBA_THREADING_LAYER"
     if "PRIORITY" in str(error):
         name = "NUMBA_THREADING_LAYER_PRIORITY"
@@ -88,12 +88,12 @@ def _layer_fault(error: ValueError) -> str:
 
 
 def number_of_threads(wanted: int) -> int:
-    """What `wanted` comes to: 0 is as many as cores, and Numba has begun with so many at most."""
+    """The threads for `wanted`: 0 is the number of cores; at most Numba's own maximum."""
     return min(wanted or cores(), int(numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
 
 
 def thread_count() -> int:
-    """Threads that kernels called from this thread run on."""
+    """The number of threads that kernels called from this thread run on."""
     if _State.forked:
         return 1
     if not _State.layer:
@@ -102,9 +102,9 @@ def thread_count() -> int:
 
 
 def set_threads(wanted: int) -> int:
-    """Have kernels called from this thread run on so many threads; 0: as many as cores.
+    """Set the number of threads of kernels called from this thread; 0 is the number of cores.
 
-    Another thread of the program keeps its number. Returns the number before.
+    Other threads of the program keep theirs. Returns the previous number.
     """
     before, number = thread_count(), number_of_threads(wanted)
     if number != before and not _State.forked:
@@ -113,10 +113,10 @@ def set_threads(wanted: int) -> int:
 
 
 class Kernel:
-    """A compiled function that shares its work out to threads; safe to call from any thread.
+    """A compiled function that runs on several threads; safe to call from any thread.
 
     Attributes:
-        function: what is compiled
+        function: the Python function
     """
 
     def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
@@ -133,7 +133,7 @@ class Kernel:
             if self._run is None:
                 layer = threading_layer()
                 run = self.compiled(parallel=layer != "none")
-                # This layer aborts the process where two threads of it begin work at once.
+                # workqueue aborts the process if two threads call it at once.
                 self._run = _one_at_a_time(run) if layer == "workqueue" else run
             return self._run
 
@@ -146,7 +146,7 @@ class Kernel:
         return dispatcher
 
     def forget(self) -> None:
-        """Choose anew at the next call."""
+        """Compile again at the next call."""
         self._run = None
 
 
@@ -159,7 +159,7 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Kernel]:
 
 
 def cache_folder() -> str | None:
-    """Where compiled kernels are kept; None where nowhere."""
+    """The folder of the compiled kernels; None if there is none."""
     cache = open_cache(_kernels[0].function, {}) if _kernels else None
     return None if cache is None else str(cache.cache_path)
 
@@ -173,11 +173,11 @@ def _one_at_a_time(run: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Compilation(event.Listener):
-    """Tells the log what is compiled, and adds up how long it takes.
+    """Logs which kernels are compiled, and sums the time that it takes.
 
     Attributes:
-        count:  kernels compiled in this process, those taken from the cache left out
-        time_s: what they took together
+        count:  kernels compiled in this process; loads from the cache do not count
+        time_s: the time of these compilations
     """
 
     def __init__(self) -> None:
@@ -205,13 +205,13 @@ event.register("numba:compile", compilation)
 
 
 def stopwatch() -> Callable[[], float]:
-    """Seconds from now on, without those in which kernels are compiled."""
+    """A function that returns the seconds since now, without those of compilations."""
     began, compiled = time.perf_counter(), compilation.time_s
     return lambda: time.perf_counter() - began - (compilation.time_s - compiled)
 
 
 def _before_fork() -> None:
-    # What another thread holds would stay held in the child for ever.
+    # A lock that another thread holds would stay locked in the child.
     _lock.acquire()
     global_compiler_lock.acquire()
 

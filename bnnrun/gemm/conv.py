@@ -1,6 +1,7 @@
-"""3x3 convolutions of ±1, or of bytes with ±1, by the products of cpu.py: no array of patches.
+"""3x3 convolutions of ±1, or of bytes with ±1, by the products of cpu.py.
 
-A thread gathers the patches of some pixels, and multiplies them by every panel of weights.
+A thread gathers the patches of some pixels and multiplies them by every panel of the weights, so
+that the array of all patches (im2col) is never in memory.
 """
 
 import numpy as np
@@ -13,7 +14,7 @@ from bnnrun.gemm.vector import add, at_most, load, store, subtract
 
 @njit
 def _gather(image, origin, line, run, block, at):
-    """One row of a convolution: three runs of an image, `line` apart, one behind the other."""
+    """Copy one 3x3 patch: three runs of an image, `line` apart, one after the other."""
     for _ in range(3):
         for k in range(run):
             block[at] = image[origin + k]
@@ -25,7 +26,7 @@ def _gather(image, origin, line, run, block, at):
 def _gather_rows(
     images, at, line, run, origins, row_begin, row_end, kw, algorithm, planes, block, scratch
 ):
-    """Rows `row_begin` to `row_end` of an image's table to `block`, as the kernel reads them."""
+    """Write patches `row_begin` to `row_end` of an image to `block`: rows of `multiply_panel`."""
     stride = kw * max(1, planes)
     for r in range(row_begin, row_end):
         origin, to = at + origins[r], (r - row_begin) * stride
@@ -51,7 +52,7 @@ def _compare_at_border(
 def _compare_windows(
     accumulators, row_begin, row_end, thresholds, borders, p, panels, flip, out, to, targets
 ):
-    """As above, each four rows a window of the pooling."""
+    """As `_compare_at_border`, with 2x2 max pooling: each four rows are one window."""
     for r in range(row_begin, row_end, 4):
         o = 16 * (r - row_begin)
         b0 = at_most(load(accumulators, o), load(thresholds, 16 * (borders[r] * panels + p)))
@@ -88,23 +89,23 @@ def conv_bits(
     targets,
     rows,
 ):
-    """3x3 convolutions to bits; in each thread no more than `rows` patches ever lie in memory.
+    """3x3 convolutions to bits. A thread holds at most `rows` patches in memory.
 
-    A table gives the rows of an image: where the patch begins, which limits hold for it (they
-    differ at the border, where taps lie on padding), where its bits go. With `pool` each four
-    rows are a window of the pooling, and one bit of theirs is enough; all four are needed in the
-    columns of `flips`, whose weights were negated: the largest sum is the smallest there.
+    For each patch of an image, `origins` is where it begins, `borders` which thresholds apply to
+    it (they differ at the border, where taps lie on padding), `targets` where its bits are
+    written. With `pool`, four patches in a row are one pooling window: its bit is the OR of their
+    bits, and in the columns of `flips`, whose weights were negated, the AND.
 
     Shapes:
-        images:  (count, size) uint32 words of bits, or uint8 of the first layer, padded, flat;
-                 pixel by pixel, channels innermost; `line` apart from one row of pixels to the
-                 next, `run` for three pixels
-        origins, borders, targets: (R,) int32, R a multiple of TILE
-        w:       (panels, kw, 16) uint32, flat
-        thresholds:  (borders, panels · 16) int32, flat
-        flips:   (panels,) uint16, bits of columns
-        out:     (count, out_size) uint16, flat
-        rows:    of a task, at most BAND
+        images:     (count, size) uint32 words of bits, or uint8 in the first layer, flat; padded,
+                    channels innermost; `line` elements from one row of pixels to the next, `run`
+                    elements in three pixels
+        origins, borders, targets: (R,) int32, R a multiple of TILE_ROWS
+        w:          (panels, kw, 16) uint32, flat
+        thresholds: (border classes, panels · 16) int32, flat
+        flips:      (panels,) uint16, a bit a column
+        out:        (count, out_size) uint16, flat
+        rows:       patches of a task, at most BAND_ROWS
     """
     panels = w.size // (16 * kw)
     bands = (origins.size + rows - 1) // rows
@@ -116,68 +117,33 @@ def conv_bits(
         accumulators = np.empty(16 * rows, np.int32)
         scratch = np.empty(3 * run, np.uint8)
         _gather_rows(
-            images,
-            image * size,
-            line,
-            run,
-            origins,
-            row_begin,
-            row_end,
-            kw,
-            algorithm,
-            planes,
-            block,
-            scratch,
-        )
+            images, image * size, line, run, origins, row_begin, row_end, kw, algorithm, planes,
+            block, scratch,
+        )  # fmt: skip
         to = image * out_size
         for p in range(panels):
             multiply_panel(
-                block,
-                0,
-                stride,
-                row_end - row_begin,
-                w,
-                16 * kw * p,
-                kw,
-                algorithm,
-                planes,
+                block, 0, stride, row_end - row_begin, w, 16 * kw * p, kw, algorithm, planes,
                 accumulators,
-            )
+            )  # fmt: skip
             if pool:
                 _compare_windows(
-                    accumulators,
-                    row_begin,
-                    row_end,
-                    thresholds,
-                    borders,
-                    p,
-                    panels,
-                    flips[p],
-                    out,
-                    to,
-                    targets,
-                )
+                    accumulators, row_begin, row_end, thresholds, borders, p, panels, flips[p], out,
+                    to, targets,
+                )  # fmt: skip
             else:
                 _compare_at_border(
-                    accumulators,
-                    row_begin,
-                    row_end,
-                    thresholds,
-                    borders,
-                    p,
-                    panels,
-                    out,
-                    to,
+                    accumulators, row_begin, row_end, thresholds, borders, p, panels, out, to,
                     targets,
-                )
+                )  # fmt: skip
 
 
 @kernel()
 def conv_preactivations(images, count, size, origins, line, run, w, kw, base, borders, out, rows):
-    """3x3 convolutions of bits to their sums, base - 2 · (bits that differ), as float32.
+    """Pre-activations of 3x3 convolutions of bits: base - 2 · popc(a ^ w), as float32.
 
-    Shapes, those of `conv_bits` but:
-        base: (borders, panels · 16) int32, flat
+    Shapes, otherwise as of `conv_bits`:
+        base: (border classes, panels · 16) int32, flat
         out:  (count, R, panels · 16) float32, flat
     """
     panels = w.size // (16 * kw)
@@ -189,32 +155,14 @@ def conv_preactivations(images, count, size, origins, line, run, w, kw, base, bo
         accumulators = np.empty(16 * rows, np.int32)
         none = np.empty(0, np.uint8)
         _gather_rows(
-            images,
-            image * size,
-            line,
-            run,
-            origins,
-            row_begin,
-            row_end,
-            kw,
-            ALGORITHM_BITS,
-            0,
-            block,
-            none,
-        )
+            images, image * size, line, run, origins, row_begin, row_end, kw, ALGORITHM_BITS, 0,
+            block, none,
+        )  # fmt: skip
         for p in range(panels):
             multiply_panel(
-                block,
-                0,
-                kw,
-                row_end - row_begin,
-                w,
-                16 * kw * p,
-                kw,
-                ALGORITHM_BITS,
-                0,
+                block, 0, kw, row_end - row_begin, w, 16 * kw * p, kw, ALGORITHM_BITS, 0,
                 accumulators,
-            )
+            )  # fmt: skip
             for r in range(row_begin, row_end):
                 d = load(accumulators, 16 * (r - row_begin))
                 s = subtract(load(base, 16 * (borders[r] * panels + p)), add(d, d))

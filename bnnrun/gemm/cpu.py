@@ -1,4 +1,4 @@
-"""XNOR-popcount products on the processor: how many bits differ, sixteen columns at a time.
+"""XNOR-popcount products on the processor, sixteen columns at a time.
 
 Rows of A lie as they were packed: `kw` words each. W is laid out in panels of sixteen columns
 (`bits.to_panels`), word by word, so that one vector holds the same word of sixteen columns: a word
@@ -6,12 +6,12 @@ of A is broadcast, and no sum over lanes is ever needed.
 
     d[m, n] = popc(a[m] ^ w[n]),  s = K - 2 d
 
-Two ways to count, chosen by the processor:
+Two popcount algorithms; ALGORITHM_BITS is the faster one on this processor:
 
-* a population count for each word and an addition, carry-save by one level: where the processor
-  counts bits in vectors;
-* carry-save adders by four levels, whose last carry alone is counted, once for sixteen words:
-  where it does not, and counting is several instructions.
+* ALGORITHM_POPCOUNT: one carry-save adder, then a popcount instruction for two words. Needs a
+  vector popcount.
+* ALGORITHM_ADDERS: four levels of carry-save adders (Harley-Seal), then one popcount for sixteen
+  words. For processors where a vector popcount takes several instructions.
 """
 
 import numpy as np
@@ -36,21 +36,19 @@ from bnnrun.gemm.vector import (
     zero,
 )
 
-TILE_ROWS = 4  # rows of A that are multiplied together, so that a word of W is read once for them
-BAND_ROWS = 64  # rows of a task, whose counts lie in memory before they are compared
-UNIT_WORDS = 4  # words: rows and panels are of a multiple of it
-FLUSH_WORDS = 31 * 16  # words after which a byte that counts could overflow
+TILE_ROWS = 4  # rows of A multiplied together: a word of W is loaded once for all of them
+BAND_ROWS = 64  # rows of A in a task, whose accumulators a thread keeps in memory
+UNIT_WORDS = 4  # the words of a row, and of a panel's column, are a multiple of it
+FLUSH_WORDS = 31 * 16  # words after which a popcount held in a byte could overflow
 
-# Ways to multiply a row by a panel.
+# Algorithms that multiply rows by a panel; ALGORITHM_BYTES multiplies bytes by signed bytes.
 ALGORITHM_ADDERS, ALGORITHM_POPCOUNT, ALGORITHM_BYTES = 0, 1, 2
-ALGORITHM_BITS = (
-    ALGORITHM_POPCOUNT if HAS_POPCOUNT else ALGORITHM_ADDERS
-)  # what this processor does fastest
+ALGORITHM_BITS = ALGORITHM_POPCOUNT if HAS_POPCOUNT else ALGORITHM_ADDERS
 
 
 @njit(forceinline=True)
 def _two(ones, a, i, x, y):
-    """Two words into the ones: (ones, carry of weight 2)."""
+    """Add two words of a ^ w to `ones`: (ones, carry of weight 2)."""
     t = xor3(ones, broadcast(a, i), x)
     s = xor3(t, broadcast(a, i + 1), y)
     return s, carry(t, s, ones)
@@ -58,14 +56,14 @@ def _two(ones, a, i, x, y):
 
 @njit(forceinline=True)
 def full_adder(total, x, y):
-    """(sum, carry)."""
+    """Bitwise total + x + y: (sum, carry)."""
     s = xor3(total, x, y)
     return s, carry_out(s, total, x)
 
 
 @njit(forceinline=True)
 def _four(ones, twos, a, i, w, j):
-    """Four words: (ones, twos, carry of weight 4)."""
+    """Add four words of a ^ w: (ones, twos, carry of weight 4)."""
     ones, x = _two(ones, a, i, load(w, j), load(w, j + 16))
     ones, y = _two(ones, a, i + 2, load(w, j + 32), load(w, j + 48))
     twos, z = full_adder(twos, x, y)
@@ -74,9 +72,10 @@ def _four(ones, twos, a, i, w, j):
 
 @njit(forceinline=True)
 def sum_adders(total, ones, twos, fours, eights, quads):
-    """What is left in the adders; `quads` counts, in bytes, the carries of weight 4 of the rest.
+    """total + the bits left in the adders, each weighted by its level; `quads`, in bytes, is the
+    popcount of the carries of weight 4 from the last words.
 
-    Summed in bytes by Horner's rule, at most 8 · (1 + 2 + 4 + 8) + 4 · 24: a short chain.
+    Summed in bytes by Horner's rule; at most 8 · (1 + 2 + 4 + 8) + 4 · 24, so no byte overflows.
     """
     rest = popcount_bytes(eights)
     rest = add_bytes(add_bytes(rest, rest), add_bytes(popcount_bytes(fours), quads))
@@ -87,7 +86,7 @@ def sum_adders(total, ones, twos, fours, eights, quads):
 
 @njit(forceinline=True)
 def _popcount_xor2(a, i0, i1, w, j, kw):
-    """Bits in which two rows differ from sixteen columns, by carry-save adders."""
+    """popc(a ^ w) of two rows with sixteen columns, by carry-save adders: two vectors."""
     o0 = t0 = f0 = e0 = n0 = q0 = zero()
     o1 = t1 = f1 = e1 = n1 = q1 = zero()
     k, unrolled_kw = 0, kw - kw % 16
@@ -125,7 +124,7 @@ def _popcount_xor2(a, i0, i1, w, j, kw):
 
 @njit
 def _popcount_by_adders(a, i, stride, rows, w, j, kw, is_later_plane, accumulators):
-    """Differing bits by `_popcount_xor2`; arguments as of `multiply_panel`."""
+    """popc(a ^ w) by carry-save adders; arguments as of `multiply_panel`."""
     for r in range(0, rows, 2):
         d0, d1 = _popcount_xor2(a, i, i + stride, w, j, kw)
         _put(accumulators, 16 * r, d0, is_later_plane)
@@ -135,7 +134,7 @@ def _popcount_by_adders(a, i, stride, rows, w, j, kw, is_later_plane, accumulato
 
 @njit
 def _popcount_by_words(a, i, stride, rows, w, j, kw, is_later_plane, accumulators):
-    """Differing bits, counted for each two words; arguments as of `multiply_panel`."""
+    """popc(a ^ w) by popcount instructions; arguments as of `multiply_panel`."""
     for r in range(0, rows, 4):
         i1, i2, i3 = i + stride, i + 2 * stride, i + 3 * stride
         o0 = o1 = o2 = o3 = n0 = n1 = n2 = n3 = zero()
@@ -156,9 +155,10 @@ def _popcount_by_words(a, i, stride, rows, w, j, kw, is_later_plane, accumulator
 
 @njit
 def _multiply_bytes(a, i, stride, rows, w, j, kw, is_later_plane, accumulators):
-    """Products of bytes; arguments as of `multiply_panel`.
+    """Sums of products of bytes; arguments as of `multiply_panel`.
 
-    Two sums a row: one product waits five cycles for the one before it.
+    Two accumulators a row: an instruction has a latency of five cycles, and one accumulator
+    would make each wait for the previous one.
     """
     for r in range(0, rows, 4):
         i1, i2, i3 = i + stride, i + 2 * stride, i + 3 * stride
@@ -188,7 +188,7 @@ def _multiply_bytes(a, i, stride, rows, w, j, kw, is_later_plane, accumulators):
 
 @njit(forceinline=True)
 def _put(accumulators, at, value, is_later_plane):
-    """counts = value, or with `is_later_plane` 2 · counts + value."""
+    """accumulators <- value, or 2 · accumulators + value if `is_later_plane`."""
     if is_later_plane:
         before = load(accumulators, at)
         value = add(value, add(before, before))
@@ -197,13 +197,14 @@ def _put(accumulators, at, value, is_later_plane):
 
 @njit(forceinline=True)
 def multiply_panel(a, i, stride, rows, w, j, kw, algorithm, planes, accumulators):
-    """Rows of A against one panel.
+    """Multiply rows of A by one panel of W.
 
-    Inlined, because a call counts a reference to each array, and threads that count the same
-    reference wait for each other.
+    The accumulators become, for rows of bits, d = popc(a ^ w); for rows of bit planes, the highest
+    first and `kw` words each, the sum of 2^n · popc(plane n ^ w); for rows of bytes, the sum of
+    products.
 
-    Of rows of bits the number of bits that differ; of rows of bit planes, highest first, `kw`
-    words each, sum of 2^n · (bits that differ in plane n); of rows of bytes the sum of products.
+    forceinline: a Numba call increments each array's reference count atomically, and threads
+    contend for it.
 
     Args:
         a, i, stride, rows: rows of A, the first at a[i], `stride` words apart; a multiple of
@@ -226,7 +227,7 @@ def multiply_panel(a, i, stride, rows, w, j, kw, algorithm, planes, accumulators
 
 @njit
 def _subtract(accumulators, rows, base, out, at, width):
-    """base - 2 · counts to a panel's columns of `out`."""
+    """Write base - 2 · accumulators to a panel's columns of `out`."""
     for r in range(rows):
         d = load(accumulators, 16 * r)
         store(out, at + r * width, subtract(base, add(d, d)))
@@ -234,14 +235,14 @@ def _subtract(accumulators, rows, base, out, at, width):
 
 @njit
 def _compare(accumulators, rows, threshold, out, at, width):
-    """Bits of counts <= limit, sixteen an element, to a panel's column of `out`."""
+    """Write bits accumulators <= threshold, sixteen an element, to a panel's column of `out`."""
     for r in range(rows):
         out[at + r * width] = at_most(load(accumulators, 16 * r), threshold)
 
 
 @kernel()
 def dense(a, stride, m, w, kw, algorithm, planes, task_panels, base, out, width):
-    """out[m, n] = base[n] - 2 d[m, n], with d of `multiply_panel`.
+    """out[m, n] = base[n] - 2 d[m, n], where d is the accumulator of `multiply_panel`.
 
     Shapes:
         a:    (rows, stride) uint32, flat; a multiple of TILE_ROWS rows
@@ -250,8 +251,8 @@ def dense(a, stride, m, w, kw, algorithm, planes, task_panels, base, out, width)
         base: (panels · 16,) int32
         out:  (rows, width) int32, flat, width >= panels · 16
 
-    A task is a band of rows, that stay in the first cache while the panels go by, and `task_panels`
-    panels; the tasks are shared out to the threads.
+    A task is one band of rows, which stay in the first-level cache, times `task_panels` panels; the
+    threads share the tasks.
     """
     panels = w.size // (16 * kw)
     tasks_per_band = (panels + task_panels - 1) // task_panels
@@ -268,7 +269,7 @@ def dense(a, stride, m, w, kw, algorithm, planes, task_panels, base, out, width)
 
 @kernel()
 def dense_bits(a, stride, m, w, kw, algorithm, planes, task_panels, thresholds, out, width):
-    """Bit n of row m of `out`: d[m, n] <= limits[n]; otherwise as `dense`.
+    """Bit n of row m of `out` is d[m, n] <= thresholds[n]; otherwise as `dense`.
 
     Shapes:
         out: (rows, width) uint16, flat: sixteen columns an element, width >= panels
@@ -288,7 +289,7 @@ def dense_bits(a, stride, m, w, kw, algorithm, planes, task_panels, thresholds, 
 
 @njit
 def pack_row_planes(source, at, k, bits, i, kw, planes):
-    """Bytes to bit planes, highest first, a row of `kw` words each."""
+    """Pack the bit planes of k bytes, the highest first, `kw` words each."""
     for word in range(planes * kw):
         bits[i + word] = np.uint32(0)
     for n in range(k):
@@ -300,16 +301,16 @@ def pack_row_planes(source, at, k, bits, i, kw, planes):
 
 @kernel()
 def pack_planes(source, m, k, bits, kw, planes):
-    """(m, source.size / rows) bytes to (m, planes, kw) words of bits, highest plane first."""
+    """Pack bit planes, the highest first: (m, source.size / m) uint8 -> (m, planes, kw) uint32."""
     for r in prange(m):
         pack_row_planes(source, r * (source.size // m), k, bits, r * planes * kw, kw, planes)
 
 
 @kernel()
 def baseline(a, w, out):
-    """c = a · wᵀ as one writes it down: a loop over each, float32, nothing rearranged.
+    """out = a · wᵀ in float32 by three plain loops, not optimized: the paper's own baseline.
 
-    The paper's own yardstick. Shapes: a (M, K), w (N, K), out (M, N), float32.
+    Shapes: a (M, K), w (N, K), out (M, N), float32.
     """
     for m in prange(a.shape[0]):
         for n in range(w.shape[0]):

@@ -1,8 +1,8 @@
-"""The product of ±1 matrices held as bits, on an NVIDIA GPU: what is launched.
+"""XNOR-popcount products of ±1 matrices on an NVIDIA GPU: operands, checks and launches.
 
-Kernels are `kernels/*.cu`. What is here checks and allocates; a `Device` compiles and launches;
-choice.py knows which kernel is the fastest. RawKernel looks at neither types nor strides, so every
-operand is checked before.
+The kernels are `kernels/*.cu`. This module checks and allocates; a `Device` compiles and launches;
+dispatch.py selects the fastest kernel. CuPy's RawKernel checks neither types nor strides, so every
+operand is checked here.
 """
 
 import math
@@ -15,10 +15,10 @@ from numpy.typing import DTypeLike
 from bnnrun.gemm.bits import Words, words
 from bnnrun.gemm.cuda_device import Device, Launch
 
-UNIT_WORDS = 4  # words: rows of bits are whole pieces of 16 bytes
-MAX_OFFSET = 2**31 - 1  # words that xnor_conv can address
-GRID_Y = 65_535  # CUDA's most blocks in the second direction
-CONV_TILE = 64  # rows of xnor_conv and first_layer
+UNIT_WORDS = 4  # a row of bits is a multiple of 16 bytes
+MAX_OFFSET = 2**31 - 1  # words that xnor_conv's 32-bit offsets can address
+GRID_Y = 65_535  # CUDA's largest grid dimension y
+CONV_TILE = 64  # rows of a block of xnor_conv and first_layer
 
 OUTPUTS = {"int32": np.int32, "int16": np.int16, "float32": np.float32}
 
@@ -28,10 +28,10 @@ class Variant:
     """A kernel of the XNOR product.
 
     Attributes:
-        columns:     of the tile that a block makes; rows are TILE_ROWS
-        stages:      buffers in shared memory, 0: the kernel's own, of fixed size
-        stage_bytes: of each
-        min_capability, max_capability: compute capabilities that it is for, both included
+        columns:     columns of the tile that a block computes; its rows are TILE_ROWS
+        stages:      pipeline buffers in dynamic shared memory; 0: the kernel declares its own
+        stage_bytes: bytes of each buffer
+        min_capability, max_capability: compute capabilities that it supports, both included
     """
 
     columns: int
@@ -41,8 +41,8 @@ class Variant:
     max_capability: tuple[int, int]
 
 
-# The slowest first. Binary tensor cores take `.and.popc` from 8.0 to 9.0; later ones emulate it on
-# others, and have no product of warpgroups of this kind.
+# The slowest first. Binary tensor cores support `.and.popc` from 8.0 to 9.0; later ones emulate it,
+# and have no binary product of warpgroups.
 VARIANTS = {
     "xnor_gemm": Variant(64, 0, 0, (0, 0), (99, 9)),
     "xnor_gemm_mma": Variant(128, 3, 32_768, (8, 0), (9, 0)),
@@ -56,8 +56,8 @@ class Bits:
     """A matrix of ±1 on a device.
 
     Attributes:
-        data: (R, KW) uint32, KW a multiple of UNIT_WORDS; what is past K is 0
-        ones: (R,) int32, the 1 bits of each row
+        data: (R, KW) uint32, KW a multiple of UNIT_WORDS; bits past K are 0
+        ones: (R,) int32, popcount of each row
         k:    elements of a row
     """
 
@@ -75,7 +75,7 @@ class Bits:
 
 
 def row_words(k: int) -> int:
-    """Words of a row of `k` bits on a device."""
+    """Words of a row of `k` bits on a device: a multiple of UNIT_WORDS."""
     return -(-words(k) // UNIT_WORDS) * UNIT_WORDS
 
 
@@ -83,11 +83,11 @@ class Xnor:
     """Products of ±1 matrices on one device.
 
     Args:
-        kernel: of VARIANTS
+        kernel: a name in VARIANTS
 
     Raises:
-        ValueError: a kernel that the device does not have; operands, by every method, that are
-                    not those of one product
+        ValueError: the device does not support the kernel; by every method, operands whose
+                    shapes, dtypes or layouts do not fit each other
     """
 
     def __init__(self, device: Device, kernel: str = "xnor_gemm") -> None:
@@ -118,7 +118,7 @@ class Xnor:
 
         Args:
             x:   (R, K) float32, int32, uint8 or bool; (K, R) if `transposed`
-            out: from `empty_bits`, all of it overwritten; new where it is not given
+            out: from `empty_bits`, overwritten; None: a new one
         """
         formats = {"float32": "FLOAT32", "int32": "INT32", "uint8": "UINT8", "bool": "UINT8"}
         format = formats.get(np.dtype(x.dtype).name)
@@ -171,11 +171,11 @@ class Xnor:
         return out
 
     def multiply_to_bits(self, a: Bits, w: Bits, thresholds: Any, out: Bits | None = None) -> Bits:
-        """Bits popc(a ^ w) <= limit[n], that is s >= K - 2 · limit[n].
+        """Bits popc(a ^ w) <= thresholds[n], that is s >= K - 2 · thresholds[n].
 
         Args:
             thresholds: (N,) int32
-            out:   from `empty_bits`, all of it overwritten; new where it is not given
+            out:        from `empty_bits`, overwritten; None: a new one
         """
         self._check_operands(a, w)
         self._check("thresholds", thresholds, np.int32, (w.rows,))
@@ -189,7 +189,7 @@ class Xnor:
         return out
 
     def empty_bits(self, rows: int, k: int) -> Bits:
-        """Memory for a matrix of bits."""
+        """A buffer for a matrix of bits, zeros."""
         data = self.device.zeros((rows, row_words(k)), np.uint32)
         return Bits(data, self.device.zeros((rows,), np.int32), k)
 
@@ -223,12 +223,12 @@ class Xnor:
     def _check(
         self, name: str, x: Any, dtype: DTypeLike, shape: tuple[int, ...] | None = None
     ) -> None:
-        """ValueError where an array is not what a kernel reads."""
+        """Raise ValueError unless an array has the dtype, shape and layout that a kernel reads."""
         expected = x.shape if shape is None else shape
         if x.dtype != dtype or x.shape != expected or not x.flags.c_contiguous:
-            laid = "" if x.flags.c_contiguous else "strided "
+            layout = "" if x.flags.c_contiguous else "strided "
             raise ValueError(
-                f"{name} is {laid}{x.dtype} {x.shape}: expected contiguous {np.dtype(dtype)} "
+                f"{name} is {layout}{x.dtype} {x.shape}: expected contiguous {np.dtype(dtype)} "
                 f"{expected}"
             )
         if not self.device.owns(x):

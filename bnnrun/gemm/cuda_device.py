@@ -1,6 +1,6 @@
-"""A CUDA device by CuPy, which nothing else imports: arrays, and kernels compiled and launched.
+"""A CUDA device by CuPy, imported here alone: arrays, compilation and launches of kernels.
 
-What is launched, and why, is in cuda.py.
+cuda.py defines the launches.
 """
 
 import functools
@@ -24,10 +24,10 @@ HERE = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Launch:
-    """A kernel and all that a launch of it takes.
+    """A kernel launch.
 
     Attributes:
-        kernel:    of kernels/KERNEL.cu, and its entry point
+        kernel:    name of kernels/KERNEL.cu and of its entry point
         defines:   -D options: {name: value}, None for a name alone
         arguments: device arrays, PyTorch's tensors there, NumPy scalars of the kernel's own types,
                    or None
@@ -42,47 +42,47 @@ class Launch:
 
 
 class Device(Protocol):
-    """What runs launches and holds arrays; arrays have `dtype`, `shape`, `flags` as NumPy's."""
+    """Holds arrays and runs launches; arrays have `dtype`, `shape` and `flags` as in NumPy."""
 
     capability: tuple[int, int]
-    cache: Path | None  # folder for what is found out about kernels; None: nothing is kept
+    cache: Path | None  # folder of the kernels' trial verdicts; None: not stored
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any: ...
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any: ...
     def put(self, array: NDArray[Any], out: Any = None) -> Any:
-        """A copy on the device, in `out` where it is given."""
+        """Copy an array to the device, into `out` if it is not None."""
 
     def get(self, array: Any) -> NDArray[Any]:
-        """A copy on the host."""
+        """Copy an array to the host."""
 
     def owns(self, array: Any) -> bool:
         """Whether an array lies on this device."""
 
     def clear(self, array: Any) -> None:
-        """Every element 0."""
+        """Set every element to 0."""
 
     def launch(self, launch: Launch) -> None: ...
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """The launches of `work`, to be run again and again on the same memory."""
+        """Capture the launches of `work`; the function returned replays them on the same memory."""
 
     def describe(self) -> dict[str, Any]:
-        """Model, memory and versions: for a record, and what a kernel's machine code hangs on."""
+        """Model, memory and versions: for records, and all that a compiled kernel depends on."""
 
     def wait(self) -> None:
-        """Returns when the device is idle."""
+        """Block until the device is idle."""
 
     def seconds(
         self, work: Callable[[], object], before: Callable[[], object] | None = None
     ) -> float:
-        """What `work` takes, by the device's own clock, launched while it is at work `before`."""
+        """Time of `work` by the device's clock; `before` keeps it busy during the launches."""
 
     def peak(self) -> tuple[int, float]:
-        """(multiprocessors, clocks a second at most)."""
+        """(number of multiprocessors, peak clock rate in Hz)."""
 
 
 def import_cupy() -> ModuleType:
-    """CuPy. It fails where its folder for machine code cannot be made, or later be written to."""
+    """Import CuPy, with a cache folder that can be written to: it fails without one."""
     place = _cache_folder()
     with suppress(OSError):
         place.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def import_cupy() -> ModuleType:
 
 
 def missing() -> str | None:
-    """What keeps this process from using a GPU, in one line; None where nothing does."""
+    """Why this process cannot use a GPU, in one line; None if it can."""
     try:
         cupy = import_cupy()
     except ModuleNotFoundError as error:
@@ -115,7 +115,7 @@ def missing() -> str | None:
 
 
 def open_device() -> Device:
-    """The GPU; InputError says what is missing."""
+    """Open the GPU; InputError if there is none."""
     if (why := missing()) is not None:
         raise InputError(f"device=cuda: {why}")
     return CudaDevice()
@@ -132,15 +132,15 @@ def source(kernel: str) -> str:
 
 
 def options(defines: Sequence[tuple[str, int | str | None]]) -> tuple[str, ...]:
-    """Compiler options of -D definitions."""
+    """The -D options of a compiler for `defines`, (name, value) each."""
     return tuple(f"-D{name}" if value is None else f"-D{name}={value}" for name, value in defines)
 
 
 class CudaDevice:
     """A CUDA device by CuPy.
 
-    Work runs on the current stream of PyTorch where it is loaded and uses CUDA, else of CuPy: so
-    tensors and kernels wait for each other.
+    Work runs on PyTorch's current stream if PyTorch has initialized CUDA, else on CuPy's, so that
+    tensors and kernels are synchronized.
     """
 
     def __init__(self, index: int = 0) -> None:
@@ -245,7 +245,7 @@ class CudaDevice:
 
     def _kernel(self, launch: Launch) -> Any:
         major, minor = self.capability
-        # 'a' has the instructions of one architecture alone; CuPy's own choice is the plain one.
+        # sm_90a has instructions that sm_90, CuPy's default, lacks.
         arch = ("-arch=sm_90a",) if (major, minor) == (9, 0) else ()
         key = launch.kernel, (*options(launch.defines), "-std=c++17", *arch)
         if key not in self._kernels:
@@ -257,7 +257,7 @@ class CudaDevice:
 
 
 def _argument(argument: Any) -> Any:
-    """As CuPy takes it: a tensor by its address."""
+    """An argument as CuPy takes it; a tensor is passed by its address."""
     if argument is None:
         return np.uintp(0)
     return np.uintp(argument.data_ptr()) if hasattr(argument, "data_ptr") else argument

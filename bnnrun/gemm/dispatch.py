@@ -1,8 +1,9 @@
-"""Which kernel of the XNOR product a GPU runs: the fastest that it has and that was seen to work.
+"""Kernel dispatch: a GPU runs the fastest XNOR kernel that it supports and that passed its trial.
 
-xnor_gemm_wgmma is tried before it is used: some compilers get products of warpgroups wrong. What
-came of it is kept beside CuPy's machine code, for this text on this device by this compiler and
-driver. An attempt that did not come back is not repeated: it may have taken the device with it.
+xnor_gemm_wgmma is tested before its first use, because some compilers miscompile products of
+warpgroups. The verdict is stored beside CuPy's compiled kernels, under a hash of the source, the
+device, the compiler and the driver. A trial that did not return is not repeated: it may have hung
+the device.
 """
 
 import hashlib
@@ -19,15 +20,15 @@ from bnnrun.gemm.cuda import OUTPUTS, VARIANTS, Bits, Xnor
 from bnnrun.gemm.cuda_device import Device, source
 
 TRIAL_KERNEL = "xnor_gemm_wgmma"
-# (M, N, K): a lone bit; past the edges of a tile and of a step; more steps than there are buffers.
+# (M, N, K): one bit; past the edges of a tile and of a K step; more steps than pipeline buffers.
 TRIAL_SHAPES = ((1, 1, 1), (129, 257, 1025), (300, 600, 9000))
 RIGHT, BEGUN = "right", "an earlier attempt did not come back"
 
-_verdicts: dict[str, str] = {}  # in this process
+_verdicts: dict[str, str] = {}  # of this process, by hash
 
 
 def variants(device: Device) -> tuple[str, ...]:
-    """The kernels that a device has, the slowest first."""
+    """Names of the kernels that a device can run, the slowest first."""
     has = [
         name
         for name, of in VARIANTS.items()
@@ -37,16 +38,16 @@ def variants(device: Device) -> tuple[str, ...]:
 
 
 def products(device: Device, kernel: str = "auto") -> Xnor:
-    """Products on a device, by the kernel of this name; "auto": by the fastest.
+    """XNOR products on a device by the kernel of this name; "auto" is the fastest.
 
-    The shape has no say: a tile of tensor cores that is half empty takes as long as a full one
-    of a slower kernel.
+    The choice does not depend on the shape: a half-empty tile of a tensor-core kernel takes no
+    longer than a full tile of a slower kernel.
     """
     return Xnor(device, variants(device)[-1] if kernel == "auto" else kernel)
 
 
 def _works(device: Device) -> bool:
-    """Whether TRIAL_KERNEL multiplies rightly here; if not, a line says so, once a process."""
+    """Whether TRIAL_KERNEL computes right products here; prints why not, once a process."""
     depends_on = (source(TRIAL_KERNEL), json.dumps(device.describe(), sort_keys=True))
     key = hashlib.sha256("\0".join(depends_on).encode()).hexdigest()[:16]
     if key not in _verdicts:
@@ -64,19 +65,19 @@ def _works(device: Device) -> bool:
 
 
 def _try(device: Device) -> str:
-    """RIGHT, or what is wrong, in one line."""
+    """Run the trial: RIGHT, or one line that says what is wrong."""
     try:
         xnor = Xnor(device, TRIAL_KERNEL)
         for shape in TRIAL_SHAPES:
             if (output := _first_wrong_output(xnor, *shape)) is not None:
                 return f"a product of {shape} has a wrong answer as {output}"
-    except Exception as error:  # whatever a compiler or a driver raises, there is another kernel
+    except Exception as error:  # of a compiler or driver, of any type: another kernel is used
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return RIGHT
 
 
 def _first_wrong_output(xnor: Xnor, m: int, n: int, k: int) -> str | None:
-    """Which output of a random product is not that of the definition; None: every one is."""
+    """The first output type in which a random product differs from the reference, or None."""
     rng, device = np.random.default_rng(k), xnor.device
     rows, columns = (pack(rng.random((size, k)) < 0.5) for size in (m, n))
     s = reference.multiply(rows, columns, k)
@@ -85,18 +86,15 @@ def _first_wrong_output(xnor: Xnor, m: int, n: int, k: int) -> str | None:
     expected = {"int32": s, "int16": s, "float32": (s * scale.astype(np.float64) + shift)}
     for dtype_name, dtype in OUTPUTS.items():
         by = (device.put(scale), device.put(shift)) if dtype_name == "float32" else (None, None)
-        if (
-            device.get(xnor.multiply(a, w, dtype_name, *by)) != expected[dtype_name].astype(dtype)
-        ).any():
+        s_device = device.get(xnor.multiply(a, w, dtype_name, *by))
+        if (s_device != expected[dtype_name].astype(dtype)).any():
             return dtype_name
     d = (k - s) // 2
     thresholds = rng.choice(d.ravel(), n).astype(np.int32)
     out: Bits = xnor.multiply_to_bits(a, w, device.put(thresholds))
     expected_bits = pack(d <= thresholds)
-    words = device.get(out.data)
-    as_bits = (words[:, : expected_bits.shape[1]] == expected_bits).all() and not words[
-        :, expected_bits.shape[1] :
-    ].any()
+    words, used = device.get(out.data), expected_bits.shape[1]
+    as_bits = (words[:, :used] == expected_bits).all() and not words[:, used:].any()
     ones = (device.get(out.ones) == (d <= thresholds).sum(axis=1)).all()
     return None if as_bits and ones else "bits"
 
@@ -108,7 +106,7 @@ def _read(verdict_file: Path | None) -> str | None:
 
 
 def _write(verdict_file: Path | None, verdict: str) -> None:
-    """Where nothing can be kept, the next process tries again."""
+    """Store a verdict; where no file can be written, the next process runs the trial again."""
     with suppress(OSError):
         if verdict_file:
             verdict_file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Where compiled kernels are kept: beside the package, in the user's cache, else for a while.
+"""The cache of compiled kernels: beside the package, in the user's cache, or a temporary folder.
 
-Numba keeps a compiled function in the first of its folders that can be written to, and raises an
-error where there is none. A kernel needs no cache: without one, each process compiles it anew.
+Numba stores a compiled function in the first of its folders that can be written to, and raises an
+error if there is none. Kernels work without a cache: each process then compiles them again.
 """
 
 import functools
@@ -21,7 +21,7 @@ from numba.core.caching import (
 
 from bnnrun.files import private_folder
 
-FOLDER = Path(__file__).parent  # kernels are made of functions of this folder and of their own
+FOLDER = Path(__file__).parent  # kernels inline functions of this folder and of their own
 
 
 class _TemporaryLocator(UserProvidedCacheLocator):
@@ -52,10 +52,10 @@ class _Places(CompileResultCacheImpl):
 
 
 class KernelCache(FunctionCache):
-    """Numba's cache of a kernel, that costs no run: what cannot be read or written is not kept.
+    """Numba's cache of a kernel, except that a fault of the cache never fails a run.
 
-    Numba knows a kernel by its own file. Here it is fresh only while every file that kernels are
-    made of is the same too.
+    Numba checks only the file that defines the kernel. This cache is also stale when any file
+    changed that kernels inline functions of.
     """
 
     _impl_class = _Places
@@ -67,30 +67,30 @@ class KernelCache(FunctionCache):
         self._cache_file = IndexDataCacheFile(self._cache_path, self._impl.filename_base, stamp)
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
-        # Numba's key has no options: the forms with and without threads would be taken for one.
+        # Numba's key lacks the options: kernels with and without threads would be confused.
         return (*super()._index_key(sig, codegen), self.options)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled kernel of a signature, or None."""
         try:
             return super().load_overload(sig, target_context)
-        except Exception:  # a file that was cut short makes pickle and LLVM raise many kinds
+        except Exception:  # pickle and LLVM raise many types for a truncated file
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep a compiled kernel, where there is room for it."""
+        """Store a compiled kernel, if the disk has space."""
         try:
             super().save_overload(sig, data)
         except OSError:
             self.disable()
-        except Exception:  # as above, of the index that it adds to: a new one is begun
+        except Exception:  # as above, for the index: start a new one
             with suppress(OSError):
                 self.flush()
                 super().save_overload(sig, data)
 
 
 def open_cache(function: Callable[..., Any], options: dict[str, Any]) -> KernelCache | None:
-    """The cache of a kernel; None where there is no folder for one."""
+    """The cache of a kernel; None if no folder can hold it."""
     try:
         return KernelCache(function, options)
     except (RuntimeError, OSError):  # Numba: "no locator available"
@@ -99,7 +99,7 @@ def open_cache(function: Callable[..., Any], options: dict[str, Any]) -> KernelC
 
 @functools.cache
 def _digest(own: Path) -> str:
-    """SHA-256 of the files that the kernels of a folder are made of."""
+    """SHA-256 of all files whose functions the kernels of a folder may inline."""
     digest = hashlib.sha256()
     for path in sorted({*FOLDER.glob("*.py"), *own.glob("*.py")}):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())

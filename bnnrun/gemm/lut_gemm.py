@@ -1,8 +1,9 @@
-"""Products of real numbers with ±1 held as bits, by tables: no multiplication, float32 sums.
+"""LUT GEMM: products of real numbers with ±1 held as bits, by lookup tables, in float32.
 
-Four numbers of a row have sixteen sums ±x0 ±x1 ±x2 ±x3: one register. Four bits of a column choose
-one, and an instruction chooses for sixteen columns at once. A table is made once and serves all
-columns; the sums are those of float32, rounded in another order.
+Four numbers of a row have sixteen signed sums ±x0 ±x1 ±x2 ±x3: a table that fills one register.
+Four bits of a column select one of them, and a permute instruction selects for sixteen columns at
+once. A row's tables are computed once and serve all columns. The results are those of float32
+summed in another order.
 
     out[m, n] = sum over l of x[m, l] · w[n, l]
 """
@@ -13,18 +14,18 @@ from bnnrun.gemm.compiled import kernel, njit, prange
 from bnnrun.gemm.simd_f32 import add_floats, choose, multiply_add, scale
 from bnnrun.gemm.vector import HAS_TERNARY, load, shift_by_four, store, zero
 
-# One instruction chooses among sixteen: without it a plain product is faster.
+# Without a permute of sixteen lanes in one instruction, a product in float32 is faster.
 HAS_LUT = HAS_TERNARY
 
-TILE_ROWS, TILE_PANELS = 4, 4  # of a tile, whose sums stay in registers
-CHUNK_K = 256  # numbers of a row whose tables lie in the first cache: 16 KiB for the rows of a tile
-# Signs of the four numbers in each of the sixteen sums.
+TILE_ROWS, TILE_PANELS = 4, 4  # a tile, whose accumulators stay in registers
+CHUNK_K = 256  # part of K whose tables stay in the first-level cache: 16 KiB for a tile
+# SIGNS[16 j + i]: the sign of number j in sum i.
 SIGNS = np.array([1 if i >> j & 1 else -1 for j in range(4) for i in range(16)], np.float32)
 
 
 @njit(forceinline=True)
 def _build_tables(x, at, count, tables, to):
-    """Tables of `count` numbers of a row, for those of TILE_ROWS rows side by side."""
+    """Write the tables of `count` numbers of a row; those of TILE_ROWS rows alternate."""
     s0, s1 = load(SIGNS, 0), load(SIGNS, 16)
     s2, s3 = load(SIGNS, 32), load(SIGNS, 48)
     for i in range(at, at + count, 4):
@@ -36,7 +37,7 @@ def _build_tables(x, at, count, tables, to):
 
 @njit(forceinline=True)
 def _row(s, table, i):
-    """A row's sums with TILE_PANELS panels, and what the panels choose of its table."""
+    """Add to a row's accumulators of TILE_PANELS panels what their indices select of its table."""
     return (
         add_floats(s[0], choose(table, i[0])),
         add_floats(s[1], choose(table, i[1])),
@@ -60,7 +61,7 @@ def _store4(x, at, v):
 
 @njit(forceinline=True)
 def _multiply(tables, start, words, w, j, step, out, at, width):
-    """Add a chunk's part to a tile of sums."""
+    """Add the products of one chunk of K to a tile of `out`."""
     a, b = _load4(out, at, 16), _load4(out, at + width, 16)
     c, d = _load4(out, at + 2 * width, 16), _load4(out, at + 3 * width, 16)
     t = start
@@ -84,10 +85,10 @@ def lut_gemm(x, m, w, kw, tasks_per_tile, out):
     """out = x · wᵀ.
 
     Shapes:
-        x:      (m, 32 kw) float32, flat; m a multiple of TILE_ROWS; 0 where a row of w is padding
-        w:      (panels, kw, 16) uint32, flat; a multiple of TILE_PANELS panels
-        out:    (m, panels · 16) float32, flat
+        x:              (m, 32 kw) float32, flat; m a multiple of TILE_ROWS; 0 past K
+        w:              (panels, kw, 16) uint32, flat; a multiple of TILE_PANELS panels
         tasks_per_tile: tasks that share the panels of a tile of rows
+        out:            (m, panels · 16) float32, flat
     """
     panels = w.size // (16 * kw)
     width, stride = 16 * panels, 32 * kw
@@ -99,7 +100,7 @@ def lut_gemm(x, m, w, kw, tasks_per_tile, out):
             for n in range(16 * panel_begin, 16 * panel_end, 16):
                 store(out, i + n, zero())
         tables = np.empty(16 * TILE_ROWS * CHUNK_K // 4 + 16, np.float32)
-        start = (64 - tables.ctypes.data % 64) % 64 // 4  # a table on one line of the cache
+        start = (64 - tables.ctypes.data % 64) % 64 // 4  # aligned to cache lines
         for low in range(0, stride, CHUNK_K):
             count = min(CHUNK_K, stride - low)
             for r in range(TILE_ROWS):

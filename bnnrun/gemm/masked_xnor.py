@@ -1,9 +1,9 @@
-"""XNOR-popcount products in which some elements of a row of A are 0: what dropout leaves.
+"""Masked XNOR-popcount products: rows of A hold -1, 0 and +1, as dropout leaves them.
 
-    s[m, n] = popc(kept[m]) - 2 popc((a[m] ^ w[n]) & kept[m])
+    s[m, n] = popc(mask[m]) - 2 popc((a[m] ^ w[n]) & mask[m])
 
-A third of the work of bytes, and the same whole numbers. Layouts, and the two ways to count, as in
-cpu.py.
+`mask` has a 1 bit where `a` is not 0. The result equals that of a product of bytes and takes a
+third of the time. Layouts and popcount algorithms are those of cpu.py.
 """
 
 from bnnrun.gemm.compiled import kernel, njit, prange
@@ -24,19 +24,19 @@ from bnnrun.gemm.vector import (
     zero,
 )
 
-BAND_ROWS = 32  # rows of a task
-TILE_PANELS = 4  # counted together, so that a word of a row is broadcast once for them
+BAND_ROWS = 32  # rows of A in a task
+TILE_PANELS = 4  # panels multiplied together: a word of A is broadcast once for all of them
 
 
 @njit(forceinline=True)
 def _masked_xor_word(a, mask, i, w, j):
-    """What differs in one word."""
+    """(a ^ w) & mask of one word with sixteen columns."""
     return masked_xor(broadcast(a, i), load(w, j), broadcast(mask, i))
 
 
 @njit(forceinline=True)
 def _four(ones, twos, a, mask, i, w, j):
-    """Four words: (ones, twos, carry of weight 4)."""
+    """Add four words of (a ^ w) & mask: (ones, twos, carry of weight 4)."""
     t, x = full_adder(
         ones, _masked_xor_word(a, mask, i, w, j), _masked_xor_word(a, mask, i + 1, w, j + 16)
     )
@@ -49,7 +49,7 @@ def _four(ones, twos, a, mask, i, w, j):
 
 @njit(forceinline=True)
 def _masked_popcount_xor(a, mask, i, w, j, kw):
-    """Bits in which the kept part of a row differs from sixteen columns."""
+    """popc((a ^ w) & mask) of a row with sixteen columns, by carry-save adders."""
     ones = twos = fours = eights = total = quads = zero()
     k, unrolled_kw = 0, kw - kw % 16
     while k < unrolled_kw:
@@ -90,7 +90,7 @@ def _by_adders(
 
 @njit(forceinline=True)
 def _add_popcount(n, x, y, z):
-    """n + the bits of each lane in which x and y differ where z is set."""
+    """n + popc((x ^ y) & z), lane by lane."""
     return add(n, popcount(masked_xor(x, y, z)))
 
 
@@ -98,7 +98,7 @@ def _add_popcount(n, x, y, z):
 def _by_popcount(
     a, mask, mask_popcount, row_begin, row_end, w, panel_begin, panel_end, kw, factor, out, panels
 ):
-    """Two rows at a time; an odd last one twice."""
+    """Two rows at a time; if their number is odd, the last row is computed twice."""
     for p in range(panel_begin, panel_end, TILE_PANELS):
         for r in range(row_begin, row_end, 2):
             s = min(r + 1, row_end - 1)
@@ -130,48 +130,26 @@ def masked_xnor(a, mask, mask_popcount, m, w, kw, algorithm, factor, tasks_per_b
     """out[m, n] = factor · s[m, n] as float32.
 
     Shapes:
-        a, mask: (m, kw) uint32, flat; kw a multiple of UNIT_WORDS
-        mask_popcount:   (m,) int32, popc of each row of `mask`
-        w:       (panels, kw, 16) uint32, flat; a multiple of TILE_PANELS panels
-        algorithm:     ALGORITHM_ADDERS or ALGORITHM_POPCOUNT
-        out:     (m, panels · 16) float32, flat
-        tasks_per_band:  tasks that share the panels of a band of rows
+        a, mask:        (m, kw) uint32, flat; kw a multiple of UNIT_WORDS
+        mask_popcount:  (m,) int32, popc of each row of `mask`
+        w:              (panels, kw, 16) uint32, flat; a multiple of TILE_PANELS panels
+        algorithm:      ALGORITHM_ADDERS or ALGORITHM_POPCOUNT
+        tasks_per_band: tasks that share the panels of a band of rows
+        out:            (m, panels · 16) float32, flat
     """
     panels = w.size // (16 * kw)
     task_panels = (panels // TILE_PANELS + tasks_per_band - 1) // tasks_per_band * TILE_PANELS
     for task in prange((m + BAND_ROWS - 1) // BAND_ROWS * tasks_per_band):
-        row_begin, panel_begin = (
-            task // tasks_per_band * BAND_ROWS,
-            task % tasks_per_band * task_panels,
-        )
+        row_begin = task // tasks_per_band * BAND_ROWS
+        panel_begin = task % tasks_per_band * task_panels
         row_end, panel_end = min(m, row_begin + BAND_ROWS), min(panels, panel_begin + task_panels)
         if algorithm == ALGORITHM_POPCOUNT:
             _by_popcount(
-                a,
-                mask,
-                mask_popcount,
-                row_begin,
-                row_end,
-                w,
-                panel_begin,
-                panel_end,
-                kw,
-                factor,
-                out,
-                panels,
-            )
+                a, mask, mask_popcount, row_begin, row_end, w, panel_begin, panel_end, kw, factor,
+                out, panels,
+            )  # fmt: skip
         else:
             _by_adders(
-                a,
-                mask,
-                mask_popcount,
-                row_begin,
-                row_end,
-                w,
-                panel_begin,
-                panel_end,
-                kw,
-                factor,
-                out,
-                panels,
-            )
+                a, mask, mask_popcount, row_begin, row_end, w, panel_begin, panel_end, kw, factor,
+                out, panels,
+            )  # fmt: skip

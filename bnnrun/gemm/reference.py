@@ -1,4 +1,4 @@
-"""The product of ±1 matrices by definition: unpacked, multiplied and summed in whole numbers."""
+"""The product of ±1 matrices by definition: unpacked, multiplied and summed in integers."""
 
 from typing import Any
 
@@ -20,10 +20,10 @@ def multiply(a: Words, w: Words, k: int) -> NDArray[np.int32]:
 
 
 def integer_product(a: NDArray[np.integer], w: NDArray[np.int8], largest: int) -> NDArray[np.int32]:
-    """A · Wᵀ of whole numbers whose sums, part sums too, are at most `largest`.
+    """A · Wᵀ of integers, where no sum or partial sum exceeds `largest` in magnitude.
 
-    Floating-point products of whole numbers are exact below 2^24 (2^53) and many times as fast as
-    NumPy's of integers.
+    Computed in float32 (float64): exact for integers below 2^24 (2^53), and many times as fast as
+    NumPy's integer product.
     """
     dtype: type[np.floating[Any]] = np.float32 if largest < 2**24 else np.float64
     product: NDArray[Any] = a.astype(dtype) @ w.astype(dtype).T
@@ -31,7 +31,7 @@ def integer_product(a: NDArray[np.integer], w: NDArray[np.int8], largest: int) -
 
 
 def threshold(s: NDArray[np.int32], t: NDArray[np.int32], flip: NDArray[np.bool_]) -> Words:
-    """Bits of the sums: s >= t, or s <= t where `flip`.
+    """Bits of the pre-activations: s >= t, or s <= t where `flip`.
 
     Shapes:
         s:       (M, N) int32

@@ -1,4 +1,4 @@
-"""The sixteen lanes of vector.py as float32: the same value, other operations."""
+"""Operations on the vectors of vector.py that take their lanes as float32."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ def subtract_floats(typingctx, a, b):
 
 @intrinsic
 def scale(typingctx, a, x):
-    """a · x, x a float32 number."""
+    """a · x, x a float32 scalar."""
 
     def codegen(context, builder, signature, args):
         (a,) = _floats(builder, args[:1])
@@ -51,7 +51,7 @@ def scale(typingctx, a, x):
 
 @intrinsic
 def multiply_add(typingctx, a, x, b):
-    """a · x + b, rounded once; x a float32 number."""
+    """a · x + b, rounded once; x a float32 scalar."""
 
     def codegen(context, builder, signature, args):
         a, b = _floats(builder, (args[0], args[2]))
@@ -64,7 +64,7 @@ def multiply_add(typingctx, a, x, b):
 
 @intrinsic
 def to_floats(typingctx, a):
-    """The whole numbers of the lanes as float32."""
+    """The int32 lanes converted to float32."""
 
     def codegen(context, builder, signature, args):
         return builder.bitcast(builder.sitofp(args[0], _FLOATS), _WORDS)
@@ -110,7 +110,7 @@ def signs(typingctx, bits):
 
 @intrinsic
 def choose(typingctx, table, index):
-    """In each lane the lane of `table` that the lowest four bits of `index` number."""
+    """Permute: lane i is table[index[i] mod 16]."""
 
     def codegen(context, builder, signature, args):
         (table,) = _floats(builder, args[:1])

@@ -1,7 +1,7 @@
-"""Sixteen 32-bit lanes as one value in Numba code: the words that the kernels compute with.
+"""Vectors of sixteen 32-bit lanes as values in Numba code.
 
-The compiler makes of it what the processor has: one register of AVX-512, two of AVX2, four of
-SSE or NEON. A kernel is written once, in terms of these, and needs no C compiler.
+LLVM lowers a vector to what the processor has: one register of AVX-512, two of AVX2, four of SSE
+or NEON. A kernel is written once, in terms of these functions, and needs no C compiler.
 """
 
 from typing import Any
@@ -35,8 +35,8 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(manager, of, _WORDS)
 
 
-# What Numba compiles for: by its variables (NUMBA_CPU_NAME, NUMBA_ENABLE_AVX) it may be less than
-# the processor has, and then LLVM cannot make an instruction of what is asked.
+# The features that Numba compiles for. Its variables (NUMBA_CPU_NAME, NUMBA_ENABLE_AVX) may disable
+# some that the processor has; LLVM cannot select an instruction of a disabled feature.
 _listed = numba_config.CPU_FEATURES
 _listed = get_host_cpu_features() if _listed is None else _listed
 FEATURES = frozenset(name[1:] for name in _listed.split(",") if name.startswith("+"))
@@ -105,11 +105,13 @@ def store(typingctx, array, index, value):
 
 @intrinsic
 def prefetch(typingctx, array, index):
-    """Have the line of array[index] fetched, to be written to; nothing waits for it."""
+    """Prefetch the cache line of array[index] for writing."""
 
     def codegen(context, builder, signature, args):
         at = _address(context, builder, signature.args[0], *args)
-        arguments = [ir.Constant(_I32, x) for x in (1, 3, 1)]  # to write; to keep; data
+        arguments = [
+            ir.Constant(_I32, x) for x in (1, 3, 1)
+        ]  # for writing; high locality; data cache
         pointer = builder.bitcast(at, _I8.as_pointer())
         function_type = ir.FunctionType(ir.VoidType(), [pointer.type, *[_I32] * 3])
         function = cgutils.get_or_insert_function(
@@ -178,7 +180,7 @@ def carry(typingctx, t, s, ones):
 def carry_out(typingctx, s, a, b):
     """Carry of the full adder a + b + c, of s = a ^ b ^ c: (a & b) | (~s & (a | b)).
 
-    Not of c, so that s may take its register: nothing needs to be copied.
+    It does not read c, so that s can overwrite the register of c without a copy.
     """
 
     def codegen(context, builder, signature, args):
@@ -193,7 +195,7 @@ def carry_out(typingctx, s, a, b):
 
 @intrinsic
 def masked_xor(typingctx, a, b, mask):
-    """(a ^ b) & kept."""
+    """(a ^ b) & mask."""
 
     def codegen(context, builder, signature, args):
         a, b, mask = args
@@ -206,7 +208,7 @@ def masked_xor(typingctx, a, b, mask):
 
 @intrinsic
 def shift_by_four(typingctx, a):
-    """Each lane, unsigned, without its lowest four bits."""
+    """a >> 4, lane by lane, unsigned."""
 
     def codegen(context, builder, signature, args):
         return builder.lshr(args[0], _constant(4))
@@ -342,7 +344,7 @@ def _byte_products(builder: Any, total: Any, a: Any, w: Any) -> Any:
 
 
 def _plain_byte_products(builder: Any, total: Any, a: Any, w: Any) -> Any:
-    """The four products of each lane one after the other, by shifts and 32-bit products."""
+    """As `_byte_products`, by shifts and 32-bit products: one byte of each lane after the other."""
     down = _constant(24)
     for position in range(4):
         up = _constant(24 - 8 * position)

@@ -1,4 +1,4 @@
-"""The product of ±1 matrices held as bits, on the processor: operands laid out, tasks shared out.
+"""XNOR-popcount products of ±1 matrices on the processor: operands in layout, threads' tasks.
 
 s = A · Wᵀ = K - 2 · popc(a ^ w),  or the bits s >= t
 """
@@ -17,7 +17,7 @@ from bnnrun.gemm.compiled import thread_count
 
 @dataclass(frozen=True)
 class Panels:
-    """W as the kernels read it, made once.
+    """W in the layout that the kernels read.
 
     Attributes:
         data: (ceil(N / 16), kw, 16) uint32
@@ -35,7 +35,7 @@ class Panels:
 
     @property
     def width(self) -> int:
-        """Columns with those that fill the last panel."""
+        """Columns, with those that pad the last panel."""
         return int(self.data.shape[0]) * LANES
 
 
@@ -50,31 +50,31 @@ def encode_weights(w: Words, k: int) -> Panels:
 
 
 def encode_rows(a: Words, k: int) -> Words:
-    """(M, words) uint32 -> the same rows with room behind each and behind the last."""
+    """(M, words) uint32 -> the same rows, padded with zeros to (padded M, kw)."""
     rows = aligned((padded_rows(len(a)), row_words(k)), np.uint32)
     rows[: len(a), : a.shape[1]] = a
     return rows
 
 
 def padded_rows(m: int) -> int:
-    """Rows that the kernels compute for `m`."""
+    """`m` rounded up to the rows that the kernels compute."""
     return -(-m // cpu.TILE_ROWS) * cpu.TILE_ROWS
 
 
 def tasks(m: int, panels: int) -> int:
-    """Panels of a task, so that there are enough tasks for every thread; m rows."""
+    """Panels of a task, so that every thread gets tasks; for m rows and `panels` panels."""
     wanted = 4 * thread_count()
     bands = max(1, -(-m // cpu.BAND_ROWS))
     return max(1, panels // max(1, -(-wanted // bands)))
 
 
 def empty_out(a: Words, w: Panels) -> NDArray[np.int32]:
-    """Memory that `multiply` can write to again and again."""
+    """An output buffer of `multiply`, to be used for several calls."""
     return aligned((len(a), w.width), np.int32)
 
 
 def empty_bits(a: Words, w: Panels) -> NDArray[np.uint16]:
-    """Memory that `multiply_to_bits` can write to again and again."""
+    """An output buffer of `multiply_to_bits`, to be used for several calls."""
     return np.zeros((len(a), 2 * words(w.n)), np.uint16)
 
 
@@ -85,7 +85,7 @@ def multiply(
 
     Shapes:
         a:       (padded m, kw) uint32, from `encode_rows`
-        out:     of `empty_out`; new memory of this size costs as much as a short product
+        out:     from `empty_out`; a new one costs as much as a short product
         returns  (m, N) int32, a view of `out`
     """
     check(a, w, m)
@@ -106,7 +106,7 @@ def multiply_to_bits(
 
     Shapes:
         t:       (N,) int32
-        out:     of `empty_bits`
+        out:     from `empty_bits`
         returns  (m, ceil(N / 32)) uint32, a view of `out`
     """
     check(a, w, m)
@@ -123,7 +123,7 @@ def multiply_to_bits(
 
 
 def check(a: Words, w: Panels, m: int) -> None:
-    """ValueError where the operands are not those of one product."""
+    """Raise ValueError unless `a` has the shape, dtype and layout of a left operand of `w`."""
     if a.dtype != np.uint32 or not a.flags.c_contiguous or a.shape != (padded_rows(m), w.kw):
         raise ValueError(
             f"A is {a.dtype} {a.shape}: expected contiguous uint32 {(padded_rows(m), w.kw)} as "
@@ -132,7 +132,7 @@ def check(a: Words, w: Panels, m: int) -> None:
 
 
 def _checked(out: Any, empty: Callable[[Words, Panels], NDArray[Any]], a: Words, w: Panels) -> Any:
-    """`out`, or new room where none is given; ValueError where it is other room."""
+    """`out`, or a new buffer if it is None; ValueError if `out` is not one that `empty` returns."""
     if out is None:
         return empty(a, w)
     expected = empty(a[:0], w)

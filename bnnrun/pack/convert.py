@@ -48,7 +48,7 @@ def pack(packing: PackConfig) -> None:
 
 
 def bytes_table(model: PackedModel) -> tuple[list[str], list[list[str]]]:
-    """A row a layer: bytes of the weights as bits and as float32, of thresholds or scores."""
+    """(columns, rows): per layer, bytes of the weights as bits and as float32, and other bytes."""
     columns = ["layer", "weights", "bytes, bits", "bytes, float32", "times", "other bytes"]
     rows, total = [], np.zeros(4, np.int64)
     for layer in model.layers:
@@ -79,9 +79,9 @@ def convert(path: Path) -> PackedModel:
 
 
 def provenance(saved: dict[str, Any]) -> dict[str, str]:
-    """What a network file of a run was made from, as text: `PackedModel.source`.
+    """The provenance of a run's network file, as text by key: `PackedModel.source`.
 
-    Of own images also the number and MD5 sum of each part: nothing published says what they were.
+    For images of one's own it includes the number and MD5 sum of each part.
     """
     best, images = saved["row"], saved["images"]
     source = {
@@ -120,7 +120,7 @@ def pack_network(network: Network, source: dict[str, str]) -> PackedModel:
 
 
 def trained(path: Path) -> tuple[Network, dict[str, Any]]:
-    """The network of a file of a run, ready to evaluate, and the rest of the file."""
+    """(network, saved): the network of a run's file, to evaluate, and the content of the file."""
     saved = checkpoint.load(path, "network")
     saved_config, images = saved["config"], saved["images"]
     spec = ImageSpec(tuple(images["image_shape"]), tuple(images["classes"]), images["levels"])
@@ -148,7 +148,7 @@ _SCHEMAS: dict[str, dict[str, type]] = {
 def _pack_layer(
     block: Block, previous: Layer | None, scaling: tuple[float, float, float, int]
 ) -> PackedLayer:
-    """Weights in the order of the packed file, and the norm behind them."""
+    """A layer's weights in the order of the packed file, and its batch norm as thresholds."""
     layer = block.layer
     channels = layer.inputs if layer.is_conv else 1
     if previous is not None and previous.is_conv:
@@ -164,7 +164,7 @@ def _pack_layer(
         plain = np.zeros(layer.outputs, bool)
         return PackedLayer(layer, weight, no_threshold, plain, mean, scale, shift)
     p, q, d, max_pixel = scaling
-    # What the input's constant part sums to depends on which taps lie on the image.
+    # The input offset q contributes only at taps inside the image.
     signs = 2.0 * rows - 1
     if layer.is_conv and previous is None:
         taps = borders(*layer.size)[1].reshape(-1, 9).astype(np.float64)

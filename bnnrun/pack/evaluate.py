@@ -9,11 +9,11 @@ from bnnrun.files import user_path
 from bnnrun.records import Record, Run
 from bnnrun.runtime.evaluate import evaluate_packed, measure_error, open_model, test_images
 
-TRAINED = ".pt"  # ending of a network file of a run, which is no packed file
+TRAINED = ".pt"  # suffix of the network file of a run, which is not packed
 
 
 def evaluate(config: EvalConfig, run: Run) -> list[Record]:
-    """One record, the test error; torch is imported only where the trained network is asked."""
+    """One record, the test error. Imports torch only for a trained network or --verify."""
     if config.model.endswith(TRAINED):
         return [_evaluate_trained(config, run)]
     classifier, path = open_model(config)
@@ -31,7 +31,7 @@ def evaluate(config: EvalConfig, run: Run) -> list[Record]:
 
 
 def _evaluate_trained(config: EvalConfig, run: Run) -> Record:
-    """The test error of a network that is not packed, binary or not."""
+    """The test error of a trained network, binary or not."""
     import torch
 
     from bnnrun.nn.engine import Engine

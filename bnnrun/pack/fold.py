@@ -1,4 +1,4 @@
-"""Batch norm and Sign as a comparison of whole numbers (paper, running a BNN, NIPS Alg. 4).
+"""Batch norm and Sign as a comparison of integers (paper, running a BNN, NIPS Alg. 4).
 
 Evaluation computes y = (v - mean) · scale + shift in float64, v = s in a hidden layer and
 v = (p·s + q·ones) / d in the first, and takes Sign(y). Every operation rounds monotonically, so
@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Affine:
-    """A batch norm in evaluation behind sums of (p·x + q) / d.
+    """A batch norm in evaluation, after the products of (p·x + q) / d.
 
     Attributes:
         mean, scale, shift: (N,) float64
@@ -36,14 +36,14 @@ class Affine:
     ones: Floats
 
     def __call__(self, s: NDArray[np.int64]) -> Floats:
-        """y of sums (N,) int64."""
+        """y (N,) of pre-activations s (N,) int64."""
         v = (self.p * s.astype(np.float64) + self.q * self.ones) / self.d
         y: Floats = (v - self.mean) * self.scale + self.shift
         return y
 
 
 def fold(norm: Affine, largest: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """(t, flip): Sign(y) = +1 where s >= t, or s <= t where `flip`, for whole s, |s| <= largest.
+    """(t, flip): Sign(y) = +1 where s >= t, or s <= t where `flip`, for integers s, |s| <= largest.
 
     A channel with scale 0 is constant: t lies past one end of the sums.
     """
@@ -63,7 +63,7 @@ def first_difference(
 ) -> tuple[int, int] | None:
     """(channel, sum) where the comparison is not Sign(y); None where it is, for all |s| <= largest.
 
-    Every whole sum is tried, those of the wrong parity too, which do not occur.
+    Tries every integer s, also those of the wrong parity, which do not occur.
     """
     differences = _differences(norm.mean, norm.scale, norm.shift, norm.p, norm.q, norm.d, norm.ones,
                          t, flip, largest)  # fmt: skip
@@ -73,7 +73,7 @@ def first_difference(
 
 @kernel(error_model="numpy")
 def _differences(mean, scale, shift, p, q, d, ones, t, flip, largest):  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    """The lowest wrong sum of each channel, or largest + 1."""
+    """The lowest s of each channel where the comparison is wrong, or largest + 1."""
     lowest_wrong = np.full(len(t), largest + 1)
     for n in prange(len(t)):
         wrong = largest + 1

@@ -1,4 +1,4 @@
-"""The proof that a packed network is the trained one: every bit, every score, every image."""
+"""Verify a packed network: all hidden bits and scores equal those of the trained network."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def verify(classifier: Classifier, path: Path, images: Images, other: str | None
         other: the trained network's file; None: best.pt beside `path`
 
     Returns:
-        counts of the images, hidden bits and scores that were compared
+        {images, hidden_bits, scores}: how many were compared
 
     Raises:
         RunError: the first difference, by layer, image, channel and place

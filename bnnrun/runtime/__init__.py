@@ -1,4 +1,4 @@
-"""Packed networks: their file, and running them with NumPy, Numba or CuPy; never torch."""
+"""Packed networks: their file, and inference with NumPy, Numba or CuPy, without torch."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 
 class Classifier:
-    """A packed network and what is asked of one; any thread of a program may ask.
+    """A packed network as a classifier of images; safe to call from any thread.
 
-    Calls that overlap in time each have buffers of their own; on a GPU they wait for one another.
-    A process that was forked from one that has used a network runs the same network on one thread.
+    Concurrent calls use separate buffers on the processor; on a GPU they run one after the other.
+    A process that was forked from one that has used a network runs it on one thread.
 
     Attributes:
-        threads:     that a call runs on, from whichever thread it comes
-        classes:     their names, in the order of the scores
+        threads:     number of threads of a call
+        classes:     names of the classes, in the order of the scores
         image_shape: (channels, height, width)
-        max_pixel:      the largest pixel value
+        max_pixel:   the largest pixel value
         device:      "cpu" or "cuda"
     """
 
@@ -48,19 +48,19 @@ class Classifier:
         self.threads = self.network.threads
 
     def scores(self, images: ArrayLike) -> NDArray[np.float64]:
-        """Scores of images, the largest is the answer.
+        """Scores of images; the largest one is that of the predicted class.
 
         Shapes:
             images:  (n, channels, height, width) uint8, n >= 0
             returns  (n, classes) float64
 
         Raises:
-            InputError: another shape, another type, a pixel above `max_pixel`
+            InputError: a wrong shape or dtype, or a pixel above `max_pixel`
         """
         return self.network.scores(self._checked(images))
 
     def trace(self, images: ArrayLike) -> tuple[list[NDArray[np.bool_]], NDArray[np.float64]]:
-        """(bits of each hidden layer, scores) of at most `network.chunk` images.
+        """(hidden, scores) of at most `network.chunk` images; hidden is a list, an array a layer.
 
         Shapes:
             returns  (n, N) or (n, height, width, N) bool a layer; (n, classes) float64
@@ -83,7 +83,7 @@ class Classifier:
 
     @property
     def gpu(self) -> dict[str, Any] | None:
-        """The GPU that the network runs on, for a record; None on the processor."""
+        """The GPU that the network runs on, for records; None on the processor."""
         from bnnrun.runtime.cuda import CudaNetwork
 
         return self.network.device.describe() if isinstance(self.network, CudaNetwork) else None
@@ -112,10 +112,10 @@ def _network(
 
 
 def select_device(asked: Device, kernel: Kernel) -> tuple[Device, str | None]:
-    """What a packed network runs on, and why not on a GPU where it was not asked to stay off it.
+    """The device that a packed network runs on.
 
     Returns:
-        (cpu or cuda, one line, or None)
+        (cpu or cuda; for device=auto on the processor, one line that says why, else None)
     """
     if asked is not Device.auto or kernel is Kernel.reference:
         return (Device.cpu if asked is Device.auto else asked), None
@@ -132,19 +132,20 @@ def load(
     threads: int = 0,
     device: str = "cpu",
 ) -> Classifier:
-    """A packed network, ready to run. Imports no torch, and CuPy only for a GPU.
+    """Load a packed network. Imports no torch, and CuPy only for a GPU.
 
-    Any thread of the program may call what is returned, and so may a process forked from this one.
+    The classifier may be called from any thread, and in a process forked from this one.
 
     Args:
-        path:    the file, or the folder that holds model.safetensors
-        kernel:  "xnor", or "reference", which needs no Numba and is slow
-        first:   "auto", "bytes" or "planes": how the first layer multiplies
-        threads: processor threads of each call, whichever thread it comes from; 0: as many as cores
+        path:    the file, or a folder with model.safetensors
+        kernel:  "xnor", or "reference": slow, needs no Numba
+        first:   "auto", "bytes" or "planes": the algorithm of the first layer
+        threads: processor threads of a call; 0: the number of cores
         device:  "cpu", "cuda", or "auto": a GPU where there is one
 
     Raises:
-        InputError: no whole packed network, another word than those above, or no GPU
+        InputError: the file is no intact packed network, an argument is none of those above, or
+            there is no GPU
     """
     words = (("kernel", kernel, Kernel), ("first", first, FirstLayer), ("device", device, Device))
     for name, value, kind in words:

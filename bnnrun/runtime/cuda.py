@@ -1,7 +1,7 @@
-"""A packed network on a GPU: bits from layer to layer, memory planned once, one graph a batch size.
+"""A packed network on a GPU: bits from layer to layer, memory allocated once, a graph a batch size.
 
-A batch goes up as pixels, comes down as the output layer's whole sums; the scores are made of
-them on the processor, in float64, as on every other way.
+The host copies pixels to the GPU and the output layer's integer pre-activations back, and computes
+the scores from them in float64, as every other implementation does.
 """
 
 import math
@@ -21,15 +21,15 @@ from bnnrun.gemm.cuda_device import Device
 from bnnrun.runtime.model import PackedLayer, PackedModel, borders
 from bnnrun.runtime.thresholds import accumulator_thresholds, signed_weights
 
-MAX_CHUNK = 4096  # images, at most
-MAX_PIXELS = 2**21  # of the first layer's images together: what the grid's second direction takes
+MAX_CHUNK = 4096  # images of a chunk
+MAX_PIXELS = 2**21  # of the images of a chunk: the grid's second dimension is bounded
 
 
 class CudaNetwork:
-    """Runs a packed model on a device, for one thread after the other: its memory is there once.
+    """Runs a packed model on a device. It has one set of buffers, so calls run one after the other.
 
     Attributes:
-        chunk: images that go through the layers together
+        chunk: images that are computed together
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class CudaNetwork:
         self._graphs: dict[int, Callable[[], None]] = {}
 
     def scores(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Scores of images, in whatever number.
+        """Scores of any number of images.
 
         Shapes:
             pixels:  (n, channels, height, width) uint8
@@ -72,7 +72,7 @@ class CudaNetwork:
     def trace(
         self, pixels: NDArray[np.uint8]
     ) -> tuple[list[NDArray[np.bool_]], NDArray[np.float64]]:
-        """(bits of each hidden layer, scores) of at most `chunk` images.
+        """(hidden, scores) of at most `chunk` images; hidden is a list, an array a layer.
 
         Shapes:
             returns  (n, N) or (n, height, width, N) bool a layer; (n, classes) float64
@@ -96,12 +96,12 @@ class CudaNetwork:
 
 
 class _Layer:
-    """A layer on the device: its weights, what counts are compared with, the memory it writes.
+    """A layer on the device: its weights, thresholds and output buffers.
 
     Attributes:
-        out:  (chunk, [H', S',] OW) uint32 of a hidden layer
-        ones: (chunk,) int32
-        accumulators: (chunk, N) int32 of the output layer
+        out:          (chunk, [H', S',] OW) uint32, the bits of a hidden layer
+        ones:         (chunk,) int32, their popcounts
+        accumulators: (chunk, N) int32, the pre-activations of the output layer
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class _Layer:
             self.weights = None
 
     def read(self, previous: "_Layer") -> None:
-        """Take the input from a layer, and lay out the weights as its bits lie."""
+        """Read the output of `previous`, and lay out the weights as its bits are laid out."""
         self.input = previous
         source, shape = previous.layer.shape, self.layer.shape
         if not source.is_conv:
@@ -150,7 +150,7 @@ class _Layer:
             self.weights = Bits(device.put(rows), device.put(ones), shape.k)
 
     def launch(self, count: int, pixels: Any) -> None:
-        """Compute `count` images."""
+        """Launch the kernels of the first `count` images."""
         shape, device = self.layer.shape, self.xnor.device
         if not shape.last:
             device.clear(self.ones)
@@ -176,14 +176,14 @@ class _Layer:
                 device.launch(cuda.convolution(self.input.out[:count], *arguments, pool=shape.pool))
 
     def _rows(self, count: int) -> Bits:
-        """The layer in front as rows of bits."""
+        """The output of the previous layer as rows of bits."""
         assert self.input is not None
         previous = self.input
         data = previous.out[:count].reshape(count, -1)
         return Bits(data, previous.ones[:count], self.layer.shape.k)
 
     def bits(self, count: int) -> NDArray[np.bool_]:
-        """What was written for the first `count` images."""
+        """The bits of the first `count` images."""
         words: Words = self.xnor.device.get(self.out[:count])
         shape: Layer = self.layer.shape
         return unpack_bits(words, shape.outputs).astype(bool)

@@ -18,7 +18,7 @@ from bnnrun.records import Record, Run
 from bnnrun.runtime import Classifier, file, load, select_device
 
 Pixels = NDArray[np.uint8]
-BATCH = 1000  # images whose answers are counted together
+BATCH = 1000  # images of a call of `predict`
 
 
 def open_model(config: PackedConfig) -> tuple[Classifier, Path]:
@@ -30,20 +30,20 @@ def open_model(config: PackedConfig) -> tuple[Classifier, Path]:
 
 
 def why_not_gpu(config: PackedConfig) -> str:
-    """What is missing for a GPU that would have been used, in brackets; nothing where none is."""
+    """Why device=auto uses no GPU, in brackets; "" where it does, or was not asked."""
     _, why = select_device(config.device, config.kernel)
     return f" ({why})" if why else ""
 
 
 def test_images(config: EvalConfig, source: dict[str, str], expected: ImageSpec) -> TestSet:
-    """The test part of the data set of a configuration, its difference from the training's noted.
+    """The test images of a configuration's data set; a note if the training had others.
 
     Args:
-        source:   what a network was made from (`PackedModel.source`); older ones say less
-        expected: the images that it takes
+        source:   what the network was packed from (`PackedModel.source`); old files lack keys
+        expected: shape and classes of the images that the network takes
 
     Raises:
-        InputError: the network is of another data set, or of other classes
+        InputError: the network was trained on another data set, or on other classes
     """
     dataset = config.dataset
     if source.get("dataset", dataset.name) != dataset.name:
@@ -58,7 +58,7 @@ def test_images(config: EvalConfig, source: dict[str, str], expected: ImageSpec)
 
 
 def _check_spec(name: str, spec: ImageSpec, expected: ImageSpec) -> None:
-    """InputError where images or classes are not those that a network takes."""
+    """Raise InputError unless images and classes are those that a network takes."""
     if (spec.image_shape, spec.max_pixel) != (expected.image_shape, expected.max_pixel):
         raise InputError(
             f"dataset={name}: images of {spec.image_shape}, pixels to {spec.max_pixel}; the "
@@ -81,12 +81,12 @@ def _check_spec(name: str, spec: ImageSpec, expected: ImageSpec) -> None:
 
 
 def _composed(classes: tuple[str, ...]) -> list[str]:
-    """Names in composed letters (NFC), as folders of different systems differ in that alone."""
+    """Names in Unicode NFC: the file systems of some machines decompose letters."""
     return [unicodedata.normalize("NFC", name) for name in classes]
 
 
 def _other_images(test: TestSet, source: dict[str, str]) -> Iterator[str]:
-    """How the test part differs from the one that the network's training was measured on."""
+    """A note if the test images are not those of the network's training run."""
     then = source.get("test_images"), source.get("test_md5")
     now = str(len(test.test)), test.part_md5.get("test")
     if None not in then and then != now:
@@ -102,8 +102,8 @@ def evaluate_packed(
     """The test error of a packed network.
 
     Args:
-        opened:   of `open_model`
-        verified: what was compared with the trained network before, for the record, or None
+        opened:   from `open_model`
+        verified: counts of `pack.verify.verify`, for the record, or None
     """
     classifier, path = opened
     details = {

@@ -1,7 +1,7 @@
-"""The packed file: a safetensors file of bits and thresholds, its network described in metadata.
+"""The packed file: a safetensors file of bits and thresholds; its metadata describe the network.
 
-Nothing in it can run: no pickle, no code. What is read is checked against the checksum, then
-against the shapes that the described network must have, before a network is made of it.
+It contains no pickle and no code. The reader verifies the checksum, then the shapes and values of
+all arrays against the description, before it builds a network.
 """
 
 import hashlib
@@ -24,13 +24,13 @@ from bnnrun.runtime.model import PackedLayer, PackedModel, borders
 
 NAME = "model.safetensors"
 FORMAT, VERSION = "bnnrun-packed", 1
-LARGEST = 2**24  # of a number of the description: pixels, inputs, outputs
-MAX_ACCUMULATOR = 2**30  # largest sum that 32-bit counts hold with room
+LARGEST = 2**24  # of an integer of the description: pixels, inputs, outputs
+MAX_ACCUMULATOR = 2**30  # of |s|: well within int32
 Arrays = dict[str, NDArray[Any]]
 
 
 def save(model: PackedModel, path: Path) -> None:
-    """Write a packed network beside `path` and rename it."""
+    """Write a packed network to `path`, atomically."""
     arrays: Arrays = {}
     for layer in model.layers:
         name = layer.shape.name
@@ -53,7 +53,7 @@ def save(model: PackedModel, path: Path) -> None:
 
 
 def _in_order(content: bytes) -> bytes:
-    """The same file with its header sorted: safetensors writes metadata in any order."""
+    """The file content with a sorted header: safetensors writes metadata in any order."""
     length = int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":"))
     padded = header.encode()
@@ -140,7 +140,7 @@ def _describe(model: PackedModel) -> dict[str, Any]:
 
 
 def _build(network: dict[str, Any], arrays: Arrays) -> PackedModel:
-    """The network of a description, each array checked against it."""
+    """Build the network of a description; check each array against it."""
     channels, height, width = (_integer(v, "image_shape") for v in network["image_shape"])
     classes = network["classes"]
     _require(isinstance(classes, list) and all(map(_is_text, classes)), "classes")
@@ -165,7 +165,7 @@ def _build(network: dict[str, Any], arrays: Arrays) -> PackedModel:
 
 
 def _shapes(described: Any, spec: ImageSpec) -> list[Layer]:
-    """Layers from first to last, the inputs of each those that the one before hands on."""
+    """Shapes of the layers; the inputs of each are the outputs of the previous one."""
     _require(isinstance(described, list) and 2 <= len(described) <= 1000, "number of layers")
     channels, height, width = spec.image_shape
     shapes: list[Layer] = []
@@ -206,7 +206,7 @@ def _layer(shape: Layer, arrays: Arrays, *, max_pixel: int, is_first: bool) -> P
         return PackedLayer(shape, weight, no_threshold, np.zeros(n, bool), mean, scale, shift)
     of_borders = len(borders(*shape.size)[1]) if is_first and shape.is_conv else 1
     threshold = _take(arrays, f"{name}.threshold", (of_borders, n), np.int32)
-    # The sums are within ±K (times max_pixel), so a threshold one past that is as good as any.
+    # |s| <= K · max_pixel, so a threshold one past that stands for all larger ones.
     bound = shape.k * max_pixel + 1
     _require(bool((np.abs(threshold.astype(np.int64)) <= bound).all()), f"{name}.threshold")
     flip = _take(arrays, f"{name}.flip", (words(n),), np.uint32)
@@ -229,14 +229,14 @@ def _take(
 
 
 def _is_text(value: Any) -> bool:
-    """A string that can be printed; JSON lets halves of characters through."""
+    """Whether a value is a valid Unicode string; JSON can contain lone surrogates."""
     return isinstance(value, str) and value.encode("utf-8", "replace").decode() == value
 
 
 def _integer(value: Any, name: str, largest: int = LARGEST) -> int:
     _require(
         isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= largest,
-        f"{name}: expected a whole number from 1 to {largest}",
+        f"{name}: expected an integer from 1 to {largest}",
     )
     return int(value)
 
@@ -247,7 +247,7 @@ def _require(condition: bool, what: str) -> None:
 
 
 def find(model: str) -> Path:
-    """The packed file that a setting names, or that lies in the folder it names."""
+    """The packed file that a setting names, or the one in the folder that it names."""
     if not model:
         raise InputError(f"model: not given; name a packed file, or a folder with {NAME} in it")
     try:
@@ -258,5 +258,5 @@ def find(model: str) -> Path:
 
 
 def sha256(path: Path) -> str:
-    """Of the whole file, as `sha256sum` gives it."""
+    """SHA-256 of the whole file, as from `sha256sum`."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

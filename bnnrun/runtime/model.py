@@ -1,4 +1,4 @@
-"""A packed network as plain arrays: weights as bits, batch norm and Sign as whole thresholds."""
+"""A packed network as plain arrays: weights as bits, batch norm and Sign as integer thresholds."""
 
 from dataclasses import dataclass
 
@@ -12,21 +12,21 @@ from bnnrun.gemm.bits import Words
 
 @dataclass(frozen=True)
 class PackedLayer:
-    """A layer of ±1 weights, with what becomes of its sums.
+    """A layer of ±1 weights, with the thresholds of its pre-activations s, or its affine scores.
 
-    A hidden layer gives bit 1 where s >= t, or s <= t where `flip` (gamma < 0). The sums of the
-    first layer are x · w of 8-bit pixels x; its thresholds are those of each border class, for the
-    part of the input's scaling that is the same for all pixels counts valid taps alone.
+    A hidden layer gives bit 1 where s >= t, or s <= t where `flip` (gamma < 0). In the first layer
+    s = x · w of 8-bit pixels x. A first convolution has one threshold per border class: the input
+    offset q contributes only at taps inside the image.
 
     Attributes:
         shape:     name, inputs, outputs, kernel, size, pool
-        weight:    (N, ceil(K / 32)) uint32; K goes over rows, columns, channels of a convolution,
-                   and of the fully connected layer behind one
-        threshold: (classes of border, N) int32: several in a first convolution, else one; (0, N)
-                   in the output layer
+        weight:    (N, ceil(K / 32)) uint32; K runs over rows, columns, channels in a convolution,
+                   and in the fully connected layer after one
+        threshold: (border classes, N) int32; one class except in a first convolution; (0, N) in
+                   the output layer
         flip:      (N,) bool
-        mean, scale, shift: (N,) float64 of the output layer, (s - mean) · scale + shift is the
-                   score; (0,) of others
+        mean, scale, shift: (N,) float64 in the output layer, whose scores are
+                   (s - mean) · scale + shift; else (0,)
     """
 
     shape: Layer
@@ -38,7 +38,7 @@ class PackedLayer:
     shift: NDArray[np.float64]
 
     def scores(self, s: NDArray[np.integer]) -> NDArray[np.float64]:
-        """Scores of the output layer's sums, each operation rounded once, as in evaluation."""
+        """Scores of the output layer's pre-activations, in float64 as in evaluation."""
         result: NDArray[np.float64] = (s.astype(np.float64) - self.mean) * self.scale + self.shift
         return result
 
@@ -51,7 +51,7 @@ class PackedModel:
         spec:   shape of the images, names of the classes, largest pixel value
         layers: first to last
         input:  (p, q, d): a pixel x enters as (p·x + q) / d; folded into the first thresholds
-        source: what the network was packed from, for tables
+        source: what the network was packed from: text by key
     """
 
     spec: ImageSpec
@@ -61,10 +61,11 @@ class PackedModel:
 
 
 def borders(height: int, width: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """How a 3x3 patch lies on the padding around an image.
+    """Border classes of an image: which taps of a 3x3 patch lie on the padding.
 
     Returns:
-        ((height, width) class of each pixel, (classes, 3, 3) taps that lie on the image)
+        (classes, taps): the class of each pixel, (height, width); whether each tap lies on the
+        image, (number of classes, 3, 3)
     """
     rows = (np.arange(height) == 0) + 2 * (np.arange(height) == height - 1)
     columns = (np.arange(width) == 0) + 2 * (np.arange(width) == width - 1)

@@ -1,8 +1,8 @@
-"""A packed network at full speed: bits from layer to layer, through buffers that are used again.
+"""A packed network on the processor: bits from layer to layer, in buffers that are reused.
 
-Weights are laid out for the kernels when the network is made; where gamma < 0 they are negated,
-so that every comparison is s >= t. Buffers hold a chunk of images. Each call takes a set of them
-that no other call has, and leaves it to the next: threads may share a network.
+The constructor lays out the weights for the kernels; where gamma < 0 it negates them, so that every
+comparison is s >= t. A set of buffers holds a chunk of images. Each call takes a set from a pool
+and puts it back, so that threads can share a network.
 """
 
 import math
@@ -25,22 +25,20 @@ from bnnrun.gemm.xnor import padded_rows, row_words, tasks
 from bnnrun.runtime.model import PackedLayer, PackedModel, borders
 from bnnrun.runtime.thresholds import accumulator_thresholds, signed_weights
 
-CHUNK_BYTES = (
-    4 * 2**20
-)  # bytes of the largest layer's bits for a chunk: what a third-level cache holds
-MAX_CHUNK = 1024  # images, at most
+CHUNK_BYTES = 4 * 2**20  # the widest layer's bits for a chunk: they fit a third-level cache
+MAX_CHUNK = 1024  # images of a chunk
 
 
 @dataclass(frozen=True)
 class _Weights:
-    """A layer's weights as the kernels read them, and what counts are compared with.
+    """A layer's weights in the layout of the kernels, and its thresholds.
 
     Attributes:
-        panels: (P, kw, 16) uint32
-        algorithm:    of cpu.py
-        planes: bit planes of the input, 0 where it is bits or bytes
-        thresholds: (borders, 16 P) int32; base of the sums in the output layer
-        flips:  (P,) uint16
+        panels:     (P, kw, 16) uint32
+        algorithm:  of `cpu.multiply_panel`
+        planes:     bit planes of the input, 0 if it is bits or bytes
+        thresholds: (border classes, 16 P) int32; in the output layer the base of `cpu.dense`
+        flips:      (P,) uint16, a bit a column
     """
 
     panels: Words
@@ -58,8 +56,8 @@ class PackedNetwork:
     """Runs a packed model on the processor; safe to call from any thread.
 
     Attributes:
-        chunk:   images that go through the layers together
-        threads: that the kernels run on, from whichever thread a call comes
+        chunk:   images that are computed together
+        threads: number of threads of the kernels
     """
 
     def __init__(
@@ -83,11 +81,11 @@ class PackedNetwork:
             make: type[_Step] = _Conv if layer.shape.is_conv else _Dense
             self.steps.append(make(layer, max_pixel, first_layer_method, previous))
             previous = layer.shape
-        # Sets of buffers that no call has now: pop and append of a list cannot be interrupted.
+        # Sets of buffers that no call is using; pop and append of a list are atomic.
         self._idle: list[list[NDArray[Any]]] = []
 
     def scores(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Scores of images, in whatever number.
+        """Scores of any number of images.
 
         Shapes:
             pixels:  (n, channels, height, width) uint8
@@ -107,7 +105,7 @@ class PackedNetwork:
     def trace(
         self, pixels: NDArray[np.uint8]
     ) -> tuple[list[NDArray[np.bool_]], NDArray[np.float64]]:
-        """(bits of each hidden layer, scores) of at most `chunk` images.
+        """(hidden, scores) of at most `chunk` images; hidden is a list, an array a layer.
 
         Shapes:
             returns  (n, N) or (n, height, width, N) bool a layer; (n, classes) float64
@@ -130,7 +128,7 @@ class PackedNetwork:
         return self.model.layers[-1].scores(accumulators)
 
     def _take_buffers(self) -> list[NDArray[Any]]:
-        """The input of each layer, for a chunk of images, until they are put back to `_idle`."""
+        """Take a set of buffers: the input of each layer, for a chunk of images."""
         try:
             return self._idle.pop()
         except IndexError:
@@ -144,9 +142,8 @@ def _weights(
     """Lay out the weights of a layer.
 
     Args:
-        max_pixel:   largest pixel value in the first layer, else 0
-        channels: bits of a pixel of the input, each pixel's beginning with a word of its own;
-                  0 where the whole row is one piece
+        max_pixel: largest pixel value in the first layer, else 0
+        channels:  input channels, each pixel padded to whole words; 0 if the row is flat
     """
     shape, k = layer.shape, layer.shape.k
     w = signed_weights(layer)
@@ -180,7 +177,7 @@ def _byte_panels(w: NDArray[np.int8]) -> Words:
 
 
 class _Step(ABC):
-    """A layer: what it reads lies in a buffer of `new_input`, where the previous layer wrote it."""
+    """A layer. Its input is a buffer from `new_input`, which the previous layer wrote."""
 
     shape: Layer
     weights: _Weights
@@ -204,17 +201,17 @@ class _Step(ABC):
 
     @abstractmethod
     def run(self, buffer: NDArray[Any], count: int, next_step: "_Step", out: NDArray[Any]) -> None:
-        """Write the bits of `count` images to the buffer `out` of the layer that follows."""
+        """Write the bits of `count` images to `out`, the input buffer of the next layer."""
 
     @abstractmethod
     def target(
         self, y: NDArray[np.intp], x: NDArray[np.intp], width: int, cells: int
     ) -> NDArray[np.intp]:
-        """Where a convolution in front puts the bits of pixel (y, x): `cells` pieces of 16."""
+        """Where the previous convolution writes the bits of pixel (y, x): `cells` uint16 each."""
 
     @abstractmethod
     def read(self, buffer: NDArray[Any], count: int, previous: Layer) -> NDArray[np.bool_]:
-        """The bits that layer `previous` wrote to the buffer `buffer`."""
+        """Unpack the bits that the layer `previous` wrote to `buffer`."""
 
 
 class _Dense(_Step):
@@ -250,14 +247,14 @@ class _Dense(_Step):
         cpu.dense_bits(*operands, thresholds, halves.ravel(), halves.shape[1])
 
     def accumulators(self, buffer: NDArray[Any], count: int) -> NDArray[np.int32]:
-        """(count, N) sums, of the output layer."""
+        """Pre-activations of the output layer, (count, N)."""
         base = self.weights.thresholds[0]
         out = np.empty((padded_rows(count), len(base)), np.int32)
         cpu.dense(*self._operands(buffer, count), base, out.ravel(), out.shape[1])
         return out[:count, : self.shape.outputs]
 
     def _operands(self, buffer: NDArray[Any], count: int) -> tuple[Any, ...]:
-        """What both products of cpu.py begin with."""
+        """The arguments that `cpu.dense` and `cpu.dense_bits` have in common."""
         w, rows = self.weights, padded_rows(count)
         panels = tasks(rows, len(w.panels))
         return buffer.ravel(), self.row, rows, w.panels.ravel(), w.kw, w.algorithm, w.planes, panels
@@ -332,9 +329,9 @@ class _Conv(_Step):
 
 
 def _order(shape: Layer) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """(y, x) of the rows of an image's table, windows of the pooling one after the other.
+    """(y, x) of the patches of an image; with pooling, window by window.
 
-    The last is repeated up to a multiple of TILE_ROWS.
+    The last patch is repeated up to a multiple of TILE_ROWS.
     """
     height, width = shape.size
     if shape.pool:

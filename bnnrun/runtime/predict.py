@@ -23,9 +23,9 @@ COLUMNS = ["image", "class", "score", "next", "its score"]
 
 
 def predict(config: PredictConfig) -> None:
-    """Print a row an image: its class, the score, and how far the next one is behind.
+    """Print a row an image: its class and score, and the second class and its score.
 
-    What cannot be read is named on stderr, a line each, and does not cost the others.
+    Files that cannot be read are named on stderr, a line each; the others are classified.
 
     Raises:
         InputError: none of the images can be read
@@ -56,7 +56,7 @@ def predict(config: PredictConfig) -> None:
 
 
 def _find(names: list[str], faults: list[str]) -> list[Path]:
-    """The image files that are named, and those in the folders that are; a fault of each other."""
+    """The image files among `names`, and those in its folders; adds a fault for any other name."""
     found: list[Path] = []
     for name in names:
         path = user_path(name)
@@ -85,7 +85,7 @@ def _in_folder(folder: Path, faults: list[str]) -> list[Path]:
 def _scores(
     classifier: Classifier, paths: Iterator[Path], faults: list[str]
 ) -> Iterator[tuple[Path, NDArray[np.float64]]]:
-    """(file, its scores) of every image that can be read; a fault of each other."""
+    """(path, scores) of every image that can be read; appends a fault for any other."""
     while batch := list(islice(paths, BATCH)):
         read, pixels = [], []
         for path in batch:
@@ -108,7 +108,7 @@ def _row(path: Path, scores: NDArray[np.float64], names: tuple[str, ...]) -> lis
 
 
 def _progress(paths: list[Path]) -> Iterator[Path]:
-    """The paths, with a bar on a terminal where there are many of them."""
+    """The paths, with a progress bar on a terminal if there are many."""
     from rich.console import Console
     from rich.progress import track
 
@@ -119,7 +119,7 @@ def _progress(paths: list[Path]) -> Iterator[Path]:
 
 
 def _to_pixel_range(pixels: NDArray[np.uint8], max_pixel: int) -> NDArray[np.uint8]:
-    """8-bit pixels in the range of the images that the network was trained on."""
+    """Scale 8-bit pixels to 0 .. max_pixel, as the network's training images have."""
     if max_pixel == 255:
         return pixels
     return np.rint(pixels.astype(np.float64) * max_pixel / 255).astype(np.uint8)

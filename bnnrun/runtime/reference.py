@@ -1,6 +1,6 @@
-"""A packed network by definition: bits unpacked to ±1, sums of whole numbers, thresholds.
+"""The reference implementation of a packed network: ±1 unpacked, integer products, thresholds.
 
-NumPy alone, and slow: what the fast network is tested against, and what runs where Numba does not.
+It needs NumPy alone and is slow. The fast networks are tested against it.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from bnnrun.gemm.bits import unpack
 from bnnrun.gemm.reference import integer_product
 from bnnrun.runtime.model import PackedLayer, PackedModel, borders
 
-CHUNK = 100  # images at once: patches of a convolution take 9 times the memory of its input
+CHUNK = 100  # images of a chunk: the patches of a convolution take 9 times the memory of its input
 
 
 class ReferenceNetwork:
@@ -36,7 +36,7 @@ class ReferenceNetwork:
     def trace(
         self, pixels: NDArray[np.uint8]
     ) -> tuple[list[NDArray[np.bool_]], NDArray[np.float64]]:
-        """(bits of each hidden layer, scores) of at most `chunk` images.
+        """(hidden, scores) of at most `chunk` images; hidden is a list, an array a layer.
 
         Shapes:
             returns  (n, N) or (n, height, width, N) bool a layer; (n, classes) float64
@@ -58,7 +58,7 @@ class ReferenceNetwork:
 
 
 def _patches(a: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Rows of a 3x3 convolution with zeros around the image.
+    """Patches of a 3x3 convolution (im2col), with zeros around the image.
 
     Shapes:
         a:       (n, height, width, C)
@@ -81,7 +81,7 @@ def _bits(s: NDArray[np.int32], layer: PackedLayer) -> NDArray[np.bool_]:
 
 
 def _pooled(bits: NDArray[np.bool_], layer: PackedLayer) -> NDArray[np.bool_]:
-    """Bit of the maximum of a window's sums: one of them is enough; all, where s <= t is asked."""
+    """Max pooling of bits: the OR of a window's bits; the AND where `flip`."""
     if not layer.shape.pool:
         return bits
     n, height, width, channels = bits.shape

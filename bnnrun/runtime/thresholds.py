@@ -1,6 +1,6 @@
-"""What a kernel's counts are compared with: the same on every device.
+"""Thresholds of the kernels' accumulators, the same on every device.
 
-Where gamma < 0 the weights are negated, so that every hidden bit is `count <= limit`.
+Where gamma < 0 the weights are negated, so that every hidden bit is accumulator <= threshold.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from bnnrun.runtime.model import PackedLayer, borders
 
 
 def signed_weights(layer: PackedLayer) -> NDArray[np.int8]:
-    """(N, K) ±1, negated where `flip`."""
+    """Weights (N, K) int8, ±1, negated where `flip`."""
     w = unpack(layer.weight, layer.shape.k)
     w[layer.flip] *= -1
     return w
@@ -22,19 +22,21 @@ def signed_weights(layer: PackedLayer) -> NDArray[np.int8]:
 def accumulator_thresholds(
     layer: PackedLayer, w: NDArray[np.int8], is_first: bool = False, planes: int = 0
 ) -> NDArray[np.integer[Any]]:
-    """(classes of border, N) most of a count that give bit 1, of a hidden layer.
+    """The largest accumulator that gives bit 1, of a hidden layer: (border classes, N).
+
+    The accumulator is popc(a ^ w); in the first layer -x · w of bytes, or the sum of
+    2^i · popc(plane i ^ w) of bit planes.
 
     Args:
-        w:      of `signed_weights`
-        is_first:  the layer multiplies pixels
-        planes: their bit planes, then 2^i · (bits that differ in plane i) is summed; 0: of bytes,
-                then -x · w is
+        w:        from `signed_weights`
+        is_first: the layer multiplies pixels
+        planes:   bit planes of the pixels; 0: bytes
     """
     t: NDArray[np.integer[Any]] = np.where(
         layer.flip, -layer.threshold.astype(np.int64), layer.threshold
     )
     if is_first:
-        # What differs, weighted, is -x · w + (2^planes - 1) · (how many w are 1).
+        # The accumulator of bit planes is -x · w + (2^planes - 1) · (number of w that are +1).
         weighted: NDArray[np.integer[Any]] = -t + (2**planes - 1) * (w > 0).sum(axis=1)
         return weighted
     if layer.shape.is_conv:
@@ -44,7 +46,7 @@ def accumulator_thresholds(
 
 
 def _on_padding(layer: PackedLayer, w: NDArray[np.int8]) -> NDArray[np.int64]:
-    """What padding adds to the sums, for its zero bits count as -1: (borders, N)."""
+    """What padding adds to the pre-activations, as its 0 bits act as -1: (border classes, N)."""
     _, taps = borders(*layer.shape.size)
     of_taps = w.reshape(len(w), 9, -1).sum(axis=2, dtype=np.int64)
     missing = (~taps).reshape(len(taps), 9).astype(np.int64)

@@ -80,7 +80,7 @@ def test_packed_by_parts_they_are_the_same(step):
 
 @needs_lookup
 @pytest.mark.parametrize(("m", "n", "k"), SHAPES, ids=str)
-def test_signed_sums_of_real_numbers_are_those_of_float32(m, n, k):
+def test_lut_products_of_real_numbers_are_those_of_float32(m, n, k):
     """Off by a rounding of each of K/4 additions and of the four in a table; whole sums, exact."""
     rng, w = np.random.default_rng(k), weights(n, k)
     packed, q = packed_weights(w), signs(w)
@@ -107,7 +107,7 @@ def test_a_lut_product_reads_a_tensor_however_it_lies():
 
 @needs_lookup
 @pytest.mark.parametrize("across", [1, 2, 3, 4, 100])
-def test_signed_sums_do_not_depend_on_how_the_panels_are_shared(across):
+def test_lut_products_do_not_depend_on_how_the_panels_are_shared(across):
     """Three groups of panels; what stood in `out` is written over."""
     rng, w = np.random.default_rng(0), weights(161, 500)
     panels = as_panels(w)
@@ -123,7 +123,7 @@ def test_signed_sums_do_not_depend_on_how_the_panels_are_shared(across):
 @pytest.mark.parametrize("k", [1, 31, 32, 33, 127, 128, 513, 4097, 16_900])
 @pytest.mark.parametrize("factor", [1.0, 2.0])
 @pytest.mark.parametrize("algorithm", [cpu.ALGORITHM_ADDERS, cpu.ALGORITHM_POPCOUNT])
-def test_masked_sums_are_those_of_whole_numbers(monkeypatch, k, factor, algorithm):
+def test_masked_products_are_those_of_integers(monkeypatch, k, factor, algorithm):
     monkeypatch.setattr(packing, "ALGORITHM_BITS", algorithm)
     rng = np.random.default_rng(k)
     n, m = (35, 37) if k < 5000 else (17, 5)

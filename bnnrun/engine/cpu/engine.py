@@ -1,4 +1,4 @@
-"""Alg. 1 on the processor. What a block is computed by is decided here alone, by `describe`."""
+"""Alg. 1 on the processor. `describe` alone decides which algorithms compute a block."""
 
 import torch
 
@@ -22,14 +22,14 @@ from bnnrun.nn.sampling import Use, layer_key
 
 
 class CpuEngine(Engine):
-    """Sums of ±1 by popcounts, gradients in fewer products, elementwise work fused.
+    """Products of ±1 by popcount, convolutions by Winograd's filtering, fused elementwise kernels.
 
     Exact: the pre-activations of ±1, evaluation, and all that is sampled. Gradients differ from the
-    reference's by rounding: those of weights that are summed from 16-bit integers by 1 / 65,024 of
-    an output's largest (kernels/update.py), all others as float32's in another order.
+    reference's by rounding: g_W of a product of 16-bit integers by 1 / 65,024 of an output's
+    largest gradient (kernels/update.py), all others as float32 summed in another order.
 
     Attributes:
-        state: of each block with binary weights, by index
+        state: the state of each block with binary weights, by index
     """
 
     name = EngineChoice.fast
@@ -52,7 +52,9 @@ class CpuEngine(Engine):
     def _describe(self, block: Block) -> Description:
         product, linear, last = self._algorithms(block)
         norm, relu = block.norm, block.activations is Binarizer.none
-        odd = block.layer.pool and any(side % 2 for side in block.layer.size)  # outside every 2x2
+        odd = block.layer.pool and any(
+            side % 2 for side in block.layer.size
+        )  # a row outside every 2x2 window
         return Description(
             product,
             linear,
@@ -66,7 +68,7 @@ class CpuEngine(Engine):
         )
 
     def _algorithms(self, block: Block) -> tuple[Algorithm, Algorithm, Algorithm]:
-        """By what s, g_a and g_W are computed."""
+        """The algorithms of s, g_a and g_W."""
         layer, binary = block.layer, block.product.binary
         if layer.is_conv:
             if not winograd.fits(layer.size, layer.inputs, layer.outputs):
@@ -127,7 +129,7 @@ class CpuEngine(Engine):
         return identity.estimate(block.product.weight, signs)
 
     def _sampled(self, block: Block) -> torch.Tensor | None:
-        """W^b where it is sampled, in its buffer."""
+        """W^b in its buffer if it is sampled (stochastic), else None."""
         if not block.product.stochastic:
             return None
         state = self.state[block.index]

@@ -1,10 +1,10 @@
-"""One pass over the weights of a fully connected layer: g_W, Adam, c, clip, Sign, pack.
+"""The fused update of a fully connected layer: g_W, Adam, c, clip, Sign and packing in one pass.
 
-A minibatch is small beside the weights: their gradient is made where it is used and never written
-to memory. Where `a` is ±1 or 0, g_W = g_sᵀ · a is a product of bytes: g_s is taken as 16-bit
-numbers, two bytes each, with a scale for each output. That rounds g_s to 1 / 65,024 of the largest
-gradient of its output in the minibatch; sums are whole numbers and exact. Where `a` is real
-numbers, as in the first layer, the product is float32's.
+A minibatch is small compared to the weights, so g_W is computed where it is used and never written
+to memory. If `a` is ±1 or 0, g_W = g_sᵀ · a is a product of bytes: g_s is quantized to 16-bit
+integers, two bytes each, with a scale for each output. That rounds g_s to 1 / 65,024 of the largest
+gradient of its output in the minibatch; the integer accumulators are exact. If `a` is real, as in
+the first layer, the product is computed in float32.
 """
 
 from dataclasses import dataclass
@@ -29,10 +29,8 @@ from bnnrun.gemm.vector import HAS_BYTE_PRODUCT, HAS_TERNARY
 
 Floats = NDArray[np.float32]
 
-HAS_BYTES, HAS_REALS = HAS_BYTE_PRODUCT, HAS_TERNARY  # the second: vectors of sixteen numbers
-MAX_BATCH = (
-    2**31 // LARGEST_INT16
-)  # images of a minibatch whose sums 32 bits hold, whatever they are
+HAS_BYTES, HAS_REALS = HAS_BYTE_PRODUCT, HAS_TERNARY  # the second: 16 floats a register
+MAX_BATCH = 2**31 // LARGEST_INT16  # the largest minibatch whose sums always fit 32 bits
 
 
 @dataclass(frozen=True)
@@ -41,9 +39,10 @@ class ByteFactors:
     - sum of q).
 
     Attributes:
-        q:      (N in whole TILE_ROWS, 2, words of B) uint32: high bytes, low bytes, both signed
-        scales: (N in whole TILE_ROWS,) float32
-        sums:   (N in whole TILE_ROWS,) int32, of each row of q
+        q:      (N', 2, words of B) uint32: high bytes, low bytes, both signed; N' is N rounded up
+                to a multiple of TILE_ROWS
+        scales: (N',) float32
+        sums:   (N',) int32, sums of the rows of q
         panels: (panels of 16 inputs, words of B, 16) uint32: bytes 0, 1, 2 for -1, 0, +1
     """
 
@@ -72,7 +71,7 @@ class ByteFactors:
         *,
         clip: bool,
     ) -> None:
-        """Adam's update of w, m, v, (N, K) each, as `adam_kernel`; the new signs go to `packed`."""
+        """Update w, m, v, (N, K) each, as `adam_kernel` does; write the new signs to `packed`."""
         adam_by_bytes(
             *streams, self.q.ravel(), self.scales, self.sums, self.panels.ravel(), self.q.shape[2],
             constants, clip, packed.rows.ravel().view(np.uint16), packed.rows.shape[1],
@@ -82,7 +81,7 @@ class ByteFactors:
 
 @dataclass(frozen=True)
 class RealFactors:
-    """The same of real numbers: g_W = g_sᵀ · a in float32.
+    """The gradient of a fully connected layer in float32: g_W = g_sᵀ · a.
 
     Attributes:
         g_s: (groups of TILE_ROWS outputs, B, TILE_ROWS) float32
@@ -94,7 +93,7 @@ class RealFactors:
 
     @classmethod
     def of(cls, g_s: torch.Tensor, a: torch.Tensor) -> "RealFactors":
-        """Of g_s (B, N) and `a` (B, K), float32."""
+        """Lay out g_s (B, N) and `a` (B, K), float32."""
         return cls(_grouped(g_s, TILE_ROWS), _grouped(a, 2 * LANES))
 
     def update(
@@ -114,7 +113,7 @@ class RealFactors:
 
 
 def _grouped(t: torch.Tensor, size: int) -> Floats:
-    """(B, columns) -> (groups of `size` columns, B, size), the last filled up with 0."""
+    """(B, columns) -> (groups of `size` columns, B, size), the last padded with 0."""
     padded = F.pad(t, (0, -t.shape[1] % size))
     groups: Floats = padded.view(len(t), -1, size).transpose(0, 1).contiguous().numpy()
     return groups

@@ -1,10 +1,9 @@
-"""Pooling, batch norm and Sign or ReLU of a hidden layer, in few kernels over memory.
+"""Pooling, batch norm and Sign or ReLU of a hidden layer, in few fused kernels.
 
-Forward, channels last: p = the largest of each 2x2 sums; y = (p - mean) · scale + beta by the
-batch's own statistics; a = Sign(y) or max(y, 0). In this order, Lasagne's, a sum that is the mean
-gives y = beta and not what rounding makes of it. Backward, the straight-through
-estimator and the explicit gradient of batch norm: y is computed again from p, which costs less than
-reading it.
+Forward, channels last: p is the maximum of each 2x2 window of s; y = (p - mean) · scale + beta by
+the batch's statistics; a = Sign(y) or max(y, 0). In this order, Lasagne's, p = mean gives exactly
+y = beta. Backward: the straight-through estimator, then the gradient of batch norm. It recomputes
+y from p, which costs less than reading y from memory.
 
     g_y = g_a · 1[|y| <= 1], of ReLU g_a · 1[y > 0]
     g_p = gamma · inv · (g_y - mean(g_y) - x · mean(g_y · x)),  x = (p - mean) · inv
@@ -35,18 +34,18 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 TINY = float(np.finfo(np.float32).tiny)
-# Estimators whose gradient is 1 between two values of y, both included, and 0 beyond.
+# Estimators whose gradient is 1 for low <= y <= high, else 0.
 ESTIMATORS = {Estimator.ste: (-1.0, 1.0), Estimator.identity: (-np.inf, np.inf)}
 
 
 class NormAct(NamedTuple):
-    """What the kernels are told of a block.
+    """Options of the kernels for a block.
 
     Attributes:
         eps:  of the batch norm
-        pool: 2x2 pooling comes first
-        low, high: the y that let a gradient through, both included
-        relu: ReLU, not Sign
+        pool: 2x2 max pooling before the batch norm
+        low, high: the gradient passes where low <= y <= high
+        relu: ReLU instead of Sign
     """
 
     eps: float
@@ -57,18 +56,18 @@ class NormAct(NamedTuple):
 
     @classmethod
     def of(cls, block: Block) -> "NormAct":
-        """Of a hidden block whose estimator is one of ESTIMATORS, or that has ReLU."""
+        """The options of a hidden block with ReLU, or with one of ESTIMATORS."""
         relu = block.activations is Binarizer.none
         low, high = (TINY, np.inf) if relu else ESTIMATORS[block.estimator]
         return cls(block.norm.eps, block.layer.pool, low, high, relu)
 
     def passing(self) -> Floats:
-        """(2,) low, high."""
+        """(low, high) as an array."""
         return np.array([self.low, self.high], np.float32)
 
 
 class PoolNormActivation(torch.autograd.Function):
-    """(Sign or ReLU of batch norm of the pooled sums, the batch's mean, its inverse deviation).
+    """(a, mean, inv): Sign or ReLU of batch norm of the pooled s; the batch's mean, 1 / deviation.
 
     Shapes, float32:
         s:           (B, N) or (B, N, H, W), channels last in memory
@@ -123,10 +122,9 @@ class PoolNormActivation(torch.autograd.Function):
 def evaluate_norm_act(
     s: torch.Tensor, affine: tuple[Doubles, Doubles, Doubles], pool: bool, relu: bool = False
 ) -> tuple[torch.Tensor, float]:
-    """(Sign(y) or max(y, 0), saturated share, |y| > 1) of y = (s - mean) · scale + shift.
+    """(a, saturated): Sign(y) or max(y, 0), and the share |y| > 1; y = (s - mean) · scale + shift.
 
-    The arithmetic of evaluation (BatchNorm.evaluate), in float64 and one pass: each operation
-    rounds once.
+    The arithmetic of BatchNorm.evaluate, in float64 and one pass: each operation rounds once.
 
     Shapes: s (B, N) or (B, N, H, W) float32 or float64; affine: mean, scale, shift, (N,) each
     """
@@ -140,14 +138,14 @@ def evaluate_norm_act(
 
 
 def _rows(t: torch.Tensor) -> NDArray[Any]:
-    """(pixels, channels) of a tensor that lies channels last."""
+    """A view (pixels, channels) of a channels-last tensor."""
     flat = t.detach() if t.dim() == 2 else t.detach().permute(0, 2, 3, 1).reshape(-1, t.shape[1])
     array: NDArray[Any] = flat.numpy()
     return array
 
 
 def _pool(s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(the largest of each 2x2, which of the four it is, the first of equals)."""
+    """(p, argmax): the maximum of each 2x2 window, and which of the four has it first."""
     b, n, h, w = s.shape
     p = empty(b, n, h // 2, w // 2, channels_last=True)
     argmax = empty_like(p, torch.uint8)

@@ -1,7 +1,7 @@
-"""Products with W^b in training, on the processor, from weights that are held as bits.
+"""Products with W^b in training, on the processor, from packed weights.
 
-Products of ±1 are XNOR-popcounts, exact; those of real numbers are sums of float32 by lookup tables
-(LUT), where the processor has the instructions (gemm/lookup.py). Nothing here knows of gradients.
+Products of ±1 use XNOR and popcount and are exact; those of real numbers use lookup tables (LUT) in
+float32, where the processor has the instructions (gemm/lut_gemm.py). Gradients are in products.py.
 """
 
 import numpy as np
@@ -34,7 +34,7 @@ class PackedWeights:
         self.columns = _panels(inputs, outputs)
 
     def pack(self, w: torch.Tensor, row_begin: int = 0) -> None:
-        """Pack the signs of rows `row_begin` to first + len(w), float32; first a multiple of 32."""
+        """Pack the signs of w, float32: rows from `row_begin` on, a multiple of BLOCK."""
         pack_weights(
             flat(w), row_begin, row_begin + len(w), self.k,
             self.rows.ravel().view(np.uint16), self.rows.shape[1],
@@ -42,7 +42,7 @@ class PackedWeights:
         )  # fmt: skip
 
     def popcount_product(self, a: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
-        """a · Sign(W)ᵀ where `a` is ±1 and 0 times `scale`: exact but for the product with it.
+        """a · Sign(W)ᵀ where `a` is ±1 and 0 times `scale`: exact before the multiplication by it.
 
         (B, K) -> (B, N) float32.
         """
@@ -58,21 +58,21 @@ class PackedWeights:
         return out[:, : self.n]
 
     def lut_product(self, x: torch.Tensor) -> torch.Tensor:
-        """x · Sign(W)ᵀ of real numbers. (B, K) -> (B, N) float32."""
+        """x · Sign(W)ᵀ of real x. (B, K) -> (B, N) float32."""
         return _lut_product(x, self.rows, self.n)
 
     def backward_product(self, g: torch.Tensor) -> torch.Tensor:
-        """g · Sign(W), the way back. (B, N) -> (B, K) float32."""
+        """g · Sign(W), the product of the backward pass. (B, N) -> (B, K) float32."""
         return _lut_product(g, self.columns, self.k)
 
 
 class PackedFilters:
-    """Sign(W) of a 3x3 convolution as bits, and those of the images that it multiplied last.
+    """Sign(W) of a 3x3 convolution as bits, and the bits of its latest input images.
 
     Attributes:
         panels: (panels of 16 outputs, words of 9 taps, 16) uint32
-        images: (at least B, H + 2, W + 2, words of C) uint32; around the image lie zeros
-        generation: how often either was packed: a backward pass reads them again
+        images: (at least B, H + 2, W + 2, words of C) uint32, padded with zeros
+        generation: incremented whenever either is packed; a backward pass compares it
     """
 
     def __init__(self, layer: Layer) -> None:
@@ -95,7 +95,7 @@ class PackedFilters:
         ones = np.empty((n, 9), np.int32)
         lanes = self.panels.ravel().view(np.uint16)
         pack_filters(flat(w), n, c, self.cells, lanes, self.panels.shape[1], ones.ravel())
-        # Taps on the padding, whose bits are 0, differ where the weight is +1: taken back here.
+        # The 0 bits of padding differ from +1 weights: `base` adds their popcount back.
         valid = self.taps.sum(1)
         self.base = (valid[:, None] * c + 2 * (~self.taps @ ones.T)).astype(np.int32)
 
@@ -120,13 +120,13 @@ class PackedFilters:
 
 
 def _panels(rows: int, k: int) -> Words:
-    """Room for rows of `k` bits, in panels as gemm/lookup.py takes them."""
+    """Zeros for rows of `k` bits, in panels as `lut_gemm` takes them."""
     panels = -(-rows // (LANES * lut_gemm.TILE_PANELS)) * lut_gemm.TILE_PANELS
     return aligned((panels, row_words(k), LANES), np.uint32)
 
 
 def _tasks_per_band(bands: int) -> int:
-    """Tasks of a band of rows, so that there are enough for every thread."""
+    """Tasks of each band of rows, so that every thread gets tasks."""
     return max(1, -(-4 * thread_count() // bands))
 
 

@@ -1,6 +1,6 @@
 """Products of training on the processor, with their gradients (Alg. 1, backward).
 
-g_W = g_{W^b}: where W^b is a layer's own, its gradient is left at the latent weight.
+g_W = g_{W^b}: the gradient of W^b is stored as that of the latent weight.
 """
 
 from typing import Any, cast
@@ -35,7 +35,7 @@ class BinaryLinear(torch.autograd.Function):
 
 
 class PackedLinear(torch.autograd.Function):
-    """The same from `state.packed`: s by popcount where `a` has a unit, else LUT; g_a by LUT."""
+    """As `BinaryLinear`, from `state.packed`: s by popcount, or LUT without `scale`; g_a by LUT."""
 
     @staticmethod
     def forward(

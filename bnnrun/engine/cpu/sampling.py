@@ -1,4 +1,4 @@
-"""Dropout, Sign and sampled signs on the processor, each one kernel over memory."""
+"""Dropout, Sign and sampled signs on the processor, each in one kernel."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from bnnrun.nn.sampling import dropped_below
 
 
 class Dropout(torch.autograd.Function):
-    """(a / (1 - share) where kept, else 0; which are kept) forward; the same mask backward.
+    """(out, mask): a / (1 - share) where mask, else 0, forward; the same mask backward.
 
     Shapes: a (B, N) or (B, C, H, W), without gaps, float32; key () int64 (sampling.layer_key)
     """
@@ -48,10 +48,8 @@ class Dropout(torch.autograd.Function):
 
 def dropout(a: torch.Tensor, share: float, key: torch.Tensor) -> torch.Tensor:
     """Inverted dropout in training."""
-    dropped_out: torch.Tensor = Dropout.apply(a if has_no_gaps(a) else a.contiguous(), share, key)[
-        0
-    ]
-    return dropped_out
+    out: torch.Tensor = Dropout.apply(a if has_no_gaps(a) else a.contiguous(), share, key)[0]
+    return out
 
 
 def sign_into(r: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
@@ -67,7 +65,7 @@ def sample_into(r: torch.Tensor, key: torch.Tensor, out: torch.Tensor) -> torch.
 
 
 def _order(t: torch.Tensor) -> tuple[int, int]:
-    """(channels, pixels) of the rows that the memory of `t` consists of."""
+    """(channels, pixels) of `t` in memory order: pixels is 1 unless it is channels last."""
     if t.is_contiguous():
         return t[0].numel(), 1
     return t.shape[1], t[0, 0].numel()

@@ -1,4 +1,4 @@
-"""What the engine of the processor remembers of a layer with binary weights."""
+"""State of a layer with binary weights between the passes of a training step."""
 
 from dataclasses import dataclass
 
@@ -7,20 +7,20 @@ import torch
 from bnnrun.architecture import Layer
 from bnnrun.engine.cpu.packed import PackedFilters, PackedWeights
 
-STALE = -1  # no version of a tensor
+STALE = -1  # never equals a tensor's version
 
 
 @dataclass(frozen=True)
 class Factors:
     """The gradient of a fully connected layer as the product that it is: g_W = g_sᵀ · a.
 
-    A minibatch is small beside the weights, so that reading g_W from memory costs more than
-    multiplying: the fused update computes it part by part.
+    A minibatch is small compared to the weights, so that reading g_W from memory costs more than
+    computing it: the fused update computes it part by part.
 
     Attributes:
         g_s:  (B, N) float32
         a:    (B, K) float32
-        scale: `a` is ±1 and 0 times it; None: real numbers
+        scale: `a` is ±1 and 0 times `scale`; None if `a` is real
     """
 
     g_s: torch.Tensor
@@ -28,21 +28,21 @@ class Factors:
     scale: float | None
 
     def rows(self, part: slice, out: torch.Tensor) -> torch.Tensor:
-        """The rows of g_W that `part` selects, written to the first of `out`."""
+        """Write the rows `part` of g_W to the first rows of `out`, and return them."""
         g_s = self.g_s[:, part]
         return torch.mm(g_s.t(), self.a, out=out[: g_s.shape[1]])
 
 
 class BinaryState:
-    """Bits and buffers of one layer.
+    """Packed bits and buffers of one layer.
 
-    W^b and g_W of every step are written to the same memory: new memory of that size costs as much
+    Every step writes W^b and g_W to the same buffers: allocating memory of that size costs as much
     as the kernel that fills it.
 
     Attributes:
-        packed:  bits of W^b, which the latest forward pass multiplied by
+        packed:  bits of W^b of the latest forward pass
         signs:   W^b in float32
-        factors: g_W of the latest backward pass, where it was left so
+        factors: g_W of the latest backward pass, if it was deferred
     """
 
     def __init__(self, layer: Layer, weight: torch.Tensor) -> None:
@@ -54,7 +54,10 @@ class BinaryState:
         self.factors: Factors | None = None
 
     def pack(self, sampled: torch.Tensor | None = None) -> PackedWeights | PackedFilters:
-        """The bits of W^b: `sampled` ±1, else Sign(W). A mark of `mark_packed` holds once."""
+        """Pack W^b: `sampled` ±1, or Sign(W) if None.
+
+        The first call after `mark_packed` does not pack Sign(W) again if W has not changed since.
+        """
         if self.packed is None:
             layer = self.layer
             shape = layer.outputs, layer.inputs
@@ -67,7 +70,7 @@ class BinaryState:
         return self.packed
 
     def mark_packed(self) -> None:
-        """Say that `packed` holds the signs of the weights as they are now."""
+        """Record that `packed` holds the signs of the current weights."""
         self.packed_version = self.weight._version
 
     def empty_signs(self) -> torch.Tensor:
@@ -79,7 +82,7 @@ class BinaryState:
     def leave_gradient(
         self, g_s: torch.Tensor, a: torch.Tensor, scale: float | None, *, deferred: bool
     ) -> None:
-        """Leave g_W of a fully connected layer in `grad` of the weight, or as its factors.
+        """Store g_W of a fully connected layer in `weight.grad`, or if `deferred` its factors.
 
         Shapes: g_s (B, N); a (B, K), float32
         """
@@ -88,7 +91,7 @@ class BinaryState:
             self.weight.grad = torch.mm(g_s.t(), a, out=self.empty_gradient())
 
     def take_factors(self) -> Factors | None:
-        """The factors of the gradient; they are handed out once."""
+        """The factors of the gradient, or None; clears them."""
         factors, self.factors = self.factors, None
         return factors
 

@@ -1,7 +1,7 @@
-"""The optimizers' updates on the processor: one kernel over memory a parameter.
+"""The optimizers' updates on the processor: one fused kernel for each parameter.
 
-g_W of a fully connected layer may come as its factors and is then never written to memory. The new
-signs are packed while the new weights are in the cache.
+If g_W of a fully connected layer is deferred, the kernel computes it from its factors and never
+writes it to memory. It packs the new signs while the new weights are in the cache.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ from bnnrun.engine.cpu.state import BinaryState, Factors
 from bnnrun.engine.memory import flat, is_dense
 from bnnrun.nn.optim import NO_GRADIENT, TORCH7_EPS, Adam, Rule, ShiftAdaMax, slot
 
-PART_WEIGHTS = 2**19  # whose gradients are computed at once: what stays in the cache
+PART_WEIGHTS = 2**19  # weights whose gradients are computed together: they stay in the cache
 
 # (optimizer, w, its state, its group, its layer's state where it is a binary weight) -> whether
 # the parameter was updated; else the optimizer's own update must.
@@ -36,7 +36,7 @@ def update_adam(
     group: dict[str, Any],
     layer: BinaryState | None,
 ) -> bool:
-    """Adam's step, scaled and clipped, from `w.grad` or from the factors of the gradient."""
+    """Adam's step, scaled and clipped, from `w.grad` or from the gradient's factors."""
     factors = None if layer is None else layer.take_factors()
     m, v = slot(state, "m", w), slot(state, "v", w)
     constants = _adam_constants(rule, group)
@@ -52,7 +52,7 @@ def update_adam(
 
 
 def _adam_constants(rule: Adam, group: dict[str, Any]) -> Floats:
-    """What `adam_kernel` takes."""
+    """The `constants` of `adam_kernel`."""
     step = group["scale"] * rule.rate
     b1, b2 = rule.beta1, rule.beta2
     return np.array([b1, 1 - b1, b2, 1 - b2, step, rule.eps], np.float32)
@@ -66,7 +66,7 @@ def _run_adam(
 ) -> None:
     w, m, v = map(flat, streams)
     adam_kernel(w, flat(g), m, v, constants, clip)
-    increment_version(streams[0])  # which NumPy does not: packed signs are stale now
+    increment_version(streams[0])  # NumPy wrote to it without doing so; packed signs are stale
 
 
 def _update_from_factors(
@@ -89,7 +89,7 @@ def _update_from_factors(
     else:
         _update_by_parts(factors, streams, packed, constants, clip)
     if packed is not None:
-        # The fused update already packed the new signs.
+        # The fused update already packed the new signs; packed_version then equals weight._version.
         layer.mark_packed()
 
 
@@ -100,7 +100,7 @@ def _update_by_parts(
     constants: Floats,
     clip: bool,
 ) -> None:
-    """Gradient, step and signs of some rows at a time, so that they are still in the cache."""
+    """Compute gradient, step and signs of some rows at a time, while these are in the cache."""
     rows: torch.Tensor | None = None
     for part in parts(streams[0]):
         w, m, v = (t[part] for t in streams)
@@ -111,7 +111,7 @@ def _update_by_parts(
 
 
 def parts(w: torch.Tensor) -> Iterator[slice]:
-    """Rows of a matrix in parts of some PART_WEIGHTS elements, whole blocks of packed rows."""
+    """Slices of rows of about PART_WEIGHTS elements, each a multiple of BLOCK rows."""
     step = max(1, PART_WEIGHTS // w.shape[1] // BLOCK) * BLOCK
     return (slice(start, start + step) for start in range(0, len(w), step))
 
@@ -137,7 +137,7 @@ def update_adamax(
 
 
 def _are_streams(*tensors: torch.Tensor) -> bool:
-    """Whether one kernel can take the memory of all, element by element."""
+    """Whether all tensors are dense and have the same strides, so that one flat loop can run."""
     return all(is_dense(t) and t.stride() == tensors[0].stride() for t in tensors)
 
 

@@ -1,9 +1,9 @@
 """3x3 convolutions, and their gradients, by Winograd's minimal filtering, on the processor.
 
 Tiles of 4x4 outputs cost 36 products instead of 144 (F(4x4, 3x3), points 0, 1, -1, 2, -2 and
-infinity). Each array is transformed tile by tile, channels side by side; what remains is a product
-of matrices for each of the 36 places, which is torch's. In float32 the results differ from the
-direct sums by some 1e-6 of their norm.
+infinity). Each array is transformed tile by tile, channels side by side; torch.bmm then computes a
+matrix product for each of the 36 places. In float32 the results differ from a direct convolution by
+about 1e-6 of their norm.
 
     s   = output(sum over C of tile(a) · weight(w))
     g_a = output(sum over N of tile(g_s) · weight(w, turned))
@@ -39,22 +39,22 @@ from bnnrun.gemm.bits import LANES
 Floats = NDArray[np.float32]
 
 TILE_SIDE = 4
-TILE_BYTES = 2**24  # of an array's transformed tiles at once: what a third-level cache holds
+TILE_BYTES = 2**24  # of an array's transformed tiles at a time: they fit a third-level cache
 
 
 def fits(size: tuple[int, ...], channels: int, outputs: int) -> bool:
-    """Whether the tiles cover the images, and the lanes the channels."""
+    """Whether the image size is a multiple of the tile, and the channels of the lanes."""
     return not (size[0] % TILE_SIDE or size[1] % TILE_SIDE or channels % LANES or outputs % LANES)
 
 
 class Workspace:
-    """Memory that is written to again: new memory costs as much as the pass that fills it."""
+    """Buffers that are reused: allocating them costs as much as the kernel that fills them."""
 
     def __init__(self) -> None:
         self.buffers: dict[str, torch.Tensor] = {}
 
     def take(self, name: str, *shape: int) -> torch.Tensor:
-        """Memory of that name and shape, whatever it held."""
+        """The buffer `name` in this shape, uninitialized."""
         size = int(np.prod(shape))
         if name not in self.buffers or self.buffers[name].numel() < size:
             self.buffers[name] = empty(size)
@@ -62,18 +62,18 @@ class Workspace:
 
 
 class Operands(Protocol):
-    """What a convolution multiplied, as its gradients need it again."""
+    """The operands of a convolution, transformed for its gradients."""
 
     def transform_weights(self, out: torch.Tensor) -> None:
-        """Filters turned by half a turn, to (36, N, C)."""
+        """Write the transformed weights, rotated by 180 degrees, to (36, N, C)."""
 
     def transform_filters(self, part: slice, out: torch.Tensor) -> None:
-        """Tiles of some images as filters, to (36, tiles, C)."""
+        """Write the tiles of the images `part`, transformed as filters, to (36, tiles, C)."""
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Those of the last `filters.popcount_product(a)`: both ±1, read from their bits."""
+    """Operands of the latest `filters.popcount_product(a)`: both ±1, read from their bits."""
 
     filters: PackedFilters
 
@@ -94,7 +94,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class Real:
-    """Real numbers: a (B, C, H, W), w (N, C, 3, 3), float32, channels last in memory."""
+    """Real operands: a (B, C, H, W), w (N, C, 3, 3), float32, channels last in memory."""
 
     a: torch.Tensor
     w: torch.Tensor
@@ -109,7 +109,7 @@ class Real:
 
 
 def _parts(batch: int, height: int, width: int, channels: int) -> list[slice]:
-    """Images whose transformed tiles are worked on at once, in turn."""
+    """Slices of the batch whose transformed tiles fit TILE_BYTES."""
     tiles = (height // TILE_SIDE) * (width // TILE_SIDE)
     step = max(1, TILE_BYTES // (4 * PLACES * tiles * channels))
     return [slice(start, min(batch, start + step)) for start in range(0, batch, step)]
@@ -142,7 +142,7 @@ def gradients(
     """
     (batch, outputs, height, width), channels = g_s.shape, g_w.shape[1]
     parts = _parts(batch, height, width, max(outputs, channels))
-    # Where one part is the whole batch, the weights are done with before the taps are summed.
+    # If one part is the whole batch, the weights' buffer is free before the taps are summed.
     total = workspace.take("weights" if len(parts) == 1 else "taps", PLACES, outputs, channels)
     g_a = None
     if of_input:
@@ -168,12 +168,12 @@ def gradients(
 
 
 def _numbers(t: torch.Tensor) -> Floats:
-    """The memory of a part of the workspace."""
+    """A buffer of the workspace as a flat array."""
     numbers: Floats = t.view(-1).numpy()
     return numbers
 
 
 def _flat(t: torch.Tensor) -> Floats:
-    """The memory of a (n, channels, height, width) tensor that lies channels last."""
+    """A channels-last (n, channels, height, width) tensor as a flat array."""
     numbers: Floats = t.detach().permute(0, 2, 3, 1).view(-1).numpy()
     return numbers

@@ -1,6 +1,6 @@
-"""Elementwise kernels: one read and one write of memory, where tensor code would make several.
+"""Fused elementwise kernels: one read and one write of memory, where tensor code needs several.
 
-Each element depends on itself alone, so the results do not depend on the number of threads.
+Each element is computed independently, so the results do not depend on the number of threads.
 """
 
 import numpy as np
@@ -11,8 +11,8 @@ from bnnrun.gemm.compiled import kernel, njit, prange
 Floats = NDArray[np.float32]
 
 # Far below what moves a float32 weight, far above the subnormal numbers that processors are slow
-# at: behind a saturated hinge most gradients are 0, and m and v would decay to those. What is
-# smaller counts as 0.
+# at: after a saturated hinge loss most gradients are 0, and m and v would decay to such numbers.
+# Smaller ones are set to 0.
 TINY = np.float32(1e-30)
 TINY_ROOT = np.float32(1e-15)
 
@@ -40,7 +40,7 @@ def adam_element(w, g, m, v, b1, b1_rest, b2, b2_rest, step, eps, bound):  # typ
     return w, m, v
 
 
-# Unpacked from one tuple, Numba 0.68 loses what is written to w: hence so many arguments.
+# One argument each: with arrays unpacked from a tuple, Numba 0.68 loses the writes to w.
 @kernel(error_model="numpy")
 def adam_kernel(w: Floats, g: Floats, m: Floats, v: Floats, constants: Floats, clip: bool) -> None:
     """Adam's whole update: m, v, then w <- clip(w - step · m / (sqrt(v) + eps)); optim.Adam.
@@ -51,7 +51,7 @@ def adam_kernel(w: Floats, g: Floats, m: Floats, v: Floats, constants: Floats, c
     """
     b1, b1_rest, b2, b2_rest, step, eps = constants
     bound = np.float32(1) if clip else np.float32(np.inf)
-    # One flat loop without branches: so the compiler makes vector code of it.
+    # One flat loop without branches: the compiler vectorizes it.
     for i in prange(w.size):
         w[i], m[i], v[i] = adam_element(
             w[i], g[i], m[i], v[i], b1, b1_rest, b2, b2_rest, step, eps, bound
@@ -60,7 +60,7 @@ def adam_kernel(w: Floats, g: Floats, m: Floats, v: Floats, constants: Floats, c
 
 @njit(inline="always")
 def _ap2(x):  # type: ignore[no-untyped-def]
-    """norm.ap2 of one float32: its bits rounded to a power of two."""
+    """norm.ap2 of one float32: rounds its bits to a power of two."""
     carried = np.float32(x).view(np.int32) + np.int32(0x80_0000 - 0x35_04F4)
     return np.int32(carried & np.int32(~0x7F_FFFF)).view(np.float32)
 
@@ -127,7 +127,7 @@ def dropout_kernel(
     scale: float,
     key: int,
 ) -> None:
-    """kept <- bits >= limit; out <- a · scale where kept, else 0. Shapes: (n,) all."""
+    """mask <- bits >= threshold; out <- a · scale where mask, else 0. Shapes: (n,) all."""
     for row in prange(a.size // channels):
         first = row // pixels * channels * pixels + row % pixels
         for c in range(channels):
@@ -139,6 +139,6 @@ def dropout_kernel(
 
 @kernel()
 def mask_kernel(g: Floats, mask: NDArray[np.bool_], scale: float, out: Floats) -> None:
-    """out <- g · scale where kept, else 0. Shapes: (n,) all."""
+    """out <- g · scale where mask, else 0. Shapes: (n,) all."""
     for i in prange(g.size):
         out[i] = g[i] * np.float32(scale) if mask[i] else np.float32(0)

@@ -4,20 +4,21 @@ import numpy as np
 
 from bnnrun.gemm.compiled import kernel, prange
 
-ROWS_PER_PART = 512  # whose sums are one summand: the same for any number of threads
-TASK_COLUMNS = 512  # of a task: a fully connected layer has few rows
+# Rows per partial sum. Fixed, so the reduction order does not depend on the number of threads.
+ROWS_PER_PART = 512
+TASK_COLUMNS = 512  # a fully connected layer has few rows, so tasks split its columns too
 
 
 @kernel()
 def pool_kernel(s, width, p, argmax):
-    """Shapes: s (4 R, N), its images `width` pixels wide; p, places (R, N)."""
+    """2x2 max pooling. Shapes: s (4 R, N), of images `width` pixels wide; p, argmax (R, N)."""
     half = width // 2
     for line in prange(len(p) // half):
         for x in range(half):
             r, i = line * half + x, 2 * line * width + 2 * x
             s0, s1, s2, s3 = s[i], s[i + 1], s[i + width], s[i + width + 1]
             for c in range(p.shape[1]):
-                # Without branches: so the compiler makes vector code of it.
+                # Without branches: the compiler vectorizes the loop.
                 largest = max(s0[c], s1[c], s2[c], s3[c])
                 later = np.uint8(3) - np.uint8(s2[c] == largest)
                 later = np.uint8(1) if s1[c] == largest else later
@@ -27,7 +28,7 @@ def pool_kernel(s, width, p, argmax):
 
 @kernel()
 def unpool_kernel(g, argmax, width, out):
-    """The way back of `pool_kernel`: 0 but at the place."""
+    """Backward of `pool_kernel`: out is g at the argmax, else 0."""
     half, none = width // 2, np.float32(0)
     for line in prange(len(g) // half):
         for x in range(half):
@@ -42,7 +43,7 @@ def unpool_kernel(g, argmax, width, out):
 
 @kernel()
 def moment_kernel(p, parts):
-    """Sums and sums of squares. Shapes: p (R, N) float32; parts (., 2, N) float64, zeros."""
+    """Partial sums of p and p². Shapes: p (R, N) float32; parts (., 2, N) float64, zeros."""
     across = -(-p.shape[1] // TASK_COLUMNS)
     for task in prange(len(parts) * across):
         part, left = task // across, task % across * TASK_COLUMNS
@@ -60,7 +61,7 @@ def moment_kernel(p, parts):
 def activation_kernel(p, affine, relu, a):
     """a = Sign(y) or, where `relu`, max(y, 0), y = (p - mean) · scale + beta.
 
-    Shapes: p, a (R, N); line (3, N): mean, scale, beta
+    Shapes: p, a (R, N); affine (3, N): mean, scale, beta
     """
     none, one = np.float32(0), np.float32(1)
     for r in prange(len(p)):
@@ -72,7 +73,7 @@ def activation_kernel(p, affine, relu, a):
 
 @kernel()
 def evaluation_kernel(p, affine, relu, a, saturated):
-    """As `evaluate_norm_act`.
+    """The kernel of `evaluate_norm_act`.
 
     Shapes: p, a (R, N); affine (3, N) float64; saturated (parts,) int64
     """
@@ -89,7 +90,10 @@ def evaluation_kernel(p, affine, relu, a, saturated):
 
 @kernel()
 def gradient_sum_kernel(g, p, affine, passing, parts):
-    """Sums of g_y and of g_y · (p - mean), where passing[0] <= y <= passing[1]. Shapes as above."""
+    """Partial sums of g_y and g_y · (p - mean); g_y = g if passing[0] <= y <= passing[1], else 0.
+
+    Shapes: as of `moment_kernel` and `activation_kernel`
+    """
     low, high = passing
     across = -(-p.shape[1] // TASK_COLUMNS)
     for task in prange(len(parts) * across):
@@ -109,7 +113,7 @@ def gradient_sum_kernel(g, p, affine, passing, parts):
 
 @kernel()
 def gradient_kernel(g, p, affine, coefficients, passing, out):
-    """out = k0 · g_y + k1 + k2 · p. Shapes as above; numbers (3, N): k0, k1, k2."""
+    """out = k0 · g_y + k1 + k2 · p. Shapes: coefficients (3, N): k0, k1, k2."""
     low, high = passing
     for r in prange(len(p)):
         for c in range(p.shape[1]):

@@ -1,4 +1,4 @@
-"""Signs of floats to bits, as the products of gemm read them."""
+"""Kernels that pack signs of float32 to bits, in the layouts of gemm."""
 
 import numpy as np
 
@@ -6,8 +6,8 @@ from bnnrun.gemm.compiled import kernel, prange
 from bnnrun.gemm.simd_f32 import not_negative, not_zero
 from bnnrun.gemm.vector import load, set_bit, store, zero
 
-BLOCK = 32  # rows of W that make a word of every column
-STRETCH = 1024  # columns whose words are made together: what the first cache holds
+BLOCK = 32  # rows of W: one word of every column
+STRETCH = 1024  # columns whose words are computed together: they fit the first-level cache
 
 
 @kernel()
@@ -24,7 +24,7 @@ def pack_weights(w, row_begin, row_end, k, rows, row_kw, columns, column_kw):
         high = min(row_end, low + BLOCK)
         tail = k - k % 16
         column = np.empty(STRETCH, np.uint32)
-        # A stretch of a row at a time: memory is read in order.
+        # One stretch of a row at a time, so that memory is read in order.
         for left in range(0, tail, STRETCH):
             count = min(STRETCH, tail - left)
             for i in range(0, count, 16):
@@ -51,9 +51,9 @@ def pack_weights(w, row_begin, row_end, k, rows, row_kw, columns, column_kw):
 
 @kernel()
 def pack_rows(a, k, bits, mask, nonzero):
-    """Which elements of each row are +1, which are not 0, and how many those are.
+    """Pack rows of -1, 0 and +1: bits of +1, a mask of nonzeros, and its popcount.
 
-    Shapes: a (m · k,) float32; bits, kept (m, 2 kw) uint16, zeros; whole (m,) int32
+    Shapes: a (m · k,) float32; bits, mask (m, 2 kw) uint16, zeros; nonzero (m,) int32
     """
     for m in prange(nonzero.size):
         count = 0
@@ -71,7 +71,7 @@ def pack_rows(a, k, bits, mask, nonzero):
 
 @kernel()
 def pack_images(a, images, height, width, channels, cells, out):
-    """Signs of images to padded images of bits; channels a multiple of 16.
+    """Pack the signs of images to padded images of bits; channels a multiple of 16.
 
     Shapes, flat: a (images, height, width, channels) float32;
     out (images, height + 2, width + 2, 2 cells) uint16
@@ -87,7 +87,7 @@ def pack_images(a, images, height, width, channels, cells, out):
 
 @kernel()
 def pack_filters(w, outputs, channels, cells, out, kw, ones):
-    """Signs of filters to panels, and the +1 of each tap; channels a multiple of 16.
+    """Pack the signs of filters to panels; ones is the popcount of each tap. Channels % 16 == 0.
 
     Shapes, flat: w (outputs, 9, channels) float32; out (panels, kw, 16, 2) uint16;
     ones (outputs, 9) int32

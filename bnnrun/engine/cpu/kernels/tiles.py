@@ -18,7 +18,7 @@ SIXTH, TWELFTH, TWENTY_FOURTH = F(1 / 6), F(1 / 12), F(1 / 24)
 
 @njit(forceinline=True)
 def _tile(d0, d1, d2, d3, d4, d5):
-    """Bᵀ d, of six inputs."""
+    """Bᵀ d of six inputs."""
     p, q = multiply_add(d2, F(-4), d4), multiply_add(d1, F(-4), d3)
     r, s = subtract_floats(d4, d2), scale(subtract_floats(d3, d1), F(2))
     first = multiply_add(d0, F(4), multiply_add(d2, F(-5), d4))
@@ -35,7 +35,7 @@ def _tile(d0, d1, d2, d3, d4, d5):
 
 @njit(forceinline=True)
 def _filter(x0, x1, x2, x3):
-    """G x, of four pixels that are a filter."""
+    """G x, of four pixels taken as a filter."""
     even, odd = scale(add_floats(x0, x2), -SIXTH), scale(add_floats(x1, x3), -SIXTH)
     p = scale(multiply_add(x2, F(4), x0), TWENTY_FOURTH)
     q = scale(multiply_add(x3, F(4), x1), TWELFTH)
@@ -91,7 +91,7 @@ def _taps(m0, m1, m2, m3, m4, m5):
 
 @njit
 def _block():
-    """Room for the vectors of a tile, each on one line of the cache."""
+    """A buffer for the vectors of a tile, aligned to cache lines."""
     buffer = np.empty(16 * (PLACES + 1), np.float32)
     start = (64 - buffer.ctypes.data % 64) % 64 // 4
     return buffer[start : start + 16 * PLACES]
@@ -180,7 +180,7 @@ def transform_tiles(x, images, height, width, channels, out):
 
 @njit(forceinline=True)
 def _filter_columns(block, out, at, plane):
-    """The second half of G x Gᵀ of 4x4 pixels, down the columns, to all places."""
+    """The columns of G x Gᵀ of 4x4 pixels, written to all 36 places."""
     for s in range(6):
         i = 16 * s
         v = _filter(load(block, i), load(block, i + 96), load(block, i + 192), load(block, i + 288))
@@ -212,7 +212,7 @@ def transform_filters(x, images, height, width, channels, out):
 
 @kernel()
 def transform_packed_filters(x, images, height, width, channels, cells, out):
-    """The same of pixels that are ±1. Shapes: x as `pack_images` leaves it."""
+    """As `transform_filters`, of pixels that are ±1. Shapes: x as `pack_images` writes it."""
     down, across = height // 4, width // 4
     plane = images * down * across * channels
     pixel = 2 * cells
@@ -258,7 +258,7 @@ def transform_outputs(m, images, height, width, channels, out):
 
 @njit(forceinline=True)
 def _weight_columns(block, out, at, plane):
-    """The second half of G w Gᵀ, down the columns, to all places."""
+    """The columns of G w Gᵀ, written to all 36 places."""
     for s in range(6):
         i = 16 * s
         v = _weight(load(block, i), load(block, i + 96), load(block, i + 192))
@@ -267,7 +267,7 @@ def _weight_columns(block, out, at, plane):
 
 @kernel()
 def transform_weights(w, outputs, channels, turned, out):
-    """G w Gᵀ of filters, or of filters turned by half a turn.
+    """G w Gᵀ of filters, rotated by 180 degrees first if `turned`.
 
     Shapes:
         w:   (outputs, 3, 3, channels) flat
@@ -289,10 +289,10 @@ def transform_weights(w, outputs, channels, turned, out):
 
 @kernel()
 def transform_packed_weights(w, kw, outputs, channels, cells, out):
-    """The same of filters of ±1, turned.
+    """As `transform_weights` with `turned`, of filters that are ±1.
 
     Shapes:
-        w:   (panels, kw, 16, 2) uint16, flat, as `pack_filters` leaves it
+        w:   (panels, kw, 16, 2) uint16, flat, as `pack_filters` writes it
         out: (36, outputs, channels) flat
     """
     plane, tap = outputs * channels, 32 * cells
@@ -309,7 +309,7 @@ def transform_packed_weights(w, kw, outputs, channels, cells, out):
 
 @kernel()
 def transform_weight_gradients(m, outputs, channels, out):
-    """Aᵀ m A: the nine taps, turned.
+    """Aᵀ m A: the nine taps of g_W, rotated by 180 degrees.
 
     Shapes: m as `out` of `transform_weights`; out (outputs, 3, 3, channels) flat
     """

@@ -1,4 +1,4 @@
-"""Products of bytes, Adam's step and new signs, some rows of weights at a time."""
+"""Fused update kernels: g_W, Adam's step and the new signs, some rows of weights at a time."""
 
 import numpy as np
 
@@ -19,10 +19,10 @@ from bnnrun.gemm.vector import (
     zero,
 )
 
-LARGEST_INT16 = 127 * 256  # of 16-bit numbers whose bytes are both signed
-TILE_ROWS = 4  # of g_W that are made together
-STRETCH = 1024  # columns of g_W that lie in the first cache
-BLOCK_OUTPUTS = 64  # whose gradients are quantized side by side
+LARGEST_INT16 = 127 * 256  # of 16-bit integers of which both bytes are signed
+TILE_ROWS = 4  # rows of g_W that are computed together
+STRETCH = 1024  # columns of g_W that fit the first-level cache
+BLOCK_OUTPUTS = 64  # outputs whose gradients are quantized together
 
 
 @kernel(error_model="numpy")
@@ -36,7 +36,7 @@ def quantize(g, q, factor, scales, sums):
     for block in prange(-(-n // BLOCK_OUTPUTS)):
         output_begin = BLOCK_OUTPUTS * block
         count = min(BLOCK_OUTPUTS, n - output_begin)
-        # Outputs side by side, in loops without branches: so the compiler makes vector code of it.
+        # Loops over outputs without branches: the compiler vectorizes them.
         largest, total = np.zeros(count, np.float32), np.zeros(count, np.int32)
         for b in range(batch):
             row = g[b, output_begin : output_begin + count]
@@ -64,7 +64,7 @@ def quantize(g, q, factor, scales, sums):
 
 @kernel()
 def pack_byte_panels(a, k, panels):
-    """Bytes 1 + Sign, or 1 of a 0; the first of four the lowest.
+    """Pack bytes: 0, 1, 2 for -1, 0, +1; four images a word, the first in the lowest byte.
 
     Shapes, flat: a (B, K) float32; panels (P, kw, 16) uint32, zeros
     """
@@ -98,7 +98,7 @@ def _sixteen_bits(high, low):
 
 @njit(forceinline=True)
 def _multiply(q, r, kw, scales, sums, panels, j, g, at):
-    """TILE_ROWS rows of q from row `r` on with two panels, to g[at + row · STRETCH]."""
+    """Multiply rows r .. r + TILE_ROWS of q by two panels; write to g[at + row · STRETCH]."""
     i = 2 * kw * r
     i1, i2, i3 = i + 2 * kw, i + 4 * kw, i + 6 * kw
     a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = zero()
@@ -132,14 +132,14 @@ def _multiply(q, r, kw, scales, sums, panels, j, g, at):
 
 @njit(forceinline=True)
 def _put(g, at, x, y, factor, total):
-    # Counts wrap around before what is left of them does.
+    # The int32 accumulator may wrap; subtracting the total modulo 2^32 restores the exact value.
     store(g, at, scale(to_floats(subtract(x, fill(total))), factor))
     store(g, at + 16, scale(to_floats(subtract(y, fill(total))), factor))
 
 
 @njit(forceinline=True)
 def _multiply_reals(g_s, i, a, j, batch, g, at):
-    """A group of TILE_ROWS outputs with a panel of 32 inputs, to g[at + output · STRETCH]."""
+    """Multiply TILE_ROWS outputs by a panel of 32 inputs; write to g[at + output · STRETCH]."""
     a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = zero()
     for _ in range(batch):
         x, y = load(a, j), load(a, j + 16)
@@ -160,7 +160,7 @@ def _multiply_reals(g_s, i, a, j, batch, g, at):
 
 @njit(forceinline=True)
 def _fetch(w, m, v, at):
-    """What the next step needs of 32 columns comes from memory while they are multiplied."""
+    """Prefetch 32 columns of w, m and v for the step that follows the multiplication."""
     prefetch(w, at)
     prefetch(w, at + 16)
     prefetch(m, at)
@@ -181,7 +181,7 @@ def _step(w, m, v, g, constants, bound):
 
 @njit(forceinline=True)
 def _pack(w, at, count, bit, rows, to, column):
-    """Signs of a stretch of a row to its panel, and as bit `bit` of each of its columns."""
+    """Pack the signs of a stretch of a row to its panel, and to bit `bit` of its columns' words."""
     for i in range(0, count - 15, 16):
         bits = not_negative(load(w, at + i))
         store(column, i, set_bit(load(column, i), bits, bit))
@@ -198,7 +198,7 @@ def _pack(w, at, count, bit, rows, to, column):
 
 @njit(inline="always")
 def _update_rows(w, m, v, g, start, low, high, left, count, constants, bound, rows, row_kw, column):
-    """The step of a stretch of some rows, and its new signs."""
+    """Adam's step of a stretch of some rows, and the packing of the new signs."""
     k = w.shape[1]
     for r in range(low, high):
         at, part = start + STRETCH * (r - low), slice(left, left + count)
@@ -215,7 +215,11 @@ def _store_columns(column, count, columns, column_kw, left, block):
 
 @njit
 def _buffers():
-    """(g, start, column): buffers of one task."""
+    """Buffers of a task: (g, start, column).
+
+    g[start:] is a stretch of TILE_ROWS rows of g_W, aligned to a cache line; column holds the
+    words of its columns.
+    """
     g, column = np.empty(TILE_ROWS * STRETCH + 16, np.float32), np.empty(STRETCH, np.uint32)
     return g, (64 - g.ctypes.data % 64) % 64 // 4, column
 
