@@ -195,9 +195,9 @@ class _Compilation(event.Listener):
     def on_end(self, e: Any) -> None:
         if self.running and self.running[0][0] is e.data["dispatcher"]:
             dispatcher, began = self.running.pop()
-            taken = time.perf_counter() - began
-            self.time_s += taken
-            log.info("compiled %s in %.1f s", dispatcher.py_func.__name__, taken)
+            time_s = time.perf_counter() - began
+            self.time_s += time_s
+            log.info("compiled %s in %.1f s", dispatcher.py_func.__name__, time_s)
 
 
 compilation = _Compilation()

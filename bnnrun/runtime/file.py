@@ -204,8 +204,8 @@ def _layer(shape: Layer, arrays: Arrays, *, max_pixel: int, is_first: bool) -> P
         _require(bool(np.isfinite([mean, scale, shift]).all()), f"{name}: scores not finite")
         no_threshold = np.zeros((0, n), np.int32)
         return PackedLayer(shape, weight, no_threshold, np.zeros(n, bool), mean, scale, shift)
-    of_borders = len(borders(*shape.size)[1]) if is_first and shape.is_conv else 1
-    threshold = _take(arrays, f"{name}.threshold", (of_borders, n), np.int32)
+    n_classes = len(borders(*shape.size)[1]) if is_first and shape.is_conv else 1
+    threshold = _take(arrays, f"{name}.threshold", (n_classes, n), np.int32)
     # |s| <= K · max_pixel, so a threshold one past that stands for all larger ones.
     bound = shape.k * max_pixel + 1
     _require(bool((np.abs(threshold.astype(np.int64)) <= bound).all()), f"{name}.threshold")

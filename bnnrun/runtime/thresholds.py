@@ -48,7 +48,7 @@ def accumulator_thresholds(
 def _on_padding(layer: PackedLayer, w: NDArray[np.int8]) -> NDArray[np.int64]:
     """What padding adds to the pre-activations, as its 0 bits act as -1: (border classes, N)."""
     _, taps = borders(*layer.shape.size)
-    of_taps = w.reshape(len(w), 9, -1).sum(axis=2, dtype=np.int64)
+    tap_sums = w.reshape(len(w), 9, -1).sum(axis=2, dtype=np.int64)
     missing = (~taps).reshape(len(taps), 9).astype(np.int64)
-    added: NDArray[np.int64] = -missing @ of_taps.T
+    added: NDArray[np.int64] = -missing @ tap_sums.T
     return added

@@ -42,7 +42,7 @@ class CpuEngine(Engine):
             for block in network.blocks
             if block.product.binary
         }
-        self.of_weight = {state.weight: state for state in self.state.values()}
+        self.state_of_weight = {state.weight: state for state in self.state.values()}
         self.described = {block.index: self._describe(block) for block in network.blocks}
         self.workspace = winograd.Workspace()
 
@@ -150,7 +150,9 @@ class CpuEngine(Engine):
         assert self.optimizer is not None
         fused = FUSED.get(type(self.optimizer))
         for w, state, group in self.optimizer.members():
-            if fused is None or not fused(self.optimizer, w, state, group, self.of_weight.get(w)):
+            if fused is None or not fused(
+                self.optimizer, w, state, group, self.state_of_weight.get(w)
+            ):
                 self.optimizer.update(w, state, group)
 
     def evaluate_product(self, block: Block, a: torch.Tensor) -> torch.Tensor:

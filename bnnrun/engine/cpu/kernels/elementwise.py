@@ -108,11 +108,11 @@ def _random_bits(key, i):  # type: ignore[no-untyped-def]
 def sample_kernel(r: Floats, out: Floats, channels: int, pixels: int, key: int) -> None:
     """out <- +1 with probability clip((r + 1) / 2, 0, 1), else -1. Shapes: (n,) both."""
     for row in prange(r.size // channels):
-        first = row // pixels * channels * pixels + row % pixels
+        begin = row // pixels * channels * pixels + row % pixels
         for c in range(channels):
             at = row * channels + c
             threshold = (np.float64(r[at]) + 1.0) * 2.0**31  # of 2^32
-            below = np.float64(_random_bits(key, first + c * pixels)) < threshold
+            below = np.float64(_random_bits(key, begin + c * pixels)) < threshold
             out[at] = np.float32(1) if below else np.float32(-1)
 
 
@@ -129,10 +129,10 @@ def dropout_kernel(
 ) -> None:
     """mask <- bits >= threshold; out <- a · scale where mask, else 0. Shapes: (n,) all."""
     for row in prange(a.size // channels):
-        first = row // pixels * channels * pixels + row % pixels
+        begin = row // pixels * channels * pixels + row % pixels
         for c in range(channels):
             at = row * channels + c
-            keep = _random_bits(key, first + c * pixels) >= np.uint64(threshold)
+            keep = _random_bits(key, begin + c * pixels) >= np.uint64(threshold)
             mask[at] = keep
             out[at] = a[at] * np.float32(scale) if keep else np.float32(0)
 

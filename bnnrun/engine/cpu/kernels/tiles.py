@@ -276,12 +276,12 @@ def transform_weights(w, outputs, channels, turned, out):
     plane = outputs * channels
     for n in prange(outputs):
         block = _block()
-        first, tap = 9 * n * channels, channels
+        begin, tap = 9 * n * channels, channels
         if turned:
-            first, tap = first + 8 * channels, -channels
+            begin, tap = begin + 8 * channels, -channels
         for channel in range(0, channels, 16):
             for r in range(3):
-                i = first + 3 * r * tap + channel
+                i = begin + 3 * r * tap + channel
                 v = _weight(load(w, i), load(w, i + tap), load(w, i + 2 * tap))
                 _store6(block, 96 * r, 16, v)
             _weight_columns(block, out, n * channels + channel, plane)
@@ -299,9 +299,9 @@ def transform_packed_weights(w, kw, outputs, channels, cells, out):
     for n in prange(outputs):
         block = _block()
         for channel in range(0, channels, 16):
-            first = 32 * (n // 16 * kw + channel // 32) + 2 * (n % 16) + channel // 16 % 2
+            begin = 32 * (n // 16 * kw + channel // 32) + 2 * (n % 16) + channel // 16 % 2
             for r in range(3):
-                i = first + 3 * (2 - r) * tap
+                i = begin + 3 * (2 - r) * tap
                 v = _weight(signs(w[i + 2 * tap]), signs(w[i + tap]), signs(w[i]))
                 _store6(block, 96 * r, 16, v)
             _weight_columns(block, out, n * channels + channel, plane)
