@@ -101,19 +101,29 @@ def _random_bits(key, i):  # type: ignore[no-untyped-def]
 
 
 # Elements lie pixel by pixel, channels innermost, and are numbered channel by channel: element
-# (b, c, p) of a row (b, p) is (b · channels + c) · pixels + p. Two dimensions: one pixel.
+# (b, c, p) of a row (b, p) is (b · channels + c) · pixels + p. Of one pixel, as in two dimensions,
+# that is how they lie, and the one flat loop becomes vector code.
+
+
+@njit(inline="always")
+def _sample(r, bits):  # type: ignore[no-untyped-def]
+    """+1 where the bits are below p · 2^32, else -1."""
+    below = np.float64(bits) < (np.float64(r) + 1.0) * 2.0**31
+    return np.float32(1) if below else np.float32(-1)
 
 
 @kernel()
 def sample_kernel(r: Floats, out: Floats, channels: int, pixels: int, key: int) -> None:
     """out <- +1 with probability clip((r + 1) / 2, 0, 1), else -1. Shapes: (n,) both."""
+    if pixels == 1:
+        for i in prange(r.size):
+            out[i] = _sample(r[i], _random_bits(key, i))
+        return
     for row in prange(r.size // channels):
         begin = row // pixels * channels * pixels + row % pixels
         for c in range(channels):
             at = row * channels + c
-            threshold = (np.float64(r[at]) + 1.0) * 2.0**31  # of 2^32
-            below = np.float64(_random_bits(key, begin + c * pixels)) < threshold
-            out[at] = np.float32(1) if below else np.float32(-1)
+            out[at] = _sample(r[at], _random_bits(key, begin + c * pixels))
 
 
 @kernel()
@@ -128,13 +138,17 @@ def dropout_kernel(
     key: int,
 ) -> None:
     """mask <- bits >= threshold; out <- a · scale where mask, else 0. Shapes: (n,) all."""
+    if pixels == 1:
+        for i in prange(a.size):
+            mask[i] = _random_bits(key, i) >= np.uint64(threshold)
+            out[i] = a[i] * np.float32(scale) if mask[i] else np.float32(0)
+        return
     for row in prange(a.size // channels):
         begin = row // pixels * channels * pixels + row % pixels
         for c in range(channels):
             at = row * channels + c
-            keep = _random_bits(key, begin + c * pixels) >= np.uint64(threshold)
-            mask[at] = keep
-            out[at] = a[at] * np.float32(scale) if keep else np.float32(0)
+            mask[at] = _random_bits(key, begin + c * pixels) >= np.uint64(threshold)
+            out[at] = a[at] * np.float32(scale) if mask[at] else np.float32(0)
 
 
 @kernel()
