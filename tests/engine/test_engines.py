@@ -221,7 +221,7 @@ def test_training_is_the_references(case, make_fast):
 def assert_same_evaluation(pair, exact):
     """To the last bit where weights are binary, and what they are multiplied with."""
     pair.align()
-    x = images(45, 9, pair.kind)
+    x = images(45, 9, pair.spec)
     (found, shares), (expected, theirs) = (
         engine.evaluate(x) for engine in (pair.engine, pair.reference)
     )
