@@ -139,6 +139,21 @@ class DataAction(Enum):
     fetch = "fetch"
 
 
+class ExportFormat(Enum):
+    """What a packed network is exported to."""
+
+    c = "c"
+    onnx = "onnx"
+    qonnx = "qonnx"
+
+
+class ExportLayout(Enum):
+    """How the files of format=c are arranged."""
+
+    files = "files"
+    arduino = "arduino"
+
+
 class TableFormat(Enum):
     """How a table is printed."""
 
@@ -440,6 +455,30 @@ class PackConfig(VerbConfig):
     out: str | None = setting(
         None, "packed file to write; none named: model.safetensors there", place=True
     )
+
+
+@dataclass
+class ExportConfig(VerbConfig):
+    """Export a packed network: C99 for small devices, ONNX or QONNX for other tools."""
+
+    model: str = setting("", "packed file, or the folder that holds model.safetensors", place=True)
+    format: ExportFormat = setting(
+        ExportFormat.c,
+        "c: C99 without floating point; onnx: standard operators, the same scores bit for bit; "
+        "qonnx: BipolarQuant and MultiThreshold, for FINN and hls4ml",
+    )
+    out: str | None = setting(
+        None,
+        "folder of the C files, or the ONNX file; none named: after `name`, beside the model",
+        place=True,
+    )
+    name: str | None = setting(
+        None, "of the C functions and of the files; none named: after the model's file or folder"
+    )
+    layout: ExportLayout = setting(
+        ExportLayout.files, "of format=c; arduino: a library with an example sketch"
+    )
+    overwrite: bool = setting(False, "replace files of the same names")
 
 
 @dataclass

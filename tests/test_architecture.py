@@ -24,6 +24,7 @@ ORDER = [
     ["engine"],
     ["train"],
     ["pack"],
+    ["export"],
     ["bench"],
     ["report"],
     ["doctor"],

@@ -74,6 +74,17 @@ VERBS = {
             ),
         ),
         Verb(
+            "export",
+            config.ExportConfig,
+            "bnnrun.export.export:export",
+            is_run=False,
+            examples=(
+                "bnnrun export model=outputs/train/RUN format=c",
+                "bnnrun export model=outputs/train/RUN format=c layout=arduino name=digits",
+                "bnnrun export model=mnist.safetensors format=onnx out=mnist.onnx",
+            ),
+        ),
+        Verb(
             "eval",
             config.EvalConfig,
             "bnnrun.pack.evaluate:evaluate",

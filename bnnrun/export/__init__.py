@@ -1,0 +1,1 @@
+"""A packed network for other tools: C99, ONNX and QONNX."""
