@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bnnrun.runtime import Classifier
+    from bnnrun.runtime.onnx_file import OnnxClassifier
 
 __version__ = "0.1.0"
 
@@ -19,8 +20,8 @@ def load(
     first: str = "auto",
     threads: int = 0,
     device: str = "cpu",
-) -> "Classifier":
-    """A packed network, ready to run: `bnnrun.runtime.load`, imported when called."""
+) -> "Classifier | OnnxClassifier":
+    """A packed network, or an ONNX file, ready to run: `bnnrun.runtime.load`."""
     from bnnrun.runtime import load as load_packed
 
     return load_packed(path, kernel, first, threads, device)

@@ -485,7 +485,11 @@ class ExportConfig(VerbConfig):
 class PackedConfig(VerbConfig):
     """What every verb takes that runs a packed network."""
 
-    model: str = setting("", "packed file, or the folder that holds model.safetensors", place=True)
+    model: str = setting(
+        "",
+        "packed file, the folder that holds model.safetensors, or an ONNX file of `bnnrun export`",
+        place=True,
+    )
     kernel: Kernel = setting(Kernel.xnor, "xnor: fast; reference: by definition, in NumPy")
     first: FirstLayer = setting(
         FirstLayer.auto, "first layer: products of bytes, or one bit plane after the other"
@@ -499,11 +503,14 @@ class EvalConfig(PackedConfig):
     """Test error of a network; with verify every bit of a packed one against the trained one."""
 
     verify: bool = setting(
-        False, "compare every hidden bit and every score with the trained network"
+        False,
+        "compare every hidden bit and every score with the trained network; of an ONNX file every "
+        "score with the packed one",
     )
     trained: str | None = setting(
         None,
-        "network file that verify compares with; none named: best.pt beside the model",
+        "network file that verify compares with; none named: best.pt, or the packed file, beside "
+        "the model",
         place=True,
     )
     results_dir: str = setting("results", "folder whose runs/ takes the records", place=True)

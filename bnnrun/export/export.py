@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from bnnrun.config import ExportConfig, ExportFormat, ExportLayout
@@ -74,6 +75,11 @@ def _exporter(config: ExportConfig) -> Callable[[Source], Exported]:
         from bnnrun.export.c import export_c
 
         return lambda source: export_c(source, config.layout)
+    if find_spec("onnx") is None:
+        raise InputError(
+            f"format={config.format.value}: the package onnx is not installed; "
+            "`pip install 'bnnrun[onnx]'`"
+        )
     if config.format is ExportFormat.onnx:
         from bnnrun.export.onnx import export_onnx
 

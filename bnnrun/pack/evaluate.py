@@ -1,13 +1,18 @@
-"""`bnnrun eval`: a network over a test set; a packed one with --verify against the trained one."""
+"""`bnnrun eval`: a network over a test set; --verify compares it with the one it was made of."""
+
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnnrun.config import EvalConfig
+from bnnrun.data.dataset import Images
 from bnnrun.errors import InputError
 from bnnrun.files import user_path
 from bnnrun.records import Record, Run
-from bnnrun.runtime.evaluate import evaluate_packed, measure_error, open_model, test_images
+from bnnrun.runtime import Classifier
+from bnnrun.runtime.evaluate import evaluate_file, measure_error, open_model, test_images
+from bnnrun.runtime.onnx_file import OnnxClassifier
 
 TRAINED = ".pt"  # suffix of the network file of a run, which is not packed
 
@@ -17,17 +22,30 @@ def evaluate(config: EvalConfig, run: Run) -> list[Record]:
     if config.model.endswith(TRAINED):
         return [_evaluate_trained(config, run)]
     classifier, path = open_model(config)
-    dataset = test_images(config, classifier.model.source, classifier.model.spec)
-    verified = None
-    if config.verify:
+    dataset = test_images(config, classifier.source, classifier.spec)
+    verified = _verified(config, classifier, path, dataset.test) if config.verify else None
+    return [evaluate_file(config, run, (classifier, path), dataset, verified)]
+
+
+def _verified(
+    config: EvalConfig, classifier: Classifier | OnnxClassifier, path: Path, images: Images
+) -> dict[str, int]:
+    """Compare a network with the one that it was made of, and print how much was compared."""
+    if isinstance(classifier, OnnxClassifier):
+        from bnnrun.pack.verify_onnx import verify_onnx
+
+        verified = verify_onnx(classifier, path, images, config.trained)
+        compared, made_of = "", "packed"
+    else:
         from bnnrun.pack.verify import verify
 
-        verified = verify(classifier, path, dataset.test, config.trained)
-        print(
-            f"verified: {verified['hidden_bits']:,} hidden bits and {verified['scores']:,} scores "
-            f"of {verified['images']:,} images are the trained network's"
-        )
-    return [evaluate_packed(config, run, (classifier, path), dataset, verified)]
+        verified = verify(classifier, path, images, config.trained)
+        compared, made_of = f"{verified['hidden_bits']:,} hidden bits and ", "trained"
+    print(
+        f"verified: {compared}{verified['scores']:,} scores of {verified['images']:,} images are "
+        f"the {made_of} network's"
+    )
+    return verified
 
 
 def _evaluate_trained(config: EvalConfig, run: Run) -> Record:

@@ -1,4 +1,7 @@
-"""Packed networks: their file, and inference with NumPy, Numba or CuPy, without torch."""
+"""Packed networks: their file, and inference with NumPy, Numba or CuPy, without torch.
+
+Also inference of the ONNX files that are made of them.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from bnnrun.config import Device, FirstLayer, Kernel
 from bnnrun.errors import InputError
 from bnnrun.runtime import file
+from bnnrun.runtime.classifier import ImageClassifier
 from bnnrun.runtime.model import PackedModel
+from bnnrun.runtime.onnx_file import SUFFIX, OnnxClassifier
 from bnnrun.runtime.reference import ReferenceNetwork
 
 if TYPE_CHECKING:
@@ -17,19 +22,18 @@ if TYPE_CHECKING:
     from bnnrun.runtime.network import PackedNetwork
 
 
-class Classifier:
-    """A packed network as a classifier of images; safe to call from any thread.
+class Classifier(ImageClassifier):
+    """A packed network as a classifier of images.
 
     Concurrent calls use separate buffers on the processor; on a GPU they run one after the other.
     A process that was forked from one that has used a network runs it on one thread.
 
     Attributes:
-        threads:     number of threads of a call
-        classes:     names of the classes, in the order of the scores
-        image_shape: (channels, height, width)
-        max_pixel:   the largest pixel value
-        device:      "cpu" or "cuda"
+        model:   the packed network
+        network: what runs it
     """
+
+    form = "packed"
 
     def __init__(
         self,
@@ -39,25 +43,9 @@ class Classifier:
         device: Device = Device.cpu,
         threads: int = 0,
     ) -> None:
-        self.model = model
-        self.classes = model.spec.classes
-        self.image_shape = model.spec.image_shape
-        self.max_pixel = model.spec.max_pixel
-        self.device = device.value
+        self.model, self.kernel = model, kernel
         self.network = _network(model, kernel, first_layer_method, device, threads)
-        self.threads = self.network.threads
-
-    def scores(self, images: ArrayLike) -> NDArray[np.float64]:
-        """Scores of images; the largest one is that of the predicted class.
-
-        Shapes:
-            images:  (n, channels, height, width) uint8, n >= 0
-            returns  (n, classes) float64
-
-        Raises:
-            InputError: a wrong shape or dtype, or a pixel above `max_pixel`
-        """
-        return self.network.scores(self._checked(images))
+        super().__init__(model.spec, model.source, self.network.threads, device.value)
 
     def trace(self, images: ArrayLike) -> tuple[list[NDArray[np.bool_]], NDArray[np.float64]]:
         """(hidden, scores) of at most `network.chunk` images; hidden is a list, an array a layer.
@@ -70,28 +58,22 @@ class Classifier:
             raise InputError(f"images: {len(pixels)}, expected at most {self.network.chunk}")
         return self.network.trace(pixels)
 
-    def _checked(self, images: ArrayLike) -> NDArray[np.uint8]:
-        pixels = np.asarray(images)
-        if pixels.ndim != 4 or pixels.shape[1:] != self.image_shape or pixels.dtype != np.uint8:
-            raise InputError(
-                f"images: {pixels.dtype} {pixels.shape}, expected uint8 (n, "
-                f"{', '.join(map(str, self.image_shape))})"
-            )
-        if self.max_pixel < 255 and pixels.size and pixels.max() > self.max_pixel:
-            raise InputError(f"images: a pixel of {pixels.max()}, expected 0 to {self.max_pixel}")
-        return pixels
+    @property
+    def runtime(self) -> str:
+        return f"kernel {self.kernel.value}"
+
+    def described(self) -> dict[str, Any]:
+        method = getattr(self.network, "first_layer_method", self.kernel)
+        return {"kernel": self.kernel.value, "first": method.value}
 
     @property
     def gpu(self) -> dict[str, Any] | None:
-        """The GPU that the network runs on, for records; None on the processor."""
         from bnnrun.runtime.cuda import CudaNetwork
 
         return self.network.device.describe() if isinstance(self.network, CudaNetwork) else None
 
-    def predict(self, images: ArrayLike) -> NDArray[np.intp]:
-        """Index of the class of each image, (n,)."""
-        answers: NDArray[np.intp] = self.scores(images).argmax(axis=1)
-        return answers
+    def _scores(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        return self.network.scores(pixels)
 
 
 def _network(
@@ -131,26 +113,38 @@ def load(
     first: str = "auto",
     threads: int = 0,
     device: str = "cpu",
-) -> Classifier:
-    """Load a packed network. Imports no torch, and CuPy only for a GPU.
+) -> Classifier | OnnxClassifier:
+    """Load a packed network, or an ONNX file. Imports no torch, and CuPy only for a GPU.
 
     The classifier may be called from any thread, and in a process forked from this one.
 
     Args:
-        path:    the file, or a folder with model.safetensors
+        path:    the file, or a folder with model.safetensors; NAME.onnx: one of `bnnrun export`,
+                 which ONNX Runtime runs on the processor
         kernel:  "xnor", or "reference": slow, needs no Numba
         first:   "auto", "bytes" or "planes": the algorithm of the first layer
         threads: processor threads of a call; 0: the number of cores
         device:  "cpu", "cuda", or "auto": a GPU where there is one
 
     Raises:
-        InputError: the file is no intact packed network, an argument is none of those above, or
-            there is no GPU
+        InputError: the file is no intact packed network or exported ONNX file, an argument is
+            none of those above, or there is no GPU, or no ONNX Runtime
     """
     words = (("kernel", kernel, Kernel), ("first", first, FirstLayer), ("device", device, Device))
     for name, value, kind in words:
         if value not in kind.__members__:
             raise InputError(f"{name}={value}: expected one of {', '.join(kind.__members__)}")
-    on, _ = select_device(Device(device), Kernel(kernel))
-    model = file.load(file.find(str(path)))
-    return Classifier(model, Kernel(kernel), FirstLayer(first), on, threads)
+    found = file.find(str(path))
+    if found.suffix == SUFFIX:
+        others = {"kernel": (kernel, "xnor"), "first": (first, "auto"), "device": (device, "cpu")}
+        for name, (value, default) in others.items():
+            if value not in (default, "auto"):
+                raise InputError(
+                    f"{name}={value}: of packed files; ONNX Runtime runs {found} on the processor"
+                )
+        return OnnxClassifier(found, threads)
+    on, why_not_gpu = select_device(Device(device), Kernel(kernel))
+    model = file.load(found)
+    classifier = Classifier(model, Kernel(kernel), FirstLayer(first), on, threads)
+    classifier.why_not_gpu = why_not_gpu
+    return classifier

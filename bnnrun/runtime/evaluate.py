@@ -10,29 +10,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnnrun.config import EvalConfig, Kernel, PackedConfig, computed
+from bnnrun.config import EvalConfig, PackedConfig, computed
 from bnnrun.data import describe, load_test
 from bnnrun.data.dataset import ImageSpec, TestSet
 from bnnrun.errors import InputError, listed, printable
 from bnnrun.records import Record, Run
-from bnnrun.runtime import Classifier, file, load, select_device
+from bnnrun.runtime import Classifier, file, load
+from bnnrun.runtime.classifier import ImageClassifier
+from bnnrun.runtime.onnx_file import OnnxClassifier
 
 Pixels = NDArray[np.uint8]
 BATCH = 1000  # images of a call of `predict`
 
 
-def open_model(config: PackedConfig) -> tuple[Classifier, Path]:
-    """The packed network that a configuration names, and its file."""
+def open_model(config: PackedConfig) -> tuple[Classifier | OnnxClassifier, Path]:
+    """The network that a configuration names, and its file."""
     path = file.find(config.model)
-    device, _ = select_device(config.device, config.kernel)
-    kernel, first = config.kernel.value, config.first.value
-    return load(path, kernel, first, config.threads, device.value), path
-
-
-def why_not_gpu(config: PackedConfig) -> str:
-    """Why device=auto uses no GPU, in brackets; "" where it does, or was not asked."""
-    _, why = select_device(config.device, config.kernel)
-    return f" ({why})" if why else ""
+    kernel, first, device = config.kernel.value, config.first.value, config.device.value
+    return load(path, kernel, first, config.threads, device), path
 
 
 def test_images(config: EvalConfig, source: dict[str, str], expected: ImageSpec) -> TestSet:
@@ -96,35 +91,39 @@ def _other_images(test: TestSet, source: dict[str, str]) -> Iterator[str]:
         )
 
 
-def evaluate_packed(
-    config: EvalConfig, run: Run, opened: tuple[Classifier, Path], dataset: TestSet, verified: Any
+def evaluate_file(
+    config: EvalConfig,
+    run: Run,
+    opened: tuple[ImageClassifier, Path],
+    dataset: TestSet,
+    verified: Any,
 ) -> Record:
-    """The test error of a packed network.
+    """The test error of a packed network, or of an ONNX file.
 
     Args:
         opened:   from `open_model`
-        verified: counts of `pack.verify.verify`, for the record, or None
+        verified: what `--verify` compared, by number, for the record; or None
     """
     classifier, path = opened
     details = {
-        "kernel": config.kernel.value,
-        "first": _first_layer_method(classifier, config),
+        **classifier.described(),
         "file": path.name,
-        "packed_bytes": path.stat().st_size,
+        f"{classifier.form}_bytes": path.stat().st_size,
         "sha256": file.sha256(path),
-        "trained": classifier.model.source,
+        "trained": classifier.source,
         "verified": verified,
         "threads": classifier.threads,
     }
     classifier.scores(dataset.test.pixels[:1])  # compiles what is not in the cache yet
-    seed = int(classifier.model.source.get("seed", 0))
-    print(f"{path}: kernel {config.kernel.value}, on {classifier.device}{why_not_gpu(config)}")
+    seed = int(classifier.source.get("seed", 0))
+    why = f" ({classifier.why_not_gpu})" if classifier.why_not_gpu else ""
+    print(f"{path}: {classifier.runtime}, on {classifier.device}{why}")
     return measure_error(
         config,
         run,
         classifier.predict,
         dataset,
-        ("packed_test_error", seed, details),
+        (f"{classifier.form}_test_error", seed, details),
         device=classifier.device,
         gpu=classifier.gpu,
     )
@@ -173,9 +172,3 @@ def measure_error(
         wall_time_s=time_s,
         gpu=gpu,
     )
-
-
-def _first_layer_method(classifier: Classifier, config: EvalConfig) -> str:
-    if config.kernel is Kernel.reference:
-        return "reference"
-    return str(classifier.network.first_layer_method.value)  # type: ignore[union-attr]

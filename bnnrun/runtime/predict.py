@@ -13,8 +13,8 @@ from bnnrun.data.decode import read_image
 from bnnrun.data.image_files import SUFFIXES, find_images
 from bnnrun.errors import InputError, RunError, printable
 from bnnrun.files import user_path
-from bnnrun.runtime import Classifier
-from bnnrun.runtime.evaluate import open_model, why_not_gpu
+from bnnrun.runtime.classifier import ImageClassifier
+from bnnrun.runtime.evaluate import open_model
 from bnnrun.table import print_table
 
 BATCH = 100  # images in memory at a time
@@ -42,8 +42,8 @@ def predict(config: PredictConfig) -> None:
     rows = []
     for path, scores in _scores(classifier, _progress(paths), faults):
         rows.append(_row(path, scores, classifier.classes))
-    if rows and (why := why_not_gpu(config)):
-        print(f"on the processor{why}", file=sys.stderr)
+    if rows and classifier.why_not_gpu:
+        print(f"on the processor ({classifier.why_not_gpu})", file=sys.stderr)
     if not rows and len(faults) == 1:
         raise InputError(faults[0])
     for fault in faults:
@@ -83,7 +83,7 @@ def _in_folder(folder: Path, faults: list[str]) -> list[Path]:
 
 
 def _scores(
-    classifier: Classifier, paths: Iterator[Path], faults: list[str]
+    classifier: ImageClassifier, paths: Iterator[Path], faults: list[str]
 ) -> Iterator[tuple[Path, NDArray[np.float64]]]:
     """(path, scores) of every image that can be read; appends a fault for any other."""
     while batch := list(islice(paths, BATCH)):
