@@ -16,7 +16,8 @@ from bnnrun import __version__
 
 PACKAGES = (
     "torch", "torchvision", "cupy-cuda13x", "cupy-cuda12x", "numpy", "numba",
-    "hydra-core", "omegaconf", "onnx", "onnxruntime", "pandas", "rich", "safetensors", "scikit-learn", "scipy",
+    "hydra-core", "omegaconf", "onnx", "onnxruntime", "pandas", "rich", "safetensors",
+    "scikit-learn", "scipy",
 )  # fmt: skip
 
 # Instruction sets that decide how fast a product of bits, bytes or floats can be.

@@ -49,7 +49,7 @@ def export_onnx(source: Source) -> Exported:
     content = graph.file(
         source.name, inputs=[image], outputs=[scores, index], metadata=metadata(source, FORMAT)
     )
-    rows.append(["frame", "", f"{len(content) - graph.size:,}"])
+    rows.append(["names, metadata", "", f"{len(content) - graph.size:,}"])
     table = ["layer", "bytes of weights", "other bytes"], rows
     return Exported({f"{source.name}.onnx": content}, table)
 

@@ -68,7 +68,7 @@ def export_qonnx(source: Source) -> Exported:
         domain=DOMAIN,
         types=types,
     )
-    rows.append(["frame", f"{len(content) - graph.size:,}"])
+    rows.append(["names, metadata", f"{len(content) - graph.size:,}"])
     return Exported({f"{source.name}_qonnx.onnx": content}, (["layer", "bytes"], rows))
 
 

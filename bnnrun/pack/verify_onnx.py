@@ -51,8 +51,10 @@ def _packed_file(classifier: OnnxClassifier, path: Path, packed: str | None) -> 
     for candidate in candidates:
         if candidate.is_file() and file.sha256(candidate) == classifier.packed_sha256:
             return candidate
-    asked = f"trained={packed}" if packed else f"trained: neither {beside[0]} nor {beside[1]}"
+    digest = f"of sha256 {classifier.packed_sha256[:12]}..., which {path} was exported from"
+    if packed:
+        raise InputError(f"trained={packed}: not the packed file {digest}")
     raise InputError(
-        f"{asked} is the packed file of sha256 {classifier.packed_sha256[:12]}... that {path} was "
-        "exported from" + ("" if packed else "; name it: trained=FILE")
+        f"{path}: neither {beside[0].name} nor {beside[1].name} beside it is the packed file "
+        f"{digest}; name it: trained=FILE"
     )

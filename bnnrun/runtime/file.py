@@ -90,19 +90,12 @@ def load(path: Path) -> PackedModel:
         raise InputError(f"{path}: altered: its content does not have its checksum")
     try:
         return _build(json.loads(network), arrays)
-    except (
-        _MalformedError,
-        ValueError,
-        TypeError,
-        KeyError,
-        RecursionError,
-        OverflowError,
-    ) as error:
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
         raise InputError(f"{path}: its description and its arrays do not fit "
                          f"({_first_line(error)})") from None  # fmt: skip
 
 
-class _MalformedError(Exception):
+class _MalformedError(ValueError):
     pass
 
 
@@ -141,18 +134,10 @@ def _describe(model: PackedModel) -> dict[str, Any]:
 
 def _build(network: dict[str, Any], arrays: Arrays) -> PackedModel:
     """Build the network of a description; check each array against it."""
-    channels, height, width = (_integer(v, "image_shape") for v in network["image_shape"])
-    classes = network["classes"]
-    _require(isinstance(classes, list) and all(map(_is_text, classes)), "classes")
-    spec = ImageSpec(
-        (channels, height, width), tuple(classes), _integer(network["levels"], "levels", 255)
-    )
-    _require(height * width * channels <= LARGEST, "image_shape: too large")
+    spec = spec_of(network["image_shape"], network["classes"], network["levels"])
     affine = tuple(float(v) for v in network["input"])
     _require(len(affine) == 3 and all(map(math.isfinite, affine)), "input")
-    source = network["source"]
-    _require(isinstance(source, dict) and all(map(_is_text, source.values())), "source")
-    _require(source.get("seed", "0").isdecimal(), "source: seed")
+    source = source_of(network["source"])
     layers = []
     shapes = _shapes(network["layers"], spec)
     left = dict(arrays)
@@ -162,6 +147,21 @@ def _build(network: dict[str, Any], arrays: Arrays) -> PackedModel:
         )
     _require(not left, f"{len(left)} arrays that no layer has")
     return PackedModel(spec, tuple(layers), (affine[0], affine[1], affine[2]), source)
+
+
+def spec_of(image_shape: Any, classes: Any, max_pixel: Any) -> ImageSpec:
+    """The images and classes of a description; ValueError where it is malformed."""
+    channels, height, width = (_integer(v, "image_shape") for v in image_shape)
+    _require(isinstance(classes, list) and all(map(_is_text, classes)), "classes")
+    _require(height * width * channels <= LARGEST, "image_shape: too large")
+    return ImageSpec((channels, height, width), tuple(classes), _integer(max_pixel, "levels", 255))
+
+
+def source_of(described: Any) -> dict[str, str]:
+    """`PackedModel.source` of a description; ValueError where it is malformed."""
+    _require(isinstance(described, dict) and all(map(_is_text, described.values())), "source")
+    _require(described.get("seed", "0").isdecimal(), "source: seed")
+    return dict(described)
 
 
 def _shapes(described: Any, spec: ImageSpec) -> list[Layer]:

@@ -11,6 +11,7 @@ from bnnrun.data.dataset import ImageSpec
 from bnnrun.errors import InputError
 from bnnrun.machine import cores
 from bnnrun.runtime.classifier import ImageClassifier
+from bnnrun.runtime.file import source_of, spec_of
 
 SUFFIX = ".onnx"
 FORMAT, VERSION = "bnnrun-onnx", 1  # in the file's metadata
@@ -88,11 +89,11 @@ def _told(path: Path, session: Any) -> tuple[ImageSpec, dict[str, str], str]:
         )
     shapes = {each.name: each.shape for each in (*session.get_inputs(), *session.get_outputs())}
     try:
-        classes, source = tuple(json.loads(told["classes"])), json.loads(told["source"])
-        _, *image_shape = shapes[IMAGE]
-        spec = ImageSpec(tuple(image_shape), classes, int(told["max_pixel"]))
-        if shapes[SCORES][1:] != [len(classes)]:
-            raise ValueError(f"{len(classes)} classes, scores of shape {shapes[SCORES]}")
-        return spec, source, told["packed_sha256"]
-    except (KeyError, ValueError, TypeError) as error:
+        spec = spec_of(
+            shapes[IMAGE][1:], json.loads(told["classes"]), json.loads(told["max_pixel"])
+        )
+        if shapes[SCORES][1:] != [len(spec.classes)]:
+            raise ValueError(f"{len(spec.classes)} classes, scores of shape {shapes[SCORES]}")
+        return spec, source_of(json.loads(told["source"])), told["packed_sha256"]
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: altered: its metadata do not fit it ({error!r})") from None
