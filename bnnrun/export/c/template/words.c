@@ -47,7 +47,7 @@ static unsigned popcount(word x)
 {
     unsigned count = 0, i;
     for (i = 0; i < BNN_WORD_BITS; i += 8) {
-        count += BNN_READ_8(byte_popcounts + (x >> i & 255u));
+        count += BNN_READ_8(byte_popcounts + (uint8_t)(x >> i));
     }
     return count;
 }
@@ -79,7 +79,8 @@ static inline uint_fast32_t differing(const word *a, const word *w, unsigned n)
         {
             word pairs = (word)((bytes & (word) ~(word)0 / 0xffffu * 0xffu)
                                 + (bytes >> 8 & (word) ~(word)0 / 0xffffu * 0xffu));
-            count += (word)(pairs * (word)((word) ~(word)0 / 0xffffu)) >> (BNN_WORD_BITS - 16);
+            word ones = (word) ~(word)0 / 0xffffu;
+            count += (uint_fast32_t)((word)(pairs * ones) >> (BNN_WORD_BITS - 16));
         }
 #endif
     }
