@@ -25,8 +25,8 @@ CORTEX_M3 = (
     f"-T{C / 'mps2.ld'}", C / "mps2.c",
 )  # fmt: skip
 QEMU_M3 = (
-    "qemu-system-arm", "-M", "mps2-an385", "-display", "none", "-monitor", "none", "-serial", "none",
-    "-semihosting-config", "enable=on,target=native", "-kernel",
+    "qemu-system-arm", "-M", "mps2-an385", "-display", "none", "-monitor", "none",
+    "-serial", "none", "-semihosting-config", "enable=on,target=native", "-kernel",
 )  # fmt: skip
 AVR = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-Os", "-mmcu=atmega2560")
 
