@@ -72,5 +72,5 @@ def test_few_bits_where_they_are_enough():
 def test_scores_that_no_integers_order_are_refused():
     """Equal where the shift is lost in the sum, and not equal where the sum is 0."""
     layer = output(4, [0.0, 0.0], [1.0, 1.0], [0.0, 2.0**-70])
-    with pytest.raises(InputError, match="class . at the sum -?[0-9]+ and class . at the sum"):
+    with pytest.raises(InputError, match=r"class . at the sum -?[0-9]+ and class . at the sum"):
         integer_scores(layer)
