@@ -182,15 +182,25 @@ def _weights(weights: NDArray[np.bool_]) -> str:
     """Rows of bits as B8(...), ..., a group after the other; the tail of a group as B1 to B7."""
     rows, groups, _ = weights.shape
     packed = np.packbits(weights, axis=2, bitorder="little").reshape(rows * groups, -1)
-    size = packed.shape[1]
-    lines = []
-    for group in packed:
-        # A number is written from its high byte to its low one.
-        chunks = (group[i : i + 8] for i in range(0, size, 8))
-        lines.append(", ".join(f"B{len(c)}({c[::-1].tobytes().hex()})" for c in chunks) + ",")
-    return "\n".join(
-        _wrapped(part for line in lines for part in line.removesuffix(",").split(", "))
-    )
+    whole = packed.shape[1] // 8 * 8
+    chunks = _chunks(packed[:, :whole], 8)
+    tails = _chunks(packed[:, whole:], packed.shape[1] - whole)
+    each = whole // 8
+    items = [
+        item
+        for i in range(len(packed))
+        for item in (*chunks[i * each : (i + 1) * each], *tails[i : i + 1])
+    ]
+    lines = (", ".join(items[i : i + 4]) for i in range(0, len(items), 4))
+    return "\n".join(f"    {line}," for line in lines)
+
+
+def _chunks(packed: NDArray[np.uint8], size: int) -> list[str]:
+    """B<size>(...) of each `size` bytes, as a number: from its high byte to its low one."""
+    if not packed.size:
+        return []
+    numbers = packed.reshape(-1, size)[:, ::-1].tobytes().hex(" ", size).split()
+    return [f"B{size}({number})" for number in numbers]
 
 
 def _numbers(values: Iterable[int]) -> str:
