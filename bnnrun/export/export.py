@@ -35,10 +35,12 @@ class Exported:
     Attributes:
         files: content by path below the folder `out`; of a format of one file that file alone
         table: (columns, rows), printed after the files are written
+        notes: lines that are printed after the table
     """
 
     files: dict[str, bytes]
     table: tuple[list[str], list[list[str]]]
+    notes: tuple[str, ...] = ()
 
 
 def export(config: ExportConfig) -> None:
@@ -67,6 +69,8 @@ def export(config: ExportConfig) -> None:
         write_bytes(target, content)
         print(f"{target}: {len(content):,} bytes")
     print_table(*exported.table)
+    for note in exported.notes:
+        print(note)
 
 
 def _exporter(config: ExportConfig) -> Callable[[Source], Exported]:

@@ -9,16 +9,17 @@ from bnnrun.runtime.model import PackedModel
 
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _LONGEST = 48  # C99 guarantees 63 significant characters; suffixes take the rest
+# C99, and what C++ adds, for the header serves both.
 _KEYWORDS = frozenset(
-    # C99, and what C++ adds, for the header serves both.
-    "auto break case char const continue default do double else enum extern float for goto if "
-    "inline int long register restrict return short signed sizeof static struct switch typedef "
-    "union unsigned void volatile while alignas alignof and and_eq asm bitand bitor bool catch "
-    "class compl concept consteval constexpr constinit const_cast co_await co_return co_yield "
-    "decltype delete dynamic_cast explicit export false friend mutable namespace new noexcept not "
-    "not_eq nullptr operator or or_eq private protected public reinterpret_cast requires "
-    "static_assert static_cast template this thread_local throw true try typeid typename using "
-    "virtual wchar_t xor xor_eq".split()
+    """
+    auto break case char const continue default do double else enum extern float for goto if inline
+    int long register restrict return short signed sizeof static struct switch typedef union
+    unsigned void volatile while alignas alignof and and_eq asm bitand bitor bool catch class compl
+    concept consteval constexpr constinit const_cast co_await co_return co_yield decltype delete
+    dynamic_cast explicit export false friend mutable namespace new noexcept not not_eq nullptr
+    operator or or_eq private protected public reinterpret_cast requires static_assert static_cast
+    template this thread_local throw true try typeid typename using virtual wchar_t xor xor_eq
+    """.split()  # noqa: SIM905
 )
 
 

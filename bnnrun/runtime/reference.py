@@ -28,9 +28,13 @@ class ReferenceNetwork:
             pixels:  (n, channels, height, width) uint8
             returns  (n, classes) float64
         """
+        return self.model.layers[-1].scores(self.sums(pixels))
+
+    def sums(self, pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Pre-activations of the output layer, (n, classes) int32, of images as of `scores`."""
         starts = range(0, len(pixels), self.chunk)
-        parts = [self.trace(pixels[i : i + self.chunk])[1] for i in starts]
-        empty = np.zeros((0, len(self.model.spec.classes)))
+        parts = [self._run(pixels[i : i + self.chunk])[1] for i in starts]
+        empty = np.zeros((0, len(self.model.spec.classes)), np.int32)
         return np.concatenate([empty, *parts])
 
     def trace(
@@ -41,6 +45,11 @@ class ReferenceNetwork:
         Shapes:
             returns  (n, N) or (n, height, width, N) bool a layer; (n, classes) float64
         """
+        hidden, sums = self._run(pixels)
+        return hidden, self.model.layers[-1].scores(sums)
+
+    def _run(self, pixels: NDArray[np.uint8]) -> tuple[list[NDArray[np.bool_]], NDArray[np.int32]]:
+        """(bits of each hidden layer, sums of the output layer)."""
         hidden: list[NDArray[np.bool_]] = []
         a = pixels.astype(np.int32)
         if self.model.layers[0].shape.is_conv:
@@ -50,7 +59,7 @@ class ReferenceNetwork:
             rows = _patches(a) if layer.shape.is_conv else a.reshape(len(a), -1)
             s = integer_product(rows, w, largest)
             if layer.shape.last:
-                return hidden, layer.scores(s)
+                return hidden, s
             bits = _pooled(_bits(s, layer), layer)
             hidden.append(bits)
             a = 2 * bits.astype(np.int32) - 1

@@ -107,8 +107,8 @@ class Pair:
         net = randomize_norms(network(*self.words, kind=self.spec))
         optimizer = make_optimizer(net, typed("arch=mlp", *self.words).optimizer)
         for block in net.blocks:
-            # Three steps must turn signs.
-            optimizer.param_groups[3 * block.index]["lr"] *= 10
+            if block.product.binary:  # three steps must turn signs
+                optimizer.param_groups[3 * block.index]["lr"] *= 10
         return make(net, optimizer, 5)
 
     def batch(self, seed):

@@ -1,0 +1,107 @@
+"""The tables of a network in C: weights as rows of bits, and one threshold a channel.
+
+All layers compare one way, sum >= threshold, so that C needs neither flips nor border classes of
+hidden layers:
+
+Where gamma < 0, s <= t is not (s >= t + 1). The bit is stored inverted, and the weights that the
+next layer multiplies with it are negated, which changes no sum. Max pooling is then the OR of a
+window's bits in every channel.
+
+The first layer multiplies bit planes of the pixels. With x = sum_i 2^i b_i of bits b_i and
+P = 2^planes - 1, x · w = P · (number of +1 in w) - sum_i 2^i popc(b_i ^ w). The constant is taken
+from the threshold, and the sum that C computes is -sum_i 2^i popc(b_i ^ w).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnnrun.architecture import Layer
+from bnnrun.gemm.bits import unpack_bits
+from bnnrun.runtime.model import PackedLayer, PackedModel
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A layer's constants.
+
+    Attributes:
+        name:      of its tables: conv1, conv2, ..., fc1, ..., output
+        shape:     of the layer
+        previous:  shape of the layer before it, or None
+        planes:    bit planes of its input: those of the pixels in the first layer, else 1
+        weights:   (N, groups, bits) bool; each group begins a new word. A group is a row of the
+                   first layer, a tap of a convolution, a pixel of the map before a fully connected
+                   layer, or else a whole row
+        threshold: (border classes, N) int64, clipped to one past the attainable sums; (0, N) in
+                   the output layer
+    """
+
+    name: str
+    shape: Layer
+    previous: Layer | None
+    planes: int
+    weights: NDArray[np.bool_]
+    threshold: NDArray[np.int64]
+
+    @property
+    def kind(self) -> str:
+        """What computes it: first_dense, first_conv, dense, conv or output."""
+        if self.shape.last:
+            return "output"
+        kind = "conv" if self.shape.is_conv else "dense"
+        return f"first_{kind}" if self.previous is None else kind
+
+    def row_words(self, word_bits: int) -> int:
+        """Words of a row of weights."""
+        _, groups, bits = self.weights.shape
+        return int(groups * -(-bits // word_bits))
+
+    def map_words(self, word_bits: int) -> int:
+        """Words of the bits that it writes; 0 of the output layer, which writes none."""
+        height, width = self.shape.pooled
+        return 0 if self.shape.last else height * width * -(-self.shape.outputs // word_bits)
+
+    def buffer_words(self, word_bits: int) -> int:
+        """Words that it needs beside its maps: bit planes of pixels, or a patch."""
+        if self.previous is None:
+            return self.planes * self.row_words(word_bits)
+        return self.row_words(word_bits) if self.shape.is_conv else 0
+
+    def operations(self, word_bits: int) -> int:
+        """Words that are compared by XOR and popcount for an image, taps on padding included."""
+        height, width = self.shape.pooled
+        pixels: int = height * width * (4 if self.shape.pool else 1)
+        rows = pixels * self.shape.outputs * self.planes
+        return rows * self.row_words(word_bits)
+
+
+def tables(model: PackedModel) -> list[Tables]:
+    """The constants of each layer, first to last."""
+    result: list[Tables] = []
+    previous: PackedLayer | None = None
+    convolutions = sum(layer.shape.is_conv for layer in model.layers)
+    for i, layer in enumerate(model.layers, 1):
+        name = f"conv{i}" if layer.shape.is_conv else f"fc{i - convolutions}"
+        name = "output" if layer.shape.last else name
+        result.append(_tables(name, layer, previous, model.spec.max_pixel))
+        previous = layer
+    return result
+
+
+def _tables(name: str, layer: PackedLayer, previous: PackedLayer | None, max_pixel: int) -> Tables:
+    shape = layer.shape
+    bits = unpack_bits(layer.weight, shape.k).astype(bool)
+    # Bit 1 where s >= t, inverted where `flip`, in which case the next layer's weights are.
+    t = layer.threshold.astype(np.int64) + layer.flip
+    if previous is None:
+        t = t.clip(-shape.k * max_pixel, shape.k * max_pixel + 1)
+        planes = max_pixel.bit_length()
+        t -= (2**planes - 1) * bits.sum(axis=1)
+        return Tables(name, shape, None, planes, bits[:, None], t)
+    channels = (
+        shape.inputs if shape.is_conv or not previous.shape.is_conv else previous.shape.outputs
+    )
+    groups = bits.reshape(shape.outputs, -1, channels) ^ previous.flip
+    return Tables(name, shape, previous.shape, 1, groups, t.clip(-shape.k, shape.k + 1))

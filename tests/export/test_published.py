@@ -1,0 +1,30 @@
+"""The published networks in C on real test images, compiled as a user would."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from c_program import answers, build, needs, write_sources
+from real_data import read
+
+from bnnrun.runtime import load
+
+MODELS = sorted((Path(__file__).parents[2] / "results" / "models").glob("*.safetensors"))
+IMAGES = 200
+
+
+@needs("gcc")
+@pytest.mark.realdata
+@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+def test_the_published_network_in_c(path, tmp_path):
+    """Every class by integer scores, and every score by double ones."""
+    network = load(path)
+    name = network.model.source["dataset"]
+    pixels = read(name, **({"holdout_test": 10000} if name == "svhn" else {})).test.pixels[:IMAGES]
+    expected = network.scores(pixels)
+    write_sources(tmp_path, network.model)
+    for flags in ([], ["-std=c99", "-DNET_DOUBLE_SCORES", "-DDOUBLE_SCORES"]):
+        build(tmp_path, "gcc", "-O2", "-march=native", *flags)
+        found = answers(tmp_path, pixels)
+        np.testing.assert_array_equal(found.classes, expected.argmax(axis=1))
+    np.testing.assert_array_equal(found.scores, expected)
