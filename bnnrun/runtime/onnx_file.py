@@ -22,6 +22,8 @@ CHUNK = 100  # images of a run: the activations of a convolution are floats
 class OnnxClassifier(ImageClassifier):
     """An exported ONNX file as a classifier of images.
 
+    Not for a process that was forked from one that has loaded it: ONNX Runtime's threads are gone.
+
     Attributes:
         packed_sha256: of the packed file that it was exported from
         version:       of ONNX Runtime

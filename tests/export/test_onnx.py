@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from packed import KINDS, random_model
 from packed_networks import NETWORKS, made, mlp, model_of, pixels_for
@@ -94,6 +95,25 @@ def test_another_implementation_of_the_standard_gives_the_same_scores(kind):
     expected = ReferenceNetwork(model).scores(pixels)
     np.testing.assert_array_equal(scores, expected)
     np.testing.assert_array_equal(index, expected.argmax(axis=1))
+
+
+@pytest.mark.parametrize("error", [0.4, -0.4])
+def test_a_convolution_that_rounds_gives_the_same_scores(error):
+    """As in a runtime that convolves by Winograd's algorithm."""
+    model = random_model(2, "convnet, two poolings")
+    exported = onnx.load_from_string(content_of(model))
+    exported.graph.initializer.append(numpy_helper.from_array(np.float32(error), "error"))
+    nodes = []
+    for node in exported.graph.node:
+        nodes.append(node)
+        if node.op_type == "Conv":
+            (sums,) = node.output
+            node.output[0] = f"{sums}.exact"
+            nodes.append(helper.make_node("Add", [f"{sums}.exact", "error"], [sums]))
+    assert len(nodes) == len(exported.graph.node) + 4
+    del exported.graph.node[:]
+    exported.graph.node.extend(nodes)
+    assert agrees(model, pixels_for(model, 100), exported.SerializeToString())
 
 
 def test_of_equal_scores_the_class_of_the_lowest_index_is_taken():
