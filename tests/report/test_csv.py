@@ -56,7 +56,7 @@ def csv_files(records, of_conf) -> dict[str, pd.DataFrame]:
     """Every CSV file that a report of these records has."""
     drawn = figures(drawable(records, of_conf))
     made = tables(records, of_conf, ["x.json: altered"])
-    texts = content(made, drawn, Collected(records, []))
+    texts = content(made, drawn, Collected(records, [], []))
     assert all("\r" not in text for text in texts.values())
     return {name: read(text) for name, text in texts.items() if name.endswith(".csv")}
 
