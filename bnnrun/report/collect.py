@@ -30,10 +30,17 @@ TREES = ("details", "config", "data", "source", "versions", "cpu")
 
 @dataclass(frozen=True)
 class Collected:
-    """Records, oldest first, and a line for each file that is none, or none that can be shown."""
+    """What lies in a results folder.
+
+    Attributes:
+        records:  oldest first
+        left_out: a line for each file that is none, or none that can be shown
+        models:   packed files
+    """
 
     records: list[Record]
     left_out: list[str]
+    models: list[Path]
 
 
 def collect(results_dir: str | Path) -> Collected:
@@ -53,7 +60,8 @@ def collect(results_dir: str | Path) -> Collected:
         else:
             found[record.checksum] = path, record
     whole = sorted((record for _, record in found.values()), key=lambda r: (r.created, r.name))
-    return Collected(whole, left_out)
+    models = sorted((user_path(results_dir) / "models").glob("*.safetensors"))
+    return Collected(whole, left_out, models)
 
 
 def _wrong(record: Record) -> str | None:

@@ -31,7 +31,7 @@ def report(config: ReportConfig, experiments: list[Experiment]) -> None:
             f"results_dir={config.results_dir}: no records in its runs/; `bnnrun train "
             "dataset=digits` makes one in half a minute"
         )
-    found = tables.tables(collected.records, experiments, collected.left_out)
+    found = tables.tables(collected.records, experiments, collected.left_out, collected.models)
     if config.cell:
         print(chain(config.cell, found, collected.records), end="")
         return

@@ -1,8 +1,12 @@
 """All tables of a report, from records and experiments."""
 
+from collections.abc import Iterable
+from pathlib import Path
+
 from bnnrun.records import Record
 from bnnrun.report import figure3, networks, outcomes, overview, speedup, table1
 from bnnrun.report.content import Table
+from bnnrun.report.devices import devices
 from bnnrun.report.earlier import earlier
 from bnnrun.report.experiments import Experiment
 from bnnrun.report.standing import newest
@@ -10,7 +14,12 @@ from bnnrun.report.steps import steps
 from bnnrun.report.timing import timed_runs, times
 
 
-def tables(records: list[Record], experiments: list[Experiment], damaged: list[str]) -> list[Table]:
+def tables(
+    records: list[Record],
+    experiments: list[Experiment],
+    damaged: list[str],
+    models: Iterable[Path] = (),
+) -> list[Table]:
     """In the order in which a reader wants them; a table without rows is left out.
 
     The newest records stand in all of them but the last, which has the others.
@@ -18,6 +27,7 @@ def tables(records: list[Record], experiments: list[Experiment], damaged: list[s
     Args:
         records: oldest first
         damaged: a line for each record that was left out, which the summary repeats
+        models:  the packed files that are published with the records
     """
     standing, timed = newest(records), timed_runs(records)
     cells = table1.Cells(standing, experiments)
@@ -36,6 +46,7 @@ def tables(records: list[Record], experiments: list[Experiment], damaged: list[s
         networks.table3(),
         networks.energy(experiments),
         networks.packed(standing),
+        devices(standing, models),
         ablations,
         overview.others(left),
         overview.deviations(experiments),

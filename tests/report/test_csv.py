@@ -17,8 +17,10 @@ from bnnrun.report.collect import Collected, collect
 from bnnrun.report.figures import figures
 from bnnrun.report.report import content, drawable
 from bnnrun.report.tables import tables
+from bnnrun.runtime import file
 
 RESULTS = Path(__file__).parents[2] / "results"
+MODEL = RESULTS / "models" / "tiny_mnist_100_s0.safetensors"
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 # "12", "1,024", "~0.28", "+3 %", "470 ms", "8K", "1.2 ± 0.1", "75 to 80"
 LIKE_A_NUMBER = re.compile(r"[~+-]?\d[\d,.]*( ?[%×]| ?[a-zA-Z]{1,6}|x| (±|to) .*)?")
@@ -55,8 +57,8 @@ def read(text: str) -> pd.DataFrame:
 def csv_files(records, of_conf) -> dict[str, pd.DataFrame]:
     """Every CSV file that a report of these records has."""
     drawn = figures(drawable(records, of_conf))
-    made = tables(records, of_conf, ["x.json: altered"])
-    texts = content(made, drawn, Collected(records, []))
+    made = tables(records, of_conf, ["x.json: altered"], [MODEL])
+    texts = content(made, drawn, Collected(records, [], []))
     assert all("\r" not in text for text in texts.values())
     return {name: read(text) for name, text in texts.items() if name.endswith(".csv")}
 
@@ -72,6 +74,7 @@ def all_records() -> list:
         trained("ablation_mnist", 2.0, epochs=20),
         trained("ablation_mnist", 3.0, epochs=20, changed=ablation),
         trained(config=settings("table1_mnist_theano", norm={"name": "shift", "eps": 1e-5})),
+        packed(details=packed().details | {"sha256": file.sha256(MODEL)}),
         packed(details=packed().details | {"verified": {"hidden_bits": 5000, "scores": 1000}}),
     ]  # fmt: skip
 

@@ -7,7 +7,7 @@ from bnnrun.config import ExportLayout
 from bnnrun.export.c import source as c
 from bnnrun.export.c.arduino import library
 from bnnrun.export.c.compiled_size import compiled_sizes
-from bnnrun.export.c.memory import flash_bytes
+from bnnrun.export.c.memory import Cost, cost, layer_cost
 from bnnrun.export.c.scores import integer_scores
 from bnnrun.export.c.tables import tables
 from bnnrun.export.export import Exported, Source
@@ -45,23 +45,21 @@ def export_c(exported: Source, layout: ExportLayout) -> Exported:
 def report(network: c.Network) -> tuple[list[str], list[list[str]]]:
     """(columns, rows): flash and scratch bytes, and operations, by layer, of words of 32 bits."""
     columns = ["layer", "inputs", "outputs", "flash, bytes", "scratch, bytes", "XOR + popcount"]
-    rows, total = [], np.zeros(3, np.int64)
+    rows, of = [], (network.layers, network.scores, REPORT_BITS)
     for layer in network.layers:
         shape = layer.shape
-        height, width = shape.size
-        inputs = f"{shape.inputs}x{height}x{width}" if shape.is_conv else f"{shape.inputs}"
-        height, width = shape.pooled
-        outputs = f"{shape.outputs}x{height}x{width}" if shape.is_conv else f"{shape.outputs}"
-        counts = np.array([
-            flash_bytes(layer, network.layers, network.scores, REPORT_BITS),
-            (layer.map_words(REPORT_BITS) + layer.buffer_words(REPORT_BITS)) * REPORT_BITS // 8,
-            layer.operations(REPORT_BITS),
-        ])  # fmt: skip
-        total += counts
-        rows.append([layer.name, inputs, outputs, *(f"{count:,}" for count in counts)])
-    # Maps share their memory.
-    total[1] = network.scratch.words(REPORT_BITS) * REPORT_BITS // 8
-    return columns, [*rows, ["all", "", "", *(f"{count:,}" for count in total)]]
+        inputs = _size(shape.inputs, shape.is_conv, shape.size)
+        outputs = _size(shape.outputs, shape.is_conv, shape.pooled)
+        rows.append([layer.name, inputs, outputs, *_numbers(layer_cost(layer, *of))])
+    return columns, [*rows, ["all", "", "", *_numbers(cost(*of))]]
+
+
+def _size(channels: int, is_map: bool, size: tuple[int, int]) -> str:
+    return f"{channels}x{size[0]}x{size[1]}" if is_map else f"{channels}"
+
+
+def _numbers(of: Cost) -> list[str]:
+    return [f"{of.flash:,}", f"{of.scratch:,}", f"{of.operations:,}"]
 
 
 def _vectors(

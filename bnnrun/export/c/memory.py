@@ -34,7 +34,32 @@ class Scratch:
         return self.even(word_bits) + self.odd(word_bits) + patch
 
 
-def flash_bytes(layer: Tables, layers: list[Tables], scores: Scores, word_bits: int) -> int:
+@dataclass(frozen=True)
+class Cost:
+    """Bytes of flash and of scratch memory, and words that an image compares."""
+
+    flash: int
+    scratch: int
+    operations: int
+
+
+def layer_cost(layer: Tables, layers: list[Tables], scores: Scores, word_bits: int) -> Cost:
+    """Of one layer in the network of `layers`; its scratch is its map and its buffer."""
+    return Cost(
+        _flash_bytes(layer, layers, scores, word_bits),
+        (layer.map_words(word_bits) + layer.buffer_words(word_bits)) * word_bits // 8,
+        layer.operations(word_bits),
+    )
+
+
+def cost(layers: list[Tables], scores: Scores, word_bits: int) -> Cost:
+    """Of a whole network, whose layers share their scratch memory."""
+    each = [layer_cost(layer, layers, scores, word_bits) for layer in layers]
+    scratch = Scratch(layers).words(word_bits) * word_bits // 8
+    return Cost(sum(c.flash for c in each), scratch, sum(c.operations for c in each))
+
+
+def _flash_bytes(layer: Tables, layers: list[Tables], scores: Scores, word_bits: int) -> int:
     """Bytes of a layer's constants in the network of `layers`."""
     weights = len(layer.weights) * layer.row_words(word_bits) * word_bits // 8
     if layer.shape.last:
