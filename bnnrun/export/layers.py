@@ -1,4 +1,9 @@
-"""A packed network's layers as the operators of a graph compute them: ±1 arrays, and s >= t."""
+"""A packed network's layers as all exports compute them: ±1 weights, and one comparison, s >= t.
+
+A flipped channel (gamma < 0) has bit 1 where s <= t, which is the inverse of s >= t + 1. The
+inverse is stored, and the weights that the next layer multiplies with it are negated, which changes
+no sum. So no export needs flips, and 2x2 max-pooling is the OR of a window's bits in every channel.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,21 +17,20 @@ from bnnrun.runtime.model import PackedLayer, PackedModel
 
 
 @dataclass(frozen=True)
-class GraphLayer:
-    """A product with ±1 weights, then +1 where s >= t and -1 elsewhere.
-
-    A flipped channel is +1 where s <= t, which is the negative of s >= t + 1. Its minus sign is in
-    the weights of the next layer. So every layer compares alike, and 2x2 max-pooling of the ±1 is
-    the OR, or AND, of the bits.
+class ExportLayer:
+    """A product with ±1 weights, then bit 1 where s >= t.
 
     Attributes:
         packed:    the layer in its packed form
-        weight:    (N, C, 3, 3), or (N, K) with K over channels, rows, columns: int8 ±1
-        threshold: (border classes, N) int64, in [-largest, largest + 1]
+        previous:  shape of the layer before it, or None
+        weight:    (N, groups, channels) int8 ±1. Groups are the nine taps of a convolution, the
+                   pixels of the map before a fully connected layer, or else one
+        threshold: (border classes, N) int64, in [-largest, largest + 1]; (0, N) in the output layer
         largest:   of |s|
     """
 
     packed: PackedLayer
+    previous: Layer | None
     weight: NDArray[np.int8]
     threshold: NDArray[np.int64]
     largest: int
@@ -35,26 +39,27 @@ class GraphLayer:
     def shape(self) -> Layer:
         return self.packed.shape
 
+    @property
+    def graph_weight(self) -> NDArray[np.int8]:
+        """As graphs have it: (N, channels, 3, 3), or (N, K) with K over channels, then pixels."""
+        n, _, channels = self.weight.shape
+        if self.shape.is_conv:
+            return self.weight.transpose(0, 2, 1).reshape(n, channels, 3, 3)
+        return self.weight.transpose(0, 2, 1).reshape(n, -1)
 
-def graph_layers(model: PackedModel) -> Iterator[GraphLayer]:
+
+def export_layers(model: PackedModel) -> Iterator[ExportLayer]:
     """The layers of a network, first to last."""
-    channels, height, width = model.spec.image_shape
-    negated = np.zeros(channels, bool)
-    largest_input, previous = model.spec.max_pixel, None
+    previous: PackedLayer | None = None
     for layer in model.layers:
-        shape = layer.shape
-        w = unpack(layer.weight, shape.k)
-        if shape.is_conv or (previous is not None and previous.is_conv):
-            # Packed with the channels innermost; a graph's images are (channels, rows, columns).
-            side = (3, 3) if shape.is_conv else (height, width)
-            w = w.reshape(shape.outputs, *side, -1).transpose(0, 3, 1, 2)
-            w = np.where(negated[:, None, None], -w, w)
-        elif previous is not None:
-            w = np.where(negated, -w, w)
-        if not shape.is_conv:
-            w = w.reshape(shape.outputs, -1)
+        shape, largest_input = layer.shape, 1 if previous is not None else model.spec.max_pixel
+        channels = shape.inputs if shape.is_conv else shape.k
+        if previous is not None and previous.shape.is_conv:
+            channels = previous.shape.outputs
+        w = unpack(layer.weight, shape.k).reshape(shape.outputs, -1, channels)
+        if previous is not None:
+            w = np.where(previous.flip, -w, w)
         largest = shape.k * largest_input
-        t = layer.threshold.astype(np.int64) + layer.flip
-        yield GraphLayer(layer, w, t.clip(-largest, largest + 1), largest)
-        negated, largest_input, previous = layer.flip, 1, shape
-        height, width = shape.pooled
+        t = (layer.threshold.astype(np.int64) + layer.flip).clip(-largest, largest + 1)
+        yield ExportLayer(layer, None if previous is None else previous.shape, w, t, largest)
+        previous = layer

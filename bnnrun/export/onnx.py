@@ -19,7 +19,7 @@ import bnnrun
 from bnnrun.errors import InputError
 from bnnrun.export.export import Exported, Source
 from bnnrun.export.graph import Graph
-from bnnrun.export.layers import GraphLayer, graph_layers
+from bnnrun.export.layers import ExportLayer, export_layers
 from bnnrun.runtime.model import borders
 from bnnrun.runtime.onnx_file import CLASS, FORMAT, IMAGE, SCORES, VERSION
 
@@ -33,7 +33,7 @@ def export_onnx(source: Source) -> Exported:
         InputError: a convolution whose sums float32 does not hold
     """
     graph, a, rows = Graph(), IMAGE, []
-    for layer in graph_layers(source.model):
+    for layer in export_layers(source.model):
         before = graph.size
         if layer.shape.last:
             add_scores(graph, layer, _product(graph, layer, a))
@@ -68,7 +68,7 @@ def metadata(source: Source, form: str) -> dict[str, str]:
     }
 
 
-def add_scores(graph: Graph, layer: GraphLayer, s: str) -> None:
+def add_scores(graph: Graph, layer: ExportLayer, s: str) -> None:
     """The output of the scores, by the operations of `PackedLayer.scores` in their order."""
     packed, double = layer.packed, graph.add("Cast", s, to=TensorProto.DOUBLE)
     centred = graph.add("Sub", double, graph.constant("mean", packed.mean))
@@ -76,7 +76,7 @@ def add_scores(graph: Graph, layer: GraphLayer, s: str) -> None:
     graph.add("Add", scaled, graph.constant("shift", packed.shift), output=SCORES)
 
 
-def _product(graph: Graph, layer: GraphLayer, a: str) -> str:
+def _product(graph: Graph, layer: ExportLayer, a: str) -> str:
     """s, the sums of a layer: (N, channels, height, width), or (N, outputs)."""
     name = layer.shape.name
     dtype = _dtype(layer)
@@ -89,7 +89,7 @@ def _product(graph: Graph, layer: GraphLayer, a: str) -> str:
     return graph.add("Gemm", flat, _weights(graph, layer, dtype), output=f"{name}.s", transB=1)
 
 
-def _dtype(layer: GraphLayer) -> type[np.floating]:
+def _dtype(layer: ExportLayer) -> type[np.floating]:
     """The type that holds the layer's sums and thresholds."""
     if layer.largest < EXACT_FLOAT32:
         return np.float32
@@ -101,9 +101,9 @@ def _dtype(layer: GraphLayer) -> type[np.floating]:
     return np.float64
 
 
-def _weights(graph: Graph, layer: GraphLayer, dtype: type[np.floating]) -> str:
-    """±1 of the bits of a layer's weights, in the shape of `layer.weight`."""
-    name, w = layer.shape.name, layer.weight
+def _weights(graph: Graph, layer: ExportLayer, dtype: type[np.floating]) -> str:
+    """±1 of the bits of a layer's weights, in the shape of `layer.graph_weight`."""
+    name, w = layer.shape.name, layer.graph_weight
     packed = np.packbits(w.ravel() > 0, bitorder="little")[:, None]
     masks = graph.constant("masks", (1 << np.arange(8)).astype(np.uint8))
     bytes_of_bits = graph.add("BitwiseAnd", graph.constant(f"{name}.weight", packed), masks)
@@ -120,7 +120,7 @@ def _signs(graph: Graph, dtype: type[np.floating]) -> list[str]:
     return [graph.constant(f"{x:+}{dtype.__name__}", np.array(x, dtype)) for x in (1, -1)]
 
 
-def _activations(graph: Graph, layer: GraphLayer, s: str) -> str:
+def _activations(graph: Graph, layer: ExportLayer, s: str) -> str:
     """±1 float32 of a layer's sums, pooled."""
     name = layer.shape.name
     t = (layer.threshold.T - 0.5).astype(_dtype(layer))

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from bnnrun.errors import InputError
 from bnnrun.export.export import Exported, Source
 from bnnrun.export.graph import Graph
-from bnnrun.export.layers import GraphLayer, graph_layers
+from bnnrun.export.layers import ExportLayer, export_layers
 from bnnrun.export.onnx import add_scores, metadata
 from bnnrun.runtime.model import borders
 from bnnrun.runtime.onnx_file import IMAGE, SCORES
@@ -33,7 +33,7 @@ def export_qonnx(source: Source) -> Exported:
     graph, a, rows = Graph(), IMAGE, []
     types = {IMAGE: "UINT8"}
     p, q, _ = source.model.input
-    for i, layer in enumerate(graph_layers(source.model)):
+    for i, layer in enumerate(export_layers(source.model)):
         name, shape, before = layer.shape.name, layer.shape, graph.size
         thresholds = layer.threshold.astype(np.float64)
         if i == 0 and shape.is_conv:
@@ -72,10 +72,10 @@ def export_qonnx(source: Source) -> Exported:
     return Exported({f"{source.name}_qonnx.onnx": content}, (["layer", "bytes"], rows))
 
 
-def _product(graph: Graph, layer: GraphLayer, a: str) -> str:
+def _product(graph: Graph, layer: ExportLayer, a: str) -> str:
     """s, the sums of a layer: (1, channels, height, width), or (1, outputs)."""
     name = layer.shape.name
-    w = layer.weight if layer.shape.is_conv else layer.weight.T
+    w = layer.graph_weight if layer.shape.is_conv else layer.graph_weight.T
     real = graph.constant(f"{name}.weight", np.ascontiguousarray(w, np.float32))
     one = graph.constant("one", np.array([1], np.float32))
     w_b = graph.add("BipolarQuant", real, one, domain=DOMAIN, output=f"{name}.w")
@@ -84,7 +84,9 @@ def _product(graph: Graph, layer: GraphLayer, a: str) -> str:
     return graph.add("MatMul", graph.add("Flatten", a), w_b, output=f"{name}.s")
 
 
-def _of_scaled_pixels(layer: GraphLayer, p: float, q: float, max_pixel: int) -> NDArray[np.float64]:
+def _of_scaled_pixels(
+    layer: ExportLayer, p: float, q: float, max_pixel: int
+) -> NDArray[np.float64]:
     """Thresholds (1, N) of the sums u = p·s + q·ones that a first convolution makes of p·x + q.
 
     In a border class, whose taps inside the image have weights of the sum `ones`, s >= t holds for
@@ -95,7 +97,7 @@ def _of_scaled_pixels(layer: GraphLayer, p: float, q: float, max_pixel: int) -> 
         returns  (1, N) float64
     """
     taps = borders(*layer.shape.size)[1].astype(np.float64)
-    ones = np.einsum("nchw,bhw->bn", layer.weight.astype(np.float64), taps)
+    ones = np.einsum("nchw,bhw->bn", layer.graph_weight.astype(np.float64), taps)
     t = layer.threshold.astype(np.float64)
     # Past either end of the sums there is no other side.
     low = np.where(t == -layer.largest, -np.inf, p * (t - 1) + q * ones).max(axis=0)

@@ -225,19 +225,19 @@ def moved_threshold(layer, step):
 
 
 def reversed_channels(layer):
-    return dataclasses.replace(layer, weight=layer.weight[:, ::-1])
+    return dataclasses.replace(layer, weight=layer.weight[:, :, ::-1])
 
 
 def rows_before_channels(layer):
     """The order of the packed file, in the fully connected layer after a convolution."""
-    w = layer.weight.reshape(24, 16, 4, 4).transpose(0, 2, 3, 1).reshape(24, -1)
-    return dataclasses.replace(layer, weight=w)
+    assert layer.weight.shape == (24, 16, 16)  # pixels, channels
+    return dataclasses.replace(layer, weight=layer.weight.transpose(0, 2, 1))
 
 
 def without_the_flips_before(layer):
     """As if one flipped channel of the previous layer were not negated here."""
     w = layer.weight.copy()
-    w[:, 0] *= -1
+    w[:, :, 0] *= -1
     return dataclasses.replace(layer, weight=w)
 
 
@@ -257,13 +257,13 @@ MUTATIONS = {
 def test_a_mutated_layer_is_found(monkeypatch, name):
     model = random_model(1, "convnet")
     pixels = pixels_for(model, 2000)
-    graph_layers, (at, mutate) = exporter.graph_layers, MUTATIONS[name]
+    export_layers, (at, mutate) = exporter.export_layers, MUTATIONS[name]
 
     def mutated(model):
-        for i, layer in enumerate(graph_layers(model)):
+        for i, layer in enumerate(export_layers(model)):
             yield mutate(layer) if i == at else layer
 
-    monkeypatch.setattr(exporter, "graph_layers", mutated)
+    monkeypatch.setattr(exporter, "export_layers", mutated)
     assert not agrees(model, pixels)
 
 

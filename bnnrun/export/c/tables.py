@@ -1,12 +1,5 @@
 """The tables of a network in C: weights as rows of bits, and one threshold a channel.
 
-All layers compare one way, sum >= threshold, so that C needs neither flips nor border classes of
-hidden layers:
-
-Where gamma < 0, s <= t is not (s >= t + 1). The bit is stored inverted, and the weights that the
-next layer multiplies with it are negated, which changes no sum. Max pooling is then the OR of a
-window's bits in every channel.
-
 The first layer multiplies bit planes of the pixels. With x = sum_i 2^i b_i of bits b_i and
 P = 2^planes - 1, x · w = P · (number of +1 in w) - sum_i 2^i popc(b_i ^ w). The constant is taken
 from the threshold, and the sum that C computes is -sum_i 2^i popc(b_i ^ w).
@@ -18,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnrun.architecture import Layer
-from bnnrun.gemm.bits import unpack_bits
-from bnnrun.runtime.model import PackedLayer, PackedModel
+from bnnrun.export.layers import ExportLayer, export_layers
+from bnnrun.runtime.model import PackedModel
 
 
 @dataclass(frozen=True)
@@ -79,29 +72,19 @@ class Tables:
 
 def tables(model: PackedModel) -> list[Tables]:
     """The constants of each layer, first to last."""
-    result: list[Tables] = []
-    previous: PackedLayer | None = None
     convolutions = sum(layer.shape.is_conv for layer in model.layers)
-    for i, layer in enumerate(model.layers, 1):
+    result = []
+    for i, layer in enumerate(export_layers(model), 1):
         name = f"conv{i}" if layer.shape.is_conv else f"fc{i - convolutions}"
         name = "output" if layer.shape.last else name
-        result.append(_tables(name, layer, previous, model.spec.max_pixel))
-        previous = layer
+        planes = model.spec.max_pixel.bit_length() if layer.previous is None else 1
+        result.append(_tables(name, layer, planes))
     return result
 
 
-def _tables(name: str, layer: PackedLayer, previous: PackedLayer | None, max_pixel: int) -> Tables:
-    shape = layer.shape
-    bits = unpack_bits(layer.weight, shape.k).astype(bool)
-    # Bit 1 where s >= t, inverted where `flip`, in which case the next layer's weights are.
-    t = layer.threshold.astype(np.int64) + layer.flip
-    if previous is None:
-        t = t.clip(-shape.k * max_pixel, shape.k * max_pixel + 1)
-        planes = max_pixel.bit_length()
-        t -= (2**planes - 1) * bits.sum(axis=1)
-        return Tables(name, shape, None, planes, bits[:, None], t)
-    channels = (
-        shape.inputs if shape.is_conv or not previous.shape.is_conv else previous.shape.outputs
-    )
-    groups = bits.reshape(shape.outputs, -1, channels) ^ previous.flip
-    return Tables(name, shape, previous.shape, 1, groups, t.clip(-shape.k, shape.k + 1))
+def _tables(name: str, layer: ExportLayer, planes: int) -> Tables:
+    bits, threshold = layer.weight > 0, layer.threshold
+    if layer.previous is None:
+        bits = bits.reshape(layer.shape.outputs, 1, -1)
+        threshold = threshold - (2**planes - 1) * bits.sum(axis=(1, 2))
+    return Tables(name, layer.shape, layer.previous, planes, bits, threshold)
