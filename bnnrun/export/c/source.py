@@ -91,11 +91,12 @@ def source(network: Network, about: str) -> str:
     ]
     if first.kind == "first_conv":
         parts.append(_border_classes(name, first))
-    kinds = {first.kind, *(layer.kind for layer in hidden), *(["rows"] if hidden else [])}
+    used = {"first_bits", first.kind, *(layer.kind for layer in hidden)}
+    used |= {"rows"} if hidden else set()
     parts += [
         fill(f"{kind}.c", name)
-        for kind in ("first_dense", "first_conv", "rows", "dense", "conv")
-        if kind in kinds
+        for kind in ("first_bits", "first_dense", "first_conv", "rows", "dense", "conv")
+        if kind in used
     ]
     calls = "\n".join(f"    {line}" for line in _calls(layers))
     parts += [

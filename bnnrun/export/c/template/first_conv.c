@@ -1,12 +1,11 @@
-/* Sets the bits of channels at one pixel of the first layer, a 3x3 convolution. Each pixel is
- * sum_i 2^i b_i of bits b_i, so a patch is PLANES rows of FIRST_ROW words; on the padding they are 0. The
- * threshold of a channel holds what this sum lacks: a constant for each border class. */
+/* Sets the bits of channels at one pixel of the first layer, a 3x3 convolution. The bits of pixels on
+ * the padding are 0; what scaled pixels of 0 stand for is in the thresholds of each border class. */
 static void first_conv_pixel(const uint8_t *image, word *out, word *planes, const word *weights,
                              const first_threshold *thresholds, unsigned height, unsigned width,
                              unsigned channels, unsigned outputs, unsigned y, unsigned x)
 {
     unsigned border = (y == 0 ? 4u : 0u) + (y == height - 1 ? 8u : 0u);
-    unsigned bit = 0, channel, i, j, n, plane;
+    unsigned bit = 0, channel, i, j, plane;
     border += (x == 0 ? 1u : 0u) + (x == width - 1 ? 2u : 0u);
     thresholds += BNN_READ_8(border_classes + border) * outputs;
     for (i = 0; i < PLANES * FIRST_ROW; i++) {
@@ -28,14 +27,7 @@ static void first_conv_pixel(const uint8_t *image, word *out, word *planes, cons
             }
         }
     }
-    for (n = 0; n < outputs; n++) {
-        int32_t sum = 0;
-        for (plane = 0; plane < PLANES; plane++) {
-            sum -= (int32_t)(differing(planes + plane * FIRST_ROW, weights, FIRST_ROW) << plane);
-        }
-        out[n / BNN_WORD_BITS] |= BIT(sum >= READ_FIRST_THRESHOLD(thresholds + n), n);
-        weights += FIRST_ROW;
-    }
+    first_bits(planes, out, weights, thresholds, outputs);
 }
 
 /* The first layer, a 3x3 convolution. Where it is pooled by 2x2, a bit of `out` is the OR of four:
