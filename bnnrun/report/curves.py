@@ -10,11 +10,17 @@ PAPER_COST_LABEL = "the paper's cost,\nits own scale, no unit"
 
 
 def figures(records: list[Record]) -> list[Figure]:
-    """Figure 1 where there are runs on CIFAR-10, and the same curves of each other data set."""
+    """Figure 1 where there are runs on CIFAR-10, and the same curves of each other data set.
+
+    Where a data set has runs of Table 1's cells, those of other experiments are left out.
+    """
     of_data: dict[str, list[Record]] = {}
     for record in longest(records):
         of_data.setdefault(record.data["name"], []).append(record)
-    return [_figure(data, of_data[data]) for data in sorted(of_data)]
+    return [
+        _figure(data, [run for run in runs if run.cell] or runs)
+        for data, runs in sorted(of_data.items())
+    ]
 
 
 def longest(records: list[Record]) -> list[Record]:
@@ -105,7 +111,7 @@ def _of_paper(curve: paper.Curve) -> Series:
 
 
 def _caption(runs: list[Record], *, with_paper: bool) -> str:
-    text = ["Of each cell the longest run whose record holds a curve."]
+    text = ["Of each cell, else experiment, the longest run whose record holds a curve."]
     if with_paper:
         text.append(
             "The paper's points are read off its plot to about ±0.2, a bar showing the noise of "
