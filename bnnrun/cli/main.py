@@ -93,7 +93,7 @@ def _run_verb(verb: Verb, argv: list[str]) -> int:
     if flags.multirun and not shows:
         from bnnrun.cli.sweep import Sweep
 
-        return Sweep(verb, argv).run(hydra_flags, words)
+        return Sweep(verb, argv).run(words)
     statuses = [0]
     if shows:
         run_hydra(verb, [*hydra_flags, *words], _complete_only)
