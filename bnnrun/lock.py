@@ -185,7 +185,7 @@ class Watch:
 
 
 def _watched(folder: Path, tell: Callable[[str], None]) -> Claim | None:
-    """The claim on a folder, once it is known whether its holder is alive; None where it is gone."""
+    """The claim on a folder, once it is known whether its holder is alive; None if it is gone."""
     watch, told = Watch(), False
     while (claim := watch.look(folder)) is not None and claim.alive is None:
         if not told:

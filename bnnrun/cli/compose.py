@@ -37,7 +37,7 @@ VERSION_BASE = "1.3"
 SWEPT_AT_MOST = 64  # values of one sweep that are composed to be checked
 # What may differ between two calls of one job: the folder of a sweep's job does not tell it. Of a
 # profile the values that are used stand in the other groups.
-NOT_IN_NAME = {"resume", "overwrite", "debug", "profile"}
+NOT_IN_NAME = {"resume", "overwrite", "plan", "debug", "profile"}
 
 
 @functools.cache
@@ -131,8 +131,8 @@ def checked_config(verb: Verb, words: list[str], *, multirun: bool) -> tuple[lis
     # folders in which it looks for choices.
     search = [line for line in lines if line.startswith("hydra.searchpath=")]
     own = [o for o in overrides if not o.key_or_group.startswith("hydra")]
-    swept = [_values(o, multirun) for o in own]
     with hydra_session():
+        swept = [_values(o, multirun) for o in own]
         for override in overrides:
             _check_plugin(override)
         if multirun:  # of a long sweep not every value is composed
@@ -178,10 +178,11 @@ def _values(override: Override, multirun: bool) -> list[str]:
                          f"{key}='\"{value}\"'")  # fmt: skip
     prefix = line.partition("=")[0]
     try:
+        override.config_loader = GlobalHydra.instance().config_loader()  # of which glob() asks
         return [f"{prefix}={value}" for value in override.sweep_string_iterator()]
     except HydraException:
         raise InputError(
-            f"{line!r}: expected values to sweep over as a,b,c, choice(...) or range(...)"
+            f"{line!r}: expected values to sweep over: a,b,c, choice(...), range(...) or glob(...)"
         ) from None
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # help, completion and errors wait for nothing
 
 WRONG_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 # Words that say where a run finds and leaves its files: no part of the command in its record.
-OF_THIS_MACHINE = ("resume=", "overwrite=", "results_dir=", "dataset.root=")
+OF_THIS_MACHINE = ("resume=", "overwrite=", "plan=", "results_dir=", "dataset.root=")
 
 
 _STATUS: dict[type[BaseException], int] = {

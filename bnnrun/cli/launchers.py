@@ -17,7 +17,7 @@ OUTLASTING = {
 
 
 def jobs_on_a_machine(name: str, launcher: Any, jobs: int) -> int:
-    """How many of `jobs` share one machine's processor, so that each takes its part of the cores."""
+    """How many of `jobs` share a machine's processor: each takes its part of the cores."""
     if name == "joblib":
         most = int(launcher.joblib["n_jobs"])
         return min(jobs, most if most > 0 else max(1, cores() + 1 + most))

@@ -78,6 +78,9 @@ class Sweep:
         assert hydra is not None
         config = hydra.compose_config(self.verb.name, words, RunMode.MULTIRUN)
         self.launcher = config.hydra.runtime.choices["hydra/launcher"]
+        if config.get("plan"):
+            self._plan(hydra, config, swept)
+            return
         callbacks = Callbacks(config)
         context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
         with join(Path(config.hydra.sweep.dir), self.command) as self.start:
@@ -96,6 +99,15 @@ class Sweep:
             sweeper.launcher = Shared(self.launcher, sweeper.launcher, task, self.progress, swept)
             sweeper.sweep(arguments=as_typed(config.hydra.overrides.task))
             callbacks.on_multirun_end(config=config, config_name=self.verb.name)
+
+    def _plan(self, hydra: Any, config: Any, swept: set[str]) -> None:
+        from bnnrun.cli.plan import planned, show
+
+        context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
+        sweeper = Plugins.instance().instantiate_sweeper(
+            config=config, hydra_context=context, task_function=lambda composed: None
+        )
+        show(planned(hydra.config_loader, config, sweeper, swept), Earlier(self.verb.leaves))
 
     def _pass_on(self) -> None:
         """At a request to stop: to the launcher's processes; those that outlast us are left."""
