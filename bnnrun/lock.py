@@ -159,6 +159,12 @@ class Claim:
         """'process 7 on HOST'."""
         return _holder(self.content)
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it is this process's."""
+        here = _this_process()
+        return all(self.content.get(key) == here[key] for key in here)
+
 
 class Watch:
     """Looks at claims again and again, without waiting for them to show a sign of life."""

@@ -54,15 +54,15 @@ class Progress:
         self._own: Job | None = None  # at work in this process: its lines are not broken up
         self._printing = threading.RLock()
 
-    def left(self) -> list[Job]:
-        """The jobs of which it is not known yet what becomes."""
-        return [job for job in self.jobs if job.outcome is None]
+    def left(self) -> int:
+        """How many jobs are still to be done, by this start of the sweep or by the next one."""
+        return sum(job.outcome is None or not job.outcome.is_final for job in self.jobs)
 
     def look(self, job: Job) -> Claim | None:
         """The claim on a job's folder as long as its holder may be alive; its outcome is noted."""
         claim = self._watch.look(job.folder)
         if claim is not None and claim.alive is not False:
-            if job.holder != claim.holder:
+            if job.holder != claim.holder and not claim.is_own:
                 job.holder = claim.holder
                 self._print(f"job {job.number}: {job.settings} ({claim.holder})")
             return claim
@@ -85,9 +85,10 @@ class Progress:
                 line = f"bnnrun: job {job.number} failed: {outcome.error}"
                 print(line, file=sys.stderr, flush=True)
             told = f": {reason or outcome.result}" if reason or outcome.result else ""
-            left = len(self.left())
+            left = self.left()
             behind = f"{left} job{'s' * (left != 1)} left"
-            self._print(f"job {job.number} {outcome.name}{told}; {behind}")
+            if outcome.name != "not begun":
+                self._print(f"job {job.number} {outcome.name}{told}; {behind}")
 
     def wait(self, jobs: list[Job]) -> None:
         """Until one of the jobs, which others hold, may be free."""
@@ -105,8 +106,8 @@ class Progress:
 
         def follow() -> None:
             while not ended.wait(POLL_S):
-                for job in self.left():
-                    if self._own is None:
+                for job in self.jobs:
+                    if self._own is None and job.outcome is None:
                         self.look(job)
 
         thread = threading.Thread(target=follow, name="bnnrun-progress", daemon=True)

@@ -164,7 +164,7 @@ class Shared(Launcher):
         """
         time.sleep(1)  # for the processes that it ends with it
         if not any((job.folder / NAME).exists() or job.outcome for job in jobs):
-            raise RunError(f"hydra/launcher={self.name}: {explain(error)[0]}")
+            raise RunError(f"hydra/launcher={self.name}: {' '.join(str(error).split())}")
         for job in jobs:
             claimed = (job.folder / NAME).exists()
             if self.progress.look(job) is not None or job.outcome is not None:

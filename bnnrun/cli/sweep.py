@@ -118,7 +118,7 @@ class Sweep:
 
     def _how_to_go_on(self, told: str) -> str:
         if self.launcher in launchers.OUTLASTING:
-            told += f"; {len(self.progress.left())} jobs are left to {self.launcher}: "
+            told += f"; {self.progress.left()} jobs are left to {self.launcher}: "
             told += launchers.OUTLASTING[self.launcher]
         return f"{told}; go on with the whole sweep: {self.command}"
 
@@ -133,8 +133,8 @@ class Sweep:
         sys.stdout.flush()
         for job in jobs:
             if job.outcome and job.outcome.name == "failed":
-                line = f"bnnrun: job {job.number} failed: {job.settings}: {job.outcome.error}"
-                print(line, file=sys.stderr)
+                told = ": ".join(filter(None, (job.settings, job.outcome.error)))
+                print(f"bnnrun: job {job.number} failed: {told}", file=sys.stderr)
 
     def _came_to(self, job: Any) -> tuple[str, str]:
         if job.outcome is not None:

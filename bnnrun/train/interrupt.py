@@ -52,7 +52,7 @@ def stop_request(request: StopRequest | None = None) -> Iterator[StopRequest]:
     if isinstance(outer, StopRequest):
         yield outer
         return
-    request = request or StopRequest()
+    request = StopRequest() if request is None else request
     if threading.current_thread() is not threading.main_thread():
         yield request  # signals reach the main thread alone
         return
