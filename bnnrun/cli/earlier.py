@@ -59,8 +59,11 @@ class Earlier:
         return self.md5[key]
 
 
-def epoch_reached(folder: Path) -> int | None:
-    """The last whole epoch of the checkpoint in a job's folder; None where there is none.
+def epochs_done(typed: Any, folder: Path) -> int | None:
+    """The whole epochs of a job that was begun in `folder` and goes on; None where it begins.
+
+    With overwrite=true one that came to its last epoch begins anew; without, it has lost its record
+    and is written down again.
 
     Raises:
         InputError: there is a checkpoint that cannot be read
@@ -71,16 +74,7 @@ def epoch_reached(folder: Path) -> int | None:
     if not path.exists():
         return None
     try:
-        return int(checkpoint.load(path, "checkpoint")["epoch"])
+        epoch = int(checkpoint.load(path, "checkpoint")["epoch"])
     except InputError as error:
         raise InputError(f"{error}; delete it to begin this job anew") from None
-
-
-def is_cut_off(typed: Any, folder: Path) -> bool:
-    """Whether a job was begun in `folder` and did not end.
-
-    With overwrite=true one that came to its last epoch begins anew; without, it has lost its record
-    and is written down again.
-    """
-    epoch = epoch_reached(folder)
-    return epoch is not None and not (typed.overwrite and epoch >= typed.trainer.epochs)
+    return None if typed.overwrite and epoch >= typed.trainer.epochs else epoch

@@ -10,10 +10,10 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from bnnrun.cli.earlier import Earlier, epoch_reached
+from bnnrun.cli.earlier import Earlier, epochs_done
 from bnnrun.cli.estimate import Estimate, Estimator, total
 from bnnrun.cli.job import as_typed
-from bnnrun.cli.progress import Job
+from bnnrun.cli.progress import Job, in_words
 from bnnrun.cli.share import composed_jobs
 from bnnrun.errors import InputError, RunError
 from bnnrun.lock import Watch
@@ -54,7 +54,9 @@ def show(jobs: list[Job], earlier: Earlier) -> None:
         rows.append([str(job.number), job.settings, job.folder.name, state, *shown])
     print_table(COLUMNS, rows)
     hours, unknown = total(estimates)
-    line = f"{len(jobs)} jobs, {len(estimates)} to train: about {hours:,.1f} hours, one at a time"
+    line = (
+        f"{in_words(len(jobs))}, {len(estimates)} to train: about {hours:,.1f} hours, one at a time"
+    )
     print(line + (f", and {unknown} of which no record tells" if unknown else ""))
 
 
@@ -66,11 +68,11 @@ def _state(job: Job, earlier: Earlier, watch: Watch) -> tuple[str, int]:
         claim = watch.look(job.folder)
         if (record := earlier.record(job.typed, job.experiment)) is not None:
             return f"done: {record.value:.2f} {record.unit}", 0
-        reached = epoch_reached(job.folder) or 0
+        reached = epochs_done(job.typed, job.folder)
     except (InputError, RunError) as error:
         return f"will fail: {error}", 0
-    left = job.typed.trainer.epochs - reached
-    after = f"after epoch {reached}" if reached else ""
+    left = job.typed.trainer.epochs - (reached or 0)
+    after = "" if reached is None else f" after epoch {reached}"
     if claim is not None and claim.alive is not False:
-        return f"running {after} ({claim.holder})".replace("  ", " "), left
-    return f"cut off {after}" if reached else "free", left
+        return f"running{after} ({claim.holder})", left
+    return f"cut off{after}" if after else "free", left

@@ -40,6 +40,11 @@ class Job:
     holder: str = ""
 
 
+def in_words(jobs: int) -> str:
+    """'1 job', '2 jobs'."""
+    return f"{jobs} job{'s' * (jobs != 1)}"
+
+
 class Progress:
     """Follows the jobs of a sweep, those of this process and, by their folders, all others.
 
@@ -85,10 +90,9 @@ class Progress:
                 line = f"bnnrun: job {job.number} failed: {outcome.error}"
                 print(line, file=sys.stderr, flush=True)
             told = f": {reason or outcome.result}" if reason or outcome.result else ""
-            left = self.left()
-            behind = f"{left} job{'s' * (left != 1)} left"
             if outcome.name != "not begun":
-                self._print(f"job {job.number} {outcome.name}{told}; {behind}")
+                left = in_words(self.left())
+                self._print(f"job {job.number} {outcome.name}{told}; {left} left")
 
     def wait(self, jobs: list[Job]) -> None:
         """Until one of the jobs, which others hold, may be free."""

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bnnrun.cli import launchers
 from bnnrun.cli.compose import to_config
 from bnnrun.cli.job import FAILED, INTERRUPTED, explain
-from bnnrun.cli.progress import Job, Progress
+from bnnrun.cli.progress import Job, Progress, in_words
 from bnnrun.cli.task import Outcome, Task, outcome_of, result
 from bnnrun.cli.words import as_word
 from bnnrun.errors import InputError, RunError, Stopped
@@ -135,13 +135,18 @@ class Shared(Launcher):
 
     def _hand_on(self, jobs: list[Job]) -> None:
         self.task.jobs = launchers.jobs_on_a_machine(self.name, self.inner, len(jobs))
+        before = [_claim(job) for job in jobs]
         try:
             with self.progress.followed():
                 returns = self.inner.launch([job.words for job in jobs], jobs[0].number)
         except (OSError, InputError, HydraException, OmegaConfBaseException):
             raise
         except Exception as error:
-            self._died(jobs, error)
+            time.sleep(1)  # for the processes that it ends with it
+            begun = [
+                _claim(job) not in ("", claim) for job, claim in zip(jobs, before, strict=True)
+            ]
+            self._died(jobs, begun, error)
             return
         for job, returned in zip(jobs, returns, strict=True):
             self._returned(job, returned)
@@ -156,24 +161,30 @@ class Shared(Launcher):
         if value is not None:
             self.progress.note(job, value)
 
-    def _died(self, jobs: list[Job], error: Exception) -> None:
+    def _died(self, jobs: list[Job], begun: list[bool], error: Exception) -> None:
         """The launcher has failed: say what became of the jobs that it had.
 
         Raises:
             RunError: none of them had begun
         """
-        time.sleep(1)  # for the processes that it ends with it
-        if not any((job.folder / NAME).exists() or job.outcome for job in jobs):
+        if not any(begun) and not any(job.outcome for job in jobs):
             raise RunError(f"hydra/launcher={self.name}: {' '.join(str(error).split())}")
-        for job in jobs:
-            claimed = (job.folder / NAME).exists()
+        for job, has_begun in zip(jobs, begun, strict=True):
             if self.progress.look(job) is not None or job.outcome is not None:
                 continue
-            if claimed:
+            if has_begun:
                 self.progress.note(job, Outcome("failed", error=KILLED, status=FAILED))
             elif self.name in launchers.OUTLASTING:  # it may be queued still
                 self.progress.note(job, Outcome("not begun", status=FAILED))
 
     def _stopped(self, jobs: list[Job]) -> str:
-        stopped = [job for job in jobs if job.outcome and job.outcome.name == "stopped"]
-        return f"{len(stopped)} job{'s' * (len(stopped) != 1)} stopped and saved"
+        stopped = sum(job.outcome is not None and job.outcome.name == "stopped" for job in jobs)
+        return f"{in_words(stopped)} stopped and saved"
+
+
+def _claim(job: Job) -> str:
+    """The content of the claim on a job's folder; "" where there is none."""
+    try:
+        return (job.folder / NAME).read_text(encoding="utf-8")
+    except OSError:
+        return ""

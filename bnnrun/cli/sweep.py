@@ -20,7 +20,7 @@ from bnnrun.cli import launchers
 from bnnrun.cli.compose import hydra_session
 from bnnrun.cli.earlier import Earlier
 from bnnrun.cli.job import FAILED, WRONG_INPUT, as_typed, explain, told_in_one_line
-from bnnrun.cli.progress import Progress
+from bnnrun.cli.progress import Job, Progress, in_words
 from bnnrun.cli.share import Shared
 from bnnrun.cli.start import Start, join
 from bnnrun.cli.task import Task, standard_output
@@ -118,7 +118,7 @@ class Sweep:
 
     def _how_to_go_on(self, told: str) -> str:
         if self.launcher in launchers.OUTLASTING:
-            told += f"; {self.progress.left()} jobs are left to {self.launcher}: "
+            told += f"; {in_words(self.progress.left())} left to {self.launcher}: "
             told += launchers.OUTLASTING[self.launcher]
         return f"{told}; go on with the whole sweep: {self.command}"
 
@@ -136,7 +136,7 @@ class Sweep:
                 told = ": ".join(filter(None, (job.settings, job.outcome.error)))
                 print(f"bnnrun: job {job.number} failed: {told}", file=sys.stderr)
 
-    def _came_to(self, job: Any) -> tuple[str, str]:
+    def _came_to(self, job: Job) -> tuple[str, str]:
         if job.outcome is not None:
             return job.outcome.name, job.outcome.result
         return ("running" if self.progress.look(job) else "not begun"), ""

@@ -22,7 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from bnnrun.cli import gpus, terminal
 from bnnrun.cli.compose import to_config
-from bnnrun.cli.earlier import Earlier, is_cut_off
+from bnnrun.cli.earlier import Earlier, epochs_done
 from bnnrun.cli.job import INTERRUPTED, described, explain, work
 from bnnrun.cli.start import Start
 from bnnrun.cli.verbs import Verb
@@ -176,7 +176,7 @@ class Task:
             return "done", work(self.verb, typed, run)
         if record := self.earlier.record(typed, run.experiment):
             return "skipped", [record]
-        if is_cut_off(typed, run.folder):
+        if epochs_done(typed, run.folder) is not None:
             typed.resume = str(run.folder)
         if typed.device is not Device.cpu:
             gpus.take_one()

@@ -141,7 +141,7 @@ def test_jobs_of_submitit_outlast_the_process_that_waits_for_them():
     os.kill(pid, signal.SIGTERM)  # as the line says
     assert process.returncode == 130
     assert [outcome for _, outcome, _ in rows(out)] == ["running"]
-    assert "1 jobs are left to submitit_local: `pgrep -af submitit` shows them, `kill`" in err
+    assert "1 job left to submitit_local: `pgrep -af submitit` shows them, `kill`" in err
     until = time.monotonic() + 60
     while holders() and time.monotonic() < until:
         time.sleep(0.1)

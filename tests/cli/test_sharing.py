@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 from digit_runs import assert_refused
+from hydra import compose
 from sweeps import rows
 
 from bnnrun.cli import gpus
+from bnnrun.cli.compose import checked_config, hydra_session
 from bnnrun.cli.launchers import jobs_on_a_machine
 from bnnrun.cli.ranks import STARTERS, refuse_ranks
 from bnnrun.cli.start import FOLDER, join
+from bnnrun.cli.verbs import VERBS
 from bnnrun.errors import InputError
 from bnnrun.lock import locked
 from bnnrun.machine import cores
@@ -156,7 +159,7 @@ def test_the_full_grid_of_table_1_is_planned(bnnrun):
 def test_where_no_record_tells_hours_stay_open(bnnrun):
     outcome = bnnrun(*TINY, "plan=true")
     assert "no record on device=" in outcome.out
-    assert "1 jobs, 1 to train: about 0.0 hours, one at a time, and 1 of which no" in outcome.out
+    assert "1 job, 1 to train: about 0.0 hours, one at a time, and 1 of which no" in outcome.out
 
 
 def test_a_plan_is_of_a_sweep(bnnrun):
@@ -189,18 +192,29 @@ def test_ranks_share_a_sweep(bnnrun, monkeypatch):
 # ---- launchers ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "submitit_slurm"])
-def test_our_defaults_lie_over_the_launchers_own(bnnrun, launcher):
+@pytest.mark.parametrize(
+    ("launcher", "key", "value"),
+    [
+        ("joblib", "n_jobs", cores()),
+        ("submitit_local", "gpus_per_node", 0),
+        ("submitit_slurm", "gpus_per_node", 1),
+    ],
+)
+def test_our_defaults_lie_over_the_launchers_own(bnnrun, launcher, key, value):
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
-    words = (f"hydra/launcher={launcher}", "device=cpu", "--cfg", "hydra", "--resolve")
-    key, value = {
-        "joblib": ("n_jobs", cores()),
-        "submitit_local": ("gpus_per_node", 0),
-        "submitit_slurm": ("gpus_per_node", 1),
-    }[launcher]
-    assert f"\n    {key}: {value}\n" in bnnrun("train", *words).out
-    assert f"\n    {key}: 7\n" in bnnrun("train", *words, f"hydra.launcher.{key}=7").out
-    assert_refused(bnnrun("train", *words, "hydra.launcher.nosuch=7"), "hydra.launcher.nosuch")
+
+    def setting(*words):
+        typed = [f"hydra/launcher={launcher}", "device=cpu", *words]
+        lines, _ = checked_config(VERBS["train"], typed, multirun=True)
+        with hydra_session():
+            return compose("train", lines, return_hydra_config=True).hydra.launcher[key]
+
+    assert setting() == value
+    assert setting(f"hydra.launcher.{key}=7") == 7
+    assert_refused(
+        bnnrun(*TINY, f"hydra/launcher={launcher}", "hydra.launcher.nosuch=7"),
+        "hydra.launcher.nosuch",
+    )
 
 
 def test_jobs_of_one_machine_divide_its_cores():
