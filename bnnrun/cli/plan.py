@@ -48,8 +48,9 @@ def show(jobs: list[Job], earlier: Earlier) -> None:
         shown: list[Value] = ["", "", ""]
         if epochs:
             folder = job.typed.results_dir
-            estimator = estimators.setdefault(folder, Estimator(folder))
-            estimates.append(found := estimator.estimate(job.typed, epochs))
+            if folder not in estimators:
+                estimators[folder] = Estimator(folder)
+            estimates.append(found := estimators[folder].estimate(job.typed, epochs))
             shown = [Number(epochs), number(found.hours, "{:.2f}"), found.source]
         rows.append([str(job.number), job.settings, job.folder.name, state, *shown])
     print_table(COLUMNS, rows)
