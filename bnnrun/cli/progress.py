@@ -55,6 +55,7 @@ class Progress:
     def __init__(self, stop: StopRequest) -> None:
         self.stop, self.start = stop, ""
         self.jobs: list[Job] = []
+        self._waited_for: set[str] = set()  # the lines that were printed
         self._watch = Watch()
         self._own: Job | None = None  # at work in this process: its lines are not broken up
         self._printing = threading.RLock()
@@ -97,7 +98,10 @@ class Progress:
     def wait(self, jobs: list[Job]) -> None:
         """Until one of the jobs, which others hold, may be free."""
         for job in jobs:
-            self._print(f"waiting for job {job.number}: {job.holder}")
+            line = f"waiting for job {job.number}: {job.holder}"
+            if line not in self._waited_for:
+                self._waited_for.add(line)
+                self._print(line)
         while all(self.look(job) and job.outcome is None for job in jobs):
             if self.stop:
                 raise Stopped(f"stopped while waiting for job {jobs[0].number}")
