@@ -128,9 +128,11 @@ class Progress:
 
     # ---- of this process: the Listener of a Task ----------------------------------------------
 
-    def arrives(self, folder: Path) -> None:
+    def arrives(self, folder: Path) -> bool:
+        job = self._job(folder)
         if self.stop:
-            raise Stopped(f"stopped before job {self._job(folder).number}")
+            raise Stopped(f"stopped before job {job.number}")
+        return self.look(job) is None and job.outcome is None
 
     def begins(self, folder: Path) -> None:
         self._own = self._job(folder)

@@ -5,6 +5,7 @@ done, waits for those that another process holds, and knows of each what became 
 the launcher returns, or from the file that the job left.
 """
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,7 +66,7 @@ def composed_jobs(
                 number=number,
                 settings=" ".join(shown or words),
                 words=[*words, as_word("hydra.sweep.subdir", sweep["subdir"])],
-                folder=Path(sweep["dir"], sweep["subdir"]).absolute(),
+                folder=Path(os.path.abspath(Path(sweep["dir"], sweep["subdir"]))),  # noqa: PTH100
                 typed=typed,
                 experiment=experiment,
             )

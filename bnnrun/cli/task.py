@@ -81,8 +81,8 @@ def result(made: list[Record]) -> str:
 class Listener(Protocol):
     """Who is told of the jobs that run in the launching process itself."""
 
-    def arrives(self, folder: Path) -> None:
-        """The launcher has come to a job; Stopped where it is not to begin."""
+    def arrives(self, folder: Path) -> bool:
+        """Whether a job that the launcher has come to is free; Stopped where it must not begin."""
 
     def begins(self, folder: Path) -> None:
         """It is done by this process."""
@@ -116,7 +116,8 @@ class Task:
         folder = Path(HydraConfig.get().runtime.output_dir)
         if self.listener is None:
             return self._elsewhere(composed, folder)
-        self.listener.arrives(folder)
+        if not self.listener.arrives(folder):
+            return None
         outcome = self._attempt(composed, folder)
         self.listener.ends(folder, outcome)
         if outcome is not None and outcome.name == "stopped":
