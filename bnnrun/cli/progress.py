@@ -87,6 +87,8 @@ class Progress:
             if job.outcome is not None:
                 return
             job.outcome = outcome
+            if not job.holder and outcome.name in ("done", "resumed", "failed"):
+                self._print(f"job {job.number}: {job.settings}")  # it was too short to be seen
             if outcome.error and outcome.name == "failed":
                 line = f"bnnrun: job {job.number} failed: {outcome.error}"
                 print(line, file=sys.stderr, flush=True)

@@ -36,6 +36,8 @@ from bnnrun.train.interrupt import StopRequest, stop_request
 
 FILE = "outcome.json"
 POLL_S = 1.0  # between two looks at whether the launching process was asked to stop
+PARENT_S = 5.0  # between two looks at whether the parent process is there
+_at_work = threading.Lock()  # held while a process of a launcher's has a job
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,10 @@ class Task:
     def _elsewhere(self, composed: Any, folder: Path) -> Outcome | None:
         """In a process of the launcher's: threads shared, silent where nobody could follow it."""
         _settle_in()
+        with _at_work:
+            return self._silent_attempt(composed, folder)
+
+    def _silent_attempt(self, composed: Any, folder: Path) -> Outcome | None:
         if "threads" in composed and composed.threads == 0:
             composed.threads = max(1, cores() // self.jobs)
         asked = StopRequest(_polled(self.start.stop.exists))
@@ -213,6 +219,18 @@ def _settle_in() -> None:
         terminal.outlast()
         # Between two jobs the launching process answers Ctrl-C, which a terminal sends to all.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has ended, and its job: no other job will come.
+
+    A launcher that is killed leaves its workers waiting, with their memory and their GPU.
+    """
+    while os.getppid() == parent:
+        time.sleep(PARENT_S)
+    with _at_work:
+        os._exit(0)
 
 
 def _polled(ask: Callable[[], bool]) -> Callable[[], bool]:
