@@ -115,10 +115,8 @@ def test_workers_of_joblib_end_after_a_launcher_that_was_killed():
     words = (*LONG, "trainer.epochs=12", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     process = start(*words)
     wait_for(lambda: len(holders()) == 2, process)
-    workers = list(holders().values())
     process.kill()
-    out, _ = process.communicate()  # ends with the workers, which print there too
-    assert all(f"(process {pid} on " in out for pid in workers)
+    process.communicate()  # until the workers have ended, which hold its output too
     assert len(records()) == 2 and not holders()
 
 
