@@ -421,6 +421,9 @@ class TrainConfig(NetworkConfig):
     overwrite: bool = setting(
         False, "train anew over a run in the same folder; with -m also what has its record"
     )
+    plan: bool = setting(
+        False, "with -m: list the jobs, who holds them, and hours; train and write nothing"
+    )
 
 
 @dataclass
@@ -577,8 +580,8 @@ class DoctorConfig(VerbConfig):
 
 # Settings that say where a run happens and what is shown of it, not what it computes.
 PLACES = {
-    "device", "threads", "results_dir", "resume", "init", "overwrite", "debug", "dataset.root",
-    "dataset.path", "model", "trained", "run", "out",
+    "device", "threads", "results_dir", "resume", "init", "overwrite", "plan", "debug",
+    "dataset.root", "dataset.path", "model", "trained", "run", "out",
 }  # fmt: skip
 
 

@@ -94,9 +94,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def private_folder() -> Path | None:
-    """A folder for compiled kernels below the system's temporary one; None where none is safe.
+    """A folder for compiled kernels, and claims on GPUs, below the system's temporary one.
 
-    It is the user's own and closed to others: what lies in it is loaded and run.
+    None where none is safe. It is the user's own and closed to others: what lies in it is loaded
+    and run.
     """
     user = os.getuid() if hasattr(os, "getuid") else "user"
     try:

@@ -20,6 +20,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,10 @@ STALE_S = 180.0  # without a change, seen from another machine
 PATIENCE_S = 1.0  # a claim that is looked at may be half written for a moment, or out of its place
 
 
+class HeldError(RunError):
+    """Another process holds the folder, or took it over."""
+
+
 class Lock:
     """A claim that this process holds on a folder."""
 
@@ -42,11 +47,11 @@ class Lock:
         self._ended = threading.Event()
 
     def check(self) -> None:
-        """RunError where the claim is no longer this process's: it must write nothing more."""
+        """HeldError where the claim is no longer this process's: it must write nothing more."""
         until = time.monotonic() + PATIENCE_S
         while (now := _read(self.path)).get("token") != self.token:
             if time.monotonic() > until:
-                raise RunError(
+                raise HeldError(
                     f"{self.folder}: {_lost(now)} while this process was stopped or cut off from "
                     "it; nothing more is written here, what was saved before is kept"
                 )
@@ -114,22 +119,21 @@ def locked(folder: Path, tell: Callable[[str], None] | None = None) -> Iterator[
         tell: is given a line where it takes minutes to see whether a claim is stale; None: stderr
 
     Raises:
-        RunError: another process holds it
-        OSError:  nothing can be written there
+        HeldError: another process holds it
+        OSError:   nothing can be written there
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = Lock(folder)
     while not lock._claim():
-        held = _read_whole(lock.path)
-        if held is None:
+        claim = _watched(folder, tell or _to_stderr)
+        if claim is None:
             continue  # released since
-        alive = _is_alive(lock.path, held, tell or _to_stderr)
-        if alive:
-            raise RunError(
-                f"{folder}: another process is at work there ({_holder(held)}); wait for it, or "
+        if claim.alive:
+            raise HeldError(
+                f"{folder}: another process is at work there ({claim.holder}); wait for it, or "
                 "take another folder"
             )
-        if alive is False and lock._take_over(held):
+        if lock._take_over(claim.content):
             break
     lock._hold()
     try:
@@ -138,25 +142,66 @@ def locked(folder: Path, tell: Callable[[str], None] | None = None) -> Iterator[
         lock._release()
 
 
-def _is_alive(path: Path, held: dict[str, Any], tell: Callable[[str], None]) -> bool | None:
-    """Whether the holder of a claim is at work; False where it is stale, None where it is gone."""
-    here = _this_process()
-    if held.get("place") == here["place"]:
-        return bool(_start_of(held["pid"]) == held["started"])
-    until, told = time.monotonic() + STALE_S, False
-    while time.monotonic() < until:
-        time.sleep(min(BEAT_S, STALE_S) / 10)
-        if not path.exists():
+@dataclass(frozen=True)
+class Claim:
+    """A process's claim on a folder, as another process sees it.
+
+    Attributes:
+        content: of the file; {} where it is not whole
+        alive:   None: of another machine, and not yet watched for long enough to know
+    """
+
+    content: dict[str, Any]
+    alive: bool | None
+
+    @property
+    def holder(self) -> str:
+        """'process 7 on HOST'."""
+        return _holder(self.content)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is this process's."""
+        here = _this_process()
+        return all(self.content.get(key) == here[key] for key in here)
+
+
+class Watch:
+    """Looks at claims again and again, without waiting for them to show a sign of life."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Path, tuple[dict[str, Any], float, bool]] = {}
+
+    def look(self, folder: Path) -> Claim | None:
+        """The claim on `folder`; None where there is none."""
+        path = folder / NAME
+        content = _read_whole(path)
+        if content is None:
+            self._seen.pop(path, None)
             return None
-        if (now := _read(path)) and now != held:
-            return True
+        here = _this_process()
+        if content.get("place") == here["place"]:
+            return Claim(content, _start_of(content["pid"]) == content["started"])
+        now = time.monotonic()
+        before, since, changed = self._seen.setdefault(path, (content, now, False))
+        if content and content != before:
+            since, changed = now, True
+            self._seen[path] = content, since, changed
+        return Claim(content, False if now - since > STALE_S else changed or None)
+
+
+def _watched(folder: Path, tell: Callable[[str], None]) -> Claim | None:
+    """The claim on a folder, once it is known whether its holder is alive; None if it is gone."""
+    watch, told = Watch(), False
+    while (claim := watch.look(folder)) is not None and claim.alive is None:
         if not told:
             tell(
-                f"{path.parent}: held by {_holder(held)}; looking for a sign of life for up to "
-                f"{STALE_S:.0f} s (delete {path} if you know that it has ended)"
+                f"{folder}: held by {claim.holder}; looking for a sign of life for up to "
+                f"{STALE_S:.0f} s (delete {folder / NAME} if you know that it has ended)"
             )
             told = True
-    return False
+        time.sleep(min(BEAT_S, STALE_S) / 10)
+    return claim
 
 
 def _this_process() -> dict[str, Any]:

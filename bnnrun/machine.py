@@ -60,10 +60,13 @@ def cpu() -> dict[str, Any]:
 
 
 def cores() -> int:
-    """Processors that this process may use."""
+    """Processors that this process may use; of a SLURM task those that it was given."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        number = len(os.sched_getaffinity(0))
+    else:
+        number = os.cpu_count() or 1
+    given = os.environ.get("SLURM_CPUS_PER_TASK", "")  # not every cluster binds tasks to them
+    return min(number, int(given)) if given.isdigit() and int(given) else number
 
 
 def free_memory_bytes() -> int:

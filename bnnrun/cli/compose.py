@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bnnrun import config, upgrade
+from bnnrun.cli import launchers
 from bnnrun.cli.faults import check_plugin, explained, one_line
 from bnnrun.cli.verbs import VERBS, Verb
 from bnnrun.cli.words import TextKey, literal, parse, text_keys
@@ -36,13 +37,18 @@ VERSION_BASE = "1.3"
 SWEPT_AT_MOST = 64  # values of one sweep that are composed to be checked
 # What may differ between two calls of one job: the folder of a sweep's job does not tell it. Of a
 # profile the values that are used stand in the other groups.
-NOT_IN_NAME = {"resume", "overwrite", "debug", "profile"}
+NOT_IN_NAME = {"resume", "overwrite", "plan", "debug", "profile"}
 
 
 @functools.cache
 def register_schemas() -> None:
     """Tell Hydra the dataclasses that conf/ is checked against, and what names a job's folder."""
-    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    for name, resolver in (
+        ("run_name", run_name),
+        ("jobs_at_once", launchers.jobs_at_once),
+        ("gpus", launchers.number_of_gpus),
+    ):
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
     store = ConfigStore.instance()
     for verb in VERBS.values():
         store.store(group="schema", name=verb.name, node=verb.schema, package="_global_")
@@ -101,7 +107,10 @@ def to_config(composed: DictConfig) -> Any:
 
 def keys_of(verb: Verb) -> dict[str, TextKey]:
     """The keys of a verb, of its groups and of Hydra that hold text."""
-    return text_keys(verb.schema, tuple(path.name for path in CONF.iterdir() if path.is_dir()))
+    return text_keys(
+        verb.schema,
+        tuple(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra"),
+    )
 
 
 def checked_config(verb: Verb, words: list[str], *, multirun: bool) -> tuple[list[str], Any]:
@@ -116,13 +125,14 @@ def checked_config(verb: Verb, words: list[str], *, multirun: bool) -> tuple[lis
     """
     keys = keys_of(verb)
     overrides = parse([literal(word, keys, multirun=multirun) for word in words])
+    overrides += parse([word for o in overrides if (word := _launcher_defaults(o))])
     lines = [o.input_line for o in overrides if o.input_line is not None]
     # Hydra's own keys belong to the run, not to the configuration checked here; but for the
     # folders in which it looks for choices.
     search = [line for line in lines if line.startswith("hydra.searchpath=")]
     own = [o for o in overrides if not o.key_or_group.startswith("hydra")]
-    swept = [_values(o, multirun) for o in own]
     with hydra_session():
+        swept = [_values(o, multirun) for o in own]
         for override in overrides:
             _check_plugin(override)
         if multirun:  # of a long sweep not every value is composed
@@ -168,11 +178,20 @@ def _values(override: Override, multirun: bool) -> list[str]:
                          f"{key}='\"{value}\"'")  # fmt: skip
     prefix = line.partition("=")[0]
     try:
+        override.config_loader = GlobalHydra.instance().config_loader()  # of which glob() asks
         return [f"{prefix}={value}" for value in override.sweep_string_iterator()]
     except HydraException:
         raise InputError(
-            f"{line!r}: expected values to sweep over as a,b,c, choice(...) or range(...)"
+            f"{line!r}: expected values to sweep over: a,b,c, choice(...), range(...) or glob(...)"
         ) from None
+
+
+def _launcher_defaults(override: Override) -> str | None:
+    """For hydra/launcher=NAME the word that lays our defaults over the launcher's own."""
+    path = CONF / "hydra" / "launcher_defaults" / f"{override.value()}.yaml"
+    if override.key_or_group != "hydra/launcher" or not path.is_file():
+        return None
+    return f"+hydra/launcher_defaults@hydra.launcher={override.value()}"
 
 
 def _check_plugin(override: Override) -> None:

@@ -10,15 +10,15 @@ from bnnrun.errors import InputError, nearest
 
 QUOTES, LINE_END = "'\"", b"\n"
 CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # what YAML does not take
-# Hydra's launchers and sweepers that come as packages of their own.
+# What brings those of Hydra's launchers and sweepers that are packages of their own.
 PLUGINS = {
     "hydra/launcher": {
-        "joblib": "hydra-joblib-launcher",
+        "joblib": "bnnrun[joblib]",
         "ray": "hydra-ray-launcher",
         "ray_aws": "hydra-ray-launcher",
         "rq": "hydra-rq-launcher",
-        "submitit_local": "hydra-submitit-launcher",
-        "submitit_slurm": "hydra-submitit-launcher",
+        "submitit_local": "bnnrun[slurm]",
+        "submitit_slurm": "bnnrun[slurm]",
     },
     "hydra/sweeper": {
         "ax": "hydra-ax-sweeper",
@@ -33,7 +33,7 @@ def check_plugin(group: str, choice: str, installed: list[str]) -> None:
     package = PLUGINS.get(group, {}).get(choice)
     if package and choice not in installed:
         raise InputError(
-            f"{group}={choice}: a plugin of Hydra that is not installed; `pip install {package}`"
+            f"{group}={choice}: a plugin of Hydra that is not installed; `pip install '{package}'`"
         )
 
 

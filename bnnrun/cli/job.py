@@ -5,7 +5,8 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:  # help, completion and errors wait for nothing
 
 WRONG_INPUT, FAILED, INTERRUPTED = 2, 1, 130
 # Words that say where a run finds and leaves its files: no part of the command in its record.
-OF_THIS_MACHINE = ("resume=", "overwrite=", "results_dir=", "dataset.root=")
+OF_THIS_MACHINE = ("resume=", "overwrite=", "plan=", "results_dir=", "dataset.root=")
 
 
 _STATUS: dict[type[BaseException], int] = {
@@ -105,29 +106,41 @@ def work(verb: Verb, typed: Any, run: "Run") -> "list[Record]":
 
 
 def run_hydra(verb: Verb, words: list[str], task: Any) -> None:
-    """Hydra's own main over the verb's configuration.
+    """Hydra's own main over the verb's configuration; errors as by `told_in_one_line`."""
+    import hydra
+
+    from bnnrun.cli.compose import CONF, VERSION_BASE, register_schemas
+
+    register_schemas()
+    before, sys.argv = sys.argv, ["bnnrun", *words]
+    main = hydra.main(version_base=VERSION_BASE, config_path=str(CONF), config_name=verb.name)
+    try:
+        with told_in_one_line(multirun=False):
+            main(task)()
+    finally:
+        sys.argv = before
+
+
+@contextmanager
+def told_in_one_line(*, multirun: bool) -> Iterator[None]:
+    """What Hydra raises within the block, as our own errors.
 
     Raises:
-        InputError: a setting of Hydra's own is wrong, or the run's folder cannot be written
+        InputError: a setting of Hydra's own is wrong, or the folder of a run, or with -m of the
+            runs, cannot be written
     """
-    import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from bnnrun.cli.compose import CONF, VERSION_BASE, register_schemas
     from bnnrun.cli.faults import one_line
 
-    register_schemas()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back here, to be told in one line
-    before, sys.argv = sys.argv, ["bnnrun", *words]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come back here, and not to Hydra's own report
     try:
-        hydra.main(version_base=VERSION_BASE, config_path=str(CONF), config_name=verb.name)(task)()
+        yield
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(one_line(error)) from None
     except (OSError, ValueError) as error:  # logging wraps that it cannot open its file
         cause = error if isinstance(error, OSError) else error.__cause__
         if not isinstance(cause, OSError):
             raise
-        raise not_writable(cause, multirun=bool({"-m", "--multirun"} & set(words))) from None
-    finally:
-        sys.argv = before
+        raise not_writable(cause, multirun=multirun) from None

@@ -13,6 +13,7 @@ from bnnrun import __version__
 from bnnrun.cli import terminal
 from bnnrun.cli.compiling import announce_compiling
 from bnnrun.cli.job import described, not_writable, run_hydra, tell, work
+from bnnrun.cli.ranks import refuse_ranks
 from bnnrun.cli.verbs import VERBS, Verb
 from bnnrun.errors import InputError, Stopped, nearest
 from bnnrun.lock import Lock, locked
@@ -93,7 +94,7 @@ def _run_verb(verb: Verb, argv: list[str]) -> int:
     if flags.multirun and not shows:
         from bnnrun.cli.sweep import Sweep
 
-        return Sweep(verb, argv).run(hydra_flags, words)
+        return Sweep(verb, argv).run(words)
     statuses = [0]
     if shows:
         run_hydra(verb, [*hydra_flags, *words], _complete_only)
@@ -101,6 +102,9 @@ def _run_verb(verb: Verb, argv: list[str]) -> int:
     from bnnrun.cli.compose import run_folder
     from bnnrun.cli.words import as_word
 
+    if getattr(typed, "plan", False):
+        raise InputError("plan=true: lists the jobs of a sweep; add -m")
+    refuse_ranks(verb.name)
     folder = run_folder(verb, words)
     # Hydra writes its files there before it calls anybody, so the folder is taken first.
     with _own(folder) as lock:

@@ -46,7 +46,10 @@ WRONG = {
     ),
     "sweep without -m": (["train", "seed=1,2"], ["seed=1,2", "-m"]),
     "sweep with a bad value": (["train", "-m", "seed=1,x"], ["seed=x", "integer"]),
-    "sweep that is not listed": (["train", "-m", "experiment=glob(*)"], ["glob(*)", "a,b,c"]),
+    "sweep that is not listed": (
+        ["train", "-m", "optimizer.lr=interval(0,1)"],
+        ["interval(0,1)", "a,b,c"],
+    ),
     "no convolution": (
         ["train", "dataset=digits", "arch=convnet", "arch.channels=[]"],
         ["arch.channels=[]", "one convolution"],

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from bnnrun.cli.verbs import Verb
-from bnnrun.lock import locked
 from bnnrun.train import checkpoint
 from bnnrun.train.interrupt import stop_request
 from bnnrun.train.trainer import Trainer
@@ -171,7 +170,7 @@ def test_data_that_is_not_there_costs_its_own_jobs_alone(bnnrun):
     assert "nowhere/MNIST/raw/train-images-idx3-ubyte.gz" in outcome.err
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=str)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGUSR1], ids=str)
 def test_a_sweep_cut_off_goes_on_to_the_same_weights(bnnrun, number):
     words = (*SWEEP, "trainer.epochs=15", "seed=0,1,2")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -239,18 +238,6 @@ def test_a_checkpoint_that_cannot_be_read_fails_its_job_by_name(bnnrun):
     assert "delete it to begin this job anew" in outcome.err
     state.unlink()
     assert outcomes(bnnrun(*words).out) == ["done", "skipped"]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
-def test_two_processes_do_not_train_in_one_folder(bnnrun):
-    words = (*SWEEP, "trainer.epochs=1", "seed=0,1")
-    assert bnnrun(*words).status == 0
-    with locked(folder(1)):
-        outcome = bnnrun(*words, "overwrite=true")
-    assert outcome.status == 1
-    assert outcomes(outcome.out) == ["done", "failed"]
-    assert f"{folder(1)}: another process is at work there" in outcome.err
-    assert bnnrun(*words).status == 0
 
 
 def test_a_sweep_finds_its_folders_itself(bnnrun):
