@@ -16,7 +16,7 @@ from bnnrun.bench.openblas import fastest
 from bnnrun.config import BenchConfig, BenchKernel
 from bnnrun.errors import InputError
 from bnnrun.gemm import cpu, reference, xnor
-from bnnrun.gemm.bits import Words, pack, unpack, words
+from bnnrun.gemm.bits import Words, aligned, pack, popcount_thresholds, unpack, words
 from bnnrun.gemm.compiled import thread_count
 from bnnrun.roles import YARDSTICK, Form, Implementation, Role
 
@@ -108,8 +108,11 @@ def _random_bits(rng: np.random.Generator, rows: int, k: int) -> Words:
     return bits
 
 
-def _then(call: Callable[[], object], out: Any) -> Callable[[], Any]:
-    def called() -> Any:
+def _then(call: Callable[[], object], out: NDArray[Any]) -> Callable[[], NDArray[Any]]:
+    """`call`, and what it wrote to `out`: nothing of what an earlier call left there."""
+
+    def called() -> NDArray[Any]:
+        out.fill(-1)
         call()
         return out
 
@@ -117,25 +120,35 @@ def _then(call: Callable[[], object], out: Any) -> Callable[[], Any]:
 
 
 def _xnor(task: Task) -> Iterator[Competitor]:
-    """Bits to bits as between two layers, bits to sums, and with the packing of A in the time."""
+    """The products of a packed network's layers, and one with the packing of A in the time.
+
+    Bits to bits as between two layers, and bits to sums as in the output layer.
+    """
     m, n, k = task.m, task.n, task.k
-    a, w = xnor.encode_rows(task.a, k), xnor.encode_weights(task.w, k)
-    sums, bits = xnor.empty_out(a, w), xnor.empty_bits(a, w)
-    t = np.zeros(n, np.int32)
-    to_bits = partial(xnor.multiply_to_bits, a, w, m, t, bits)
-    to_sums = partial(xnor.multiply, a, w, m, sums)
+    w = xnor.encode_weights(task.w)
+    a, packed = xnor.empty_rows(m, w.row), xnor.empty_rows(m, w.row)
+    a[:m, : words(k)] = task.a
+    base, sums = np.full(w.width, k, np.int32), aligned((len(a), w.width), np.int32)
+    thresholds = np.full(w.width, -1, np.int32)
+    thresholds[:n] = popcount_thresholds(np.zeros(n, np.int32), k)
+    bits = xnor.empty_rows(m, xnor.row_words(n))
+    to_bits = partial(xnor.multiply_to_bits, a, m, w, thresholds, bits)
+    to_sums = partial(xnor.multiply, a, m, w, base, sums)
 
-    def packing() -> NDArray[np.int32]:
-        return xnor.multiply(xnor.encode_rows(pack(task.real[0]), k), w, m, sums)
+    def packing() -> None:
+        packed[:m, : words(k)] = pack(task.real[0])
+        xnor.multiply(packed, m, w, base, sums)
 
-    def right_bits() -> str | None:
-        wrong = to_bits()[task.rows] != pack(task.expected >= 0)
+    def compare_bits() -> str | None:
+        to_bits()
+        wrong = bits[task.rows, : words(n)] != pack(task.expected >= 0)
         return "a bit is not that of its sum" if wrong.any() else None
 
     of = partial(Implementation.of, Role.ours, "xnor")
-    yield Competitor(of(Form.bits_out), to_bits, right_bits, macs=task.macs)
-    yield Competitor(of(Form.int32_out), to_sums, task.check(to_sums), macs=task.macs)
-    yield Competitor(of(Form.packing), packing, task.check(packing), macs=task.macs)
+    answer = sums[:m, :n]
+    yield Competitor(of(Form.bits_out), to_bits, compare_bits, macs=task.macs)
+    for form, call in ((Form.int32_out, to_sums), (Form.packing, packing)):
+        yield Competitor(of(form), call, task.check(_then(call, answer)), macs=task.macs)
 
 
 def _baseline(task: Task) -> Competitor:

@@ -1,9 +1,10 @@
 """XNOR-popcount products of ±1 matrices on the processor: operands in layout, threads' tasks.
 
-s = A · Wᵀ = K - 2 · popc(a ^ w),  or the bits s >= t
+s = A · Wᵀ = K - 2 · popc(a ^ w),  or bits s >= t, which are popc(a ^ w) <= (K - t) / 2
+
+A packed network's fully connected layers call these, and so does the benchmark of products.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,27 +12,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnrun.gemm import cpu
-from bnnrun.gemm.bits import LANES, Words, aligned, popcount_thresholds, to_panels, words
+from bnnrun.gemm.bits import LANES, Words, aligned, to_panels, words
 from bnnrun.gemm.compiled import thread_count
 
 
 @dataclass(frozen=True)
 class Panels:
-    """W in the layout that the kernels read.
+    """W in the layout that the kernels read, and how they multiply rows by it.
 
     Attributes:
-        data: (ceil(N / 16), kw, 16) uint32
-        n, k: columns and length of the product
+        data:      (ceil(N / 16), kw, 16) uint32
+        algorithm: of `cpu.multiply_panel`
+        planes:    bit planes of a row of A, 0 if it has none
     """
 
     data: Words
-    n: int
-    k: int
+    algorithm: int
+    planes: int = 0
 
     @property
     def kw(self) -> int:
-        """Words of a row, a multiple of 4."""
+        """Words of a column."""
         return int(self.data.shape[1])
+
+    @property
+    def row(self) -> int:
+        """Words of a row of A."""
+        return self.kw * max(1, self.planes)
 
     @property
     def width(self) -> int:
@@ -44,16 +51,15 @@ def row_words(k: int) -> int:
     return -(-words(k) // cpu.UNIT_WORDS) * cpu.UNIT_WORDS
 
 
-def encode_weights(w: Words, k: int) -> Panels:
-    """(N, words) uint32 -> Panels."""
-    return Panels(to_panels(w, row_words(k)), w.shape[0], k)
+def encode_weights(w: Words, planes: int = 0) -> Panels:
+    """(N, words) uint32, bits of ±1 -> Panels."""
+    data = to_panels(w, row_words(32 * w.shape[1]))
+    return Panels(data, cpu.ALGORITHM_BITS, planes)
 
 
-def encode_rows(a: Words, k: int) -> Words:
-    """(M, words) uint32 -> the same rows, padded with zeros to (padded M, kw)."""
-    rows = aligned((padded_rows(len(a)), row_words(k)), np.uint32)
-    rows[: len(a), : a.shape[1]] = a
-    return rows
+def empty_rows(m: int, width: int) -> Words:
+    """A buffer of zeros for `m` rows of `width` words, padded to the rows that are computed."""
+    return aligned((padded_rows(m), width), np.uint32)
 
 
 def padded_rows(m: int) -> int:
@@ -61,88 +67,67 @@ def padded_rows(m: int) -> int:
     return -(-m // cpu.TILE_ROWS) * cpu.TILE_ROWS
 
 
-def tasks(m: int, panels: int) -> int:
+def task_panels(m: int, panels: int) -> int:
     """Panels of a task, so that every thread gets tasks; for m rows and `panels` panels."""
     wanted = 4 * thread_count()
     bands = max(1, -(-m // cpu.BAND_ROWS))
     return max(1, panels // max(1, -(-wanted // bands)))
 
 
-def empty_out(a: Words, w: Panels) -> NDArray[np.int32]:
-    """An output buffer of `multiply`, to be used for several calls."""
-    return aligned((len(a), w.width), np.int32)
-
-
-def empty_bits(a: Words, w: Panels) -> NDArray[np.uint16]:
-    """An output buffer of `multiply_to_bits`, to be used for several calls."""
-    return np.zeros((len(a), 2 * words(w.n)), np.uint16)
-
-
-def multiply(
-    a: Words, w: Panels, m: int, out: NDArray[np.int32] | None = None
-) -> NDArray[np.int32]:
-    """s = A · Wᵀ.
+def multiply(a: Words, m: int, w: Panels, base: NDArray[np.int32], out: NDArray[np.int32]) -> None:
+    """Write base - 2 · accumulators, of the first `m` rows: s = A · Wᵀ where every base is K.
 
     Shapes:
-        a:       (padded m, kw) uint32, from `encode_rows`
-        out:     from `empty_out`; a new one costs as much as a short product
-        returns  (m, N) int32, a view of `out`
+        a:    (padded m or more, w.row) uint32, as from `empty_rows`
+        base: (w.width,) int32
+        out:  (padded m or more, w.width or more) int32
+
+    Raises:
+        ValueError: a buffer of another dtype or layout, or too small
     """
-    check(a, w, m)
-    out = _checked(out, empty_out, a, w)
-    base = np.full(w.width, w.k, np.int32)
-    panels = tasks(len(a), len(w.data))
-    cpu.dense(
-        a.ravel(), w.kw, len(a), w.data.ravel(), w.kw, cpu.ALGORITHM_BITS, 0, panels, base,
-        out.ravel(), w.width,
-    )  # fmt: skip
-    return out[:m, : w.n]
+    operands = _operands(a, m, w)
+    _check("base", base[None], np.int32, 1, w.width)
+    _check("out", out, np.int32, padded_rows(m), w.width)
+    cpu.dense(*operands, base, out.ravel(), out.shape[1])
 
 
 def multiply_to_bits(
-    a: Words, w: Panels, m: int, t: NDArray[np.int32], out: NDArray[np.uint16] | None = None
-) -> Words:
-    """Bits of s >= t.
+    a: Words, m: int, w: Panels, thresholds: NDArray[np.int32], out: Words
+) -> None:
+    """Write bits accumulator <= threshold, of the first `m` rows.
 
-    Shapes:
-        t:       (N,) int32
-        out:     from `empty_bits`
-        returns  (m, ceil(N / 32)) uint32, a view of `out`
+    Shapes, otherwise as of `multiply`:
+        thresholds: (w.width,) int32, as from `bits.popcount_thresholds`; -1 in columns that pad
+        out:        (padded m or more, N / 32 or more) uint32; of its last word, bits past
+                    `w.width` are left as they are
     """
-    check(a, w, m)
-    thresholds = np.full(w.width, -1, np.int32)
-    thresholds[: w.n] = popcount_thresholds(t, w.k)
-    out = _checked(out, empty_bits, a, w)
-    out[:, len(w.data) :] = 0  # half a word that no panel writes
-    panels = tasks(len(a), len(w.data))
-    cpu.dense_bits(
-        a.ravel(), w.kw, len(a), w.data.ravel(), w.kw, cpu.ALGORITHM_BITS, 0, panels, thresholds,
-        out.ravel(), out.shape[1],
+    operands = _operands(a, m, w)
+    _check("thresholds", thresholds[None], np.int32, 1, w.width)
+    _check("out", out, np.uint32, padded_rows(m), words(w.width))
+    halves = out.view(np.uint16)
+    cpu.dense_bits(*operands, thresholds, halves.ravel(), halves.shape[1])
+
+
+def _operands(a: Words, m: int, w: Panels) -> tuple[Any, ...]:
+    """The arguments that `cpu.dense` and `cpu.dense_bits` have in common."""
+    rows, panels = padded_rows(m), len(w.data)
+    _check("A", a, np.uint32, rows, w.row)
+    return (
+        a.ravel(), a.shape[1], rows, w.data.ravel(), w.kw, w.algorithm, w.planes,
+        task_panels(rows, panels),
     )  # fmt: skip
-    return out[:m].view(np.uint32)
 
 
-def check(a: Words, w: Panels, m: int) -> None:
-    """Raise ValueError unless `a` has the shape, dtype and layout of a left operand of `w`."""
-    if a.dtype != np.uint32 or not a.flags.c_contiguous or a.shape != (padded_rows(m), w.kw):
-        raise ValueError(
-            f"A is {a.dtype} {a.shape}: expected contiguous uint32 {(padded_rows(m), w.kw)} as "
-            "`encode_rows` gives it"
-        )
-
-
-def _checked(out: Any, empty: Callable[[Words, Panels], NDArray[Any]], a: Words, w: Panels) -> Any:
-    """`out`, or a new buffer if it is None; ValueError if `out` is not one that `empty` returns."""
-    if out is None:
-        return empty(a, w)
-    expected = empty(a[:0], w)
+def _check(name: str, x: NDArray[Any], dtype: type[np.generic], rows: int, columns: int) -> None:
+    """Raise ValueError unless the kernels, which check no bounds, can use `x`."""
     if (
-        out.dtype != expected.dtype
-        or out.shape != (len(a), expected.shape[1])
-        or not out.flags.c_contiguous
+        x.dtype != dtype
+        or not x.flags.c_contiguous
+        or x.ndim != 2
+        or x.shape[0] < rows
+        or x.shape[1] < columns
     ):
         raise ValueError(
-            f"out is {out.dtype} {out.shape}: expected contiguous {expected.dtype} "
-            f"{(len(a), expected.shape[1])}, as `{empty.__name__}` gives it"
+            f"{name} is {x.dtype} {x.shape}: expected contiguous {np.dtype(dtype)}, "
+            f"{(rows, columns)} or more"
         )
-    return out

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from bnnrun.architecture import Layer
 from bnnrun.config import FirstLayer
-from bnnrun.gemm import cpu
-from bnnrun.gemm.bits import LANES, Words, aligned, pack, to_panels, unpack_bits, words
+from bnnrun.gemm import cpu, xnor
+from bnnrun.gemm.bits import LANES, aligned, pack, to_panels, unpack_bits, words
 from bnnrun.gemm.compiled import number_of_threads, set_threads, thread_count
 from bnnrun.gemm.conv import conv_bits
 from bnnrun.gemm.vector import HAS_BYTE_PRODUCT
-from bnnrun.gemm.xnor import padded_rows, row_words, tasks
+from bnnrun.gemm.xnor import Panels, padded_rows
 from bnnrun.runtime.model import PackedLayer, PackedModel, borders
 from bnnrun.runtime.thresholds import accumulator_thresholds, signed_weights
 
@@ -34,22 +34,14 @@ class _Weights:
     """A layer's weights in the layout of the kernels, and its thresholds.
 
     Attributes:
-        panels:     (P, kw, 16) uint32
-        algorithm:  of `cpu.multiply_panel`
-        planes:     bit planes of the input, 0 if it is bits or bytes
-        thresholds: (border classes, 16 P) int32; in the output layer the base of `cpu.dense`
+        panels:     P panels of sixteen columns
+        thresholds: (border classes, 16 P) int32; in the output layer the base of `xnor.multiply`
         flips:      (P,) uint16, a bit a column
     """
 
-    panels: Words
-    algorithm: int
-    planes: int
+    panels: Panels
     thresholds: NDArray[np.int32]
     flips: NDArray[np.uint16]
-
-    @property
-    def kw(self) -> int:
-        return int(self.panels.shape[1])
 
 
 class PackedNetwork:
@@ -148,32 +140,31 @@ def _weights(
     shape, k = layer.shape, layer.shape.k
     w = signed_weights(layer)
     is_bytes = max_pixel > 0 and first_layer_method is FirstLayer.bytes
-    panels = _byte_panels(w) if is_bytes else _bit_panels(w, channels or k)
     planes = 0 if is_bytes else int(max_pixel).bit_length()
-    thresholds = np.full((1, panels.shape[0] * LANES), -1, np.int32)
+    panels = _byte_panels(w) if is_bytes else _bit_panels(w, channels or k, planes)
+    thresholds = np.full((1, panels.width), -1, np.int32)
     if shape.last:
         thresholds[:, : shape.outputs] = k
     else:
         values = accumulator_thresholds(layer, w, max_pixel > 0, planes)
         thresholds = np.repeat(thresholds, len(values), axis=0)
         thresholds[:, : shape.outputs] = values
-    flips = np.zeros(panels.shape[0] * LANES, bool)
+    flips = np.zeros(panels.width, bool)
     flips[: shape.outputs] = layer.flip
-    algorithm = cpu.ALGORITHM_BYTES if is_bytes else cpu.ALGORITHM_BITS
-    half_words = pack(flips).view(np.uint16)[: panels.shape[0]]
-    return _Weights(panels, algorithm, planes, thresholds, half_words)
+    half_words = pack(flips).view(np.uint16)[: panels.width // LANES]
+    return _Weights(panels, thresholds, half_words)
 
 
-def _bit_panels(w: NDArray[np.int8], group: int) -> Words:
-    pieces = pack(w.reshape(len(w), -1, group))
-    rows = pieces.reshape(len(w), -1)
-    return to_panels(rows, row_words(32 * rows.shape[1]))
+def _bit_panels(w: NDArray[np.int8], group: int, planes: int) -> Panels:
+    groups = pack(w.reshape(len(w), -1, group))
+    return xnor.encode_weights(groups.reshape(len(w), -1), planes)
 
 
-def _byte_panels(w: NDArray[np.int8]) -> Words:
+def _byte_panels(w: NDArray[np.int8]) -> Panels:
     rows = np.zeros((len(w), -(-w.shape[1] // 4) * 4), np.int8)
     rows[:, : w.shape[1]] = -w
-    return to_panels(rows.view(np.uint32), rows.shape[1] // 4)
+    data = to_panels(rows.view(np.uint32), rows.shape[1] // 4)
+    return Panels(data, cpu.ALGORITHM_BYTES)
 
 
 class _Step(ABC):
@@ -227,37 +218,29 @@ class _Dense(_Step):
         self.shape = layer.shape
         channels = previous.outputs if previous is not None and previous.is_conv else 0
         self.weights = _weights(layer, max_pixel, first_layer_method, channels)
-        self.planes = self.weights.planes
-        self.row = self.weights.kw * max(1, self.planes)
 
     def new_input(self, count: int) -> NDArray[Any]:
-        return aligned((count, self.row), np.uint32)
+        return xnor.empty_rows(count, self.weights.panels.row)
 
     def enter(self, pixels: NDArray[np.uint8], buffer: NDArray[Any]) -> None:
         flat = np.ascontiguousarray(pixels.reshape(len(pixels), -1))
-        if self.planes:
+        panels = self.weights.panels
+        if panels.planes:
             m, k = flat.shape
-            cpu.pack_planes(flat.ravel(), m, k, buffer.ravel(), self.weights.kw, self.planes)
+            cpu.pack_planes(flat.ravel(), m, k, buffer.ravel(), panels.kw, panels.planes)
         else:
             buffer.view(np.uint8)[: len(flat), : flat.shape[1]] = flat
 
     def run(self, buffer: NDArray[Any], count: int, next_step: _Step, out: NDArray[Any]) -> None:
-        halves = out.view(np.uint16)
-        operands, thresholds = self._operands(buffer, count), self.weights.thresholds.ravel()
-        cpu.dense_bits(*operands, thresholds, halves.ravel(), halves.shape[1])
+        w = self.weights
+        xnor.multiply_to_bits(buffer, count, w.panels, w.thresholds[0], out)
 
     def accumulators(self, buffer: NDArray[Any], count: int) -> NDArray[np.int32]:
         """Pre-activations of the output layer, (count, N)."""
-        base = self.weights.thresholds[0]
-        out = np.empty((padded_rows(count), len(base)), np.int32)
-        cpu.dense(*self._operands(buffer, count), base, out.ravel(), out.shape[1])
+        w = self.weights
+        out = np.empty((padded_rows(count), w.panels.width), np.int32)
+        xnor.multiply(buffer, count, w.panels, w.thresholds[0], out)
         return out[:count, : self.shape.outputs]
-
-    def _operands(self, buffer: NDArray[Any], count: int) -> tuple[Any, ...]:
-        """The arguments that `cpu.dense` and `cpu.dense_bits` have in common."""
-        w, rows = self.weights, padded_rows(count)
-        panels = tasks(rows, len(w.panels))
-        return buffer.ravel(), self.row, rows, w.panels.ravel(), w.kw, w.algorithm, w.planes, panels
 
     def target(
         self, y: NDArray[np.intp], x: NDArray[np.intp], width: int, cells: int
@@ -307,7 +290,7 @@ class _Conv(_Step):
         buffer[: len(pixels), 1:-1, 1:-1] = pixels.transpose(0, 2, 3, 1)
 
     def run(self, buffer: NDArray[Any], count: int, next_step: _Step, out: NDArray[Any]) -> None:
-        w = self.weights
+        w, panels = self.weights, self.weights.panels
         cells = 2 * words(self.shape.outputs)
         targets = next_step.target(self.y, self.x, self.shape.pooled[1], cells).astype(np.int32)
         halves = out.reshape(len(out), -1).view(np.uint16)
@@ -315,8 +298,9 @@ class _Conv(_Step):
         rows = min(cpu.BAND_ROWS, -(-len(self.origins) // bands // cpu.TILE_ROWS) * cpu.TILE_ROWS)
         conv_bits(
             buffer.ravel(), count, buffer[0].size, self.origins, self.line,
-            self.run_length, w.panels.ravel(), w.kw, w.algorithm, w.planes, w.thresholds.ravel(),
-            self.borders, self.shape.pool, w.flips, halves.ravel(), halves.shape[1], targets, rows,
+            self.run_length, panels.data.ravel(), panels.kw, panels.algorithm, panels.planes,
+            w.thresholds.ravel(), self.borders, self.shape.pool, w.flips, halves.ravel(),
+            halves.shape[1], targets, rows,
         )  # fmt: skip
 
     def target(

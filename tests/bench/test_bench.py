@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from bench_runs import CONVNET, MLP, PRODUCT, SMALL, assert_not_timed, records, without_limits
 
@@ -165,31 +166,52 @@ def test_unoptimized_products_take_some_images_a_share_for_each_thread(
     assert found["torch float32"]["details"]["macs"] == 20 * each
 
 
+def change_answers(monkeypatch, product, change):
+    """Let `xnor.<product>` write what `change` makes of its answer's buffer."""
+    inner = getattr(xnor, product)
+
+    def changed(*arguments):
+        inner(*arguments)
+        change(arguments[-1])
+
+    monkeypatch.setattr(xnor, product, changed)
+
+
 def test_a_product_that_is_one_off_is_not_timed(bnnrun, tmp_path, monkeypatch):
-    multiply = xnor.multiply
-    monkeypatch.setattr(xnor, "multiply", lambda *given: multiply(*given) + 1)
+    change_answers(monkeypatch, "multiply", lambda s: np.add(s, 1, out=s))
     outcome = bnnrun(*PRODUCT, "kernel=xnor")
     assert_not_timed(outcome, tmp_path, "xnor, int32 out", "row 0, column 0")
 
 
 def test_one_wrong_column_of_a_product_is_found(bnnrun, tmp_path, monkeypatch):
-    multiply = xnor.multiply
-
-    def last_column_off(*given):
-        s = multiply(*given)
-        s[:, -1] -= 2
-        return s
-
-    monkeypatch.setattr(xnor, "multiply", last_column_off)
+    change_answers(monkeypatch, "multiply", lambda s: np.subtract.at(s, (slice(None), 47), 2))
     outcome = bnnrun(*PRODUCT, "kernel=xnor")
     assert_not_timed(outcome, tmp_path, "xnor, int32 out", "row 0, column 47")
 
 
+def test_an_answer_that_an_earlier_competitor_left_is_not_taken_for_ones_own(
+    bnnrun, tmp_path, monkeypatch
+):
+    """The products with and without packing share a buffer; the second writes nothing."""
+    inner, calls = xnor.multiply, []
+    monkeypatch.setattr(xnor, "multiply", lambda *given: calls.append(given) or (
+        inner(*given) if len(calls) == 1 else None
+    ))  # fmt: skip
+    outcome = bnnrun(*PRODUCT, "kernel=xnor")
+    assert_not_timed(outcome, tmp_path, "xnor, float32 in, int32 out", "row 0, column 0")
+
+
 def test_a_product_whose_bits_are_wrong_is_not_timed(bnnrun, tmp_path, monkeypatch):
-    multiply = xnor.multiply_to_bits
-    monkeypatch.setattr(xnor, "multiply_to_bits", lambda *given: multiply(*given) ^ 1)
+    change_answers(monkeypatch, "multiply_to_bits", lambda bits: np.bitwise_xor(bits, 1, out=bits))
     outcome = bnnrun(*PRODUCT, "kernel=xnor")
     assert_not_timed(outcome, tmp_path, "xnor, bits out", "a bit")
+
+
+@pytest.mark.parametrize("product", ["multiply", "multiply_to_bits"])
+def test_a_network_runs_the_products_that_are_timed(bnnrun, tmp_path, monkeypatch, product):
+    change_answers(monkeypatch, product, lambda answer: answer.fill(0))
+    outcome = bnnrun(*SMALL, *MLP, "kernel=xnor")
+    assert_not_timed(outcome, tmp_path, "xnor, first layer by bytes", "image")
 
 
 def test_a_network_that_answers_otherwise_is_not_timed(bnnrun, tmp_path, monkeypatch):

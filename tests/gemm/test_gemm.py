@@ -49,16 +49,43 @@ def words_of(positive):
 
 
 def operands(m, n, k, seed=0):
-    """±1 matrices as float64, and as the kernels read them."""
+    """±1 matrices as float64."""
     rng = np.random.default_rng([seed, m, n, k])
-    a, w = (signs(rng.normal(size=(rows, k))) for rows in (m, n))
-    return a, w, *encoded(a, w)
+    return tuple(signs(rng.normal(size=(rows, k))) for rows in (m, n))
 
 
 def encoded(a, w):
-    k = a.shape[1]
-    rows = xnor.encode_rows(words_of(a > 0), k)
-    return rows, xnor.encode_weights(words_of(w > 0), k)
+    """The operands as the kernels read them."""
+    panels = xnor.encode_weights(words_of(w > 0))
+    rows = xnor.empty_rows(len(a), panels.row)
+    packed = words_of(a > 0)
+    rows[: len(a), : packed.shape[1]] = packed
+    return rows, panels
+
+
+def thresholds_of(t, k, panels):
+    """The popcount thresholds of s >= t in every column of the panels."""
+    thresholds = np.full(panels.width, -1, np.int32)
+    thresholds[: len(t)] = bits.popcount_thresholds(t, k)
+    return thresholds
+
+
+def xnor_sums(a, w):
+    """A · Wᵀ by the kernels, in a buffer that held something else."""
+    rows, panels = encoded(a, w)
+    out = np.full((len(rows), panels.width), 0x5A5A5A5A, np.int32)
+    xnor.multiply(rows, len(a), panels, np.full(panels.width, a.shape[1], np.int32), out)
+    return out[: len(a), : len(w)]
+
+
+def xnor_bits(a, w, t):
+    """Bits of A · Wᵀ >= t by the kernels, in a buffer whose bits of columns were 1."""
+    rows, panels = encoded(a, w)
+    out = xnor.empty_rows(len(a), bits.words(len(w)))
+    out.view(np.uint16)[:, : len(panels.data)] = 0xFFFF
+    thresholds = thresholds_of(t, a.shape[1], panels)
+    xnor.multiply_to_bits(rows, len(a), panels, thresholds, out)
+    return out[: len(a)]
 
 
 def test_element_j_is_bit_j_mod_32_of_word_j_div_32():
@@ -143,20 +170,13 @@ def test_panels_hold_sixteen_rows_side_by_side_word_by_word(n, used, kw):
 
 @pytest.mark.parametrize(("m", "n", "k"), SHAPES, ids=str)
 def test_the_product_is_that_of_the_plus_and_minus_ones(algorithm, m, n, k):
-    a, w, rows, panels = operands(m, n, k)
-    expected = a @ w.T
-    out = xnor.empty_out(rows, panels)
-    out[...] = 0x5A5A5A5A
-    s = xnor.multiply(rows, panels, m, out)
-    assert s.dtype == np.int32
-    assert np.shares_memory(s, out)
-    np.testing.assert_array_equal(s, expected)
-    np.testing.assert_array_equal(xnor.multiply(rows, panels, m), expected)
+    a, w = operands(m, n, k)
+    np.testing.assert_array_equal(xnor_sums(a, w), a @ w.T)
 
 
 @pytest.mark.parametrize(("m", "n", "k"), SHAPES, ids=str)
 def test_the_definition_is_the_product_too(m, n, k):
-    a, w, *_ = operands(m, n, k)
+    a, w = operands(m, n, k)
     s = reference.multiply(words_of(a > 0), words_of(w > 0), k)
     assert s.dtype == np.int32
     np.testing.assert_array_equal(s, a @ w.T)
@@ -164,17 +184,13 @@ def test_the_definition_is_the_product_too(m, n, k):
 
 @pytest.mark.parametrize(("m", "n", "k"), SHAPES, ids=str)
 def test_the_bits_are_those_of_the_sums_at_their_thresholds(algorithm, m, n, k):
-    a, w, rows, panels = operands(m, n, k)
+    a, w = operands(m, n, k)
     s = (a @ w.T).astype(np.int64)
     rng = np.random.default_rng(k)
     # A sum of the column itself, and one beside it, which no sum of its parity can equal.
     t = s[rng.integers(0, m, n), np.arange(n)] + rng.integers(-1, 2, n)
-    out = xnor.empty_bits(rows, panels)
-    out[:, : len(panels.data)] = 0xFFFF
-    found = xnor.multiply_to_bits(rows, panels, m, t.astype(np.int32), out)
-    assert np.shares_memory(found, out)
     expected = words_of(s >= t)
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(xnor_bits(a, w, t), expected)
     np.testing.assert_array_equal(
         reference.threshold(s.astype(np.int32), t.astype(np.int32), np.zeros(n, bool)), expected
     )
@@ -182,8 +198,8 @@ def test_the_bits_are_those_of_the_sums_at_their_thresholds(algorithm, m, n, k):
 
 @pytest.mark.parametrize("k", LENGTHS)
 def test_rows_of_any_length_have_their_sums(algorithm, k):
-    a, w, rows, panels = operands(5, 17, k)
-    np.testing.assert_array_equal(xnor.multiply(rows, panels, 5), a @ w.T)
+    a, w = operands(5, 17, k)
+    np.testing.assert_array_equal(xnor_sums(a, w), a @ w.T)
 
 
 @pytest.mark.parametrize("k", [1, 31, 33, 513, 784, 1152, *LENGTHS])
@@ -192,8 +208,7 @@ def test_equal_rows_sum_to_k_and_opposite_ones_to_minus_k(algorithm, k):
     one = signs(np.random.default_rng(k).normal(size=k))
     a = np.stack([one, -one, one, one, -one, np.ones(k), -np.ones(k)])
     w = np.concatenate([a, -a, a])
-    rows, panels = encoded(a, w)
-    s = xnor.multiply(rows, panels, len(a))
+    s = xnor_sums(a, w)
     np.testing.assert_array_equal(s, a @ w.T)
     assert s[0, 0] == s[5, 5] == k
     assert s[0, 1] == s[5, 6] == -k
@@ -212,11 +227,9 @@ def test_thresholds_at_ties_beside_them_and_beyond_the_sums(algorithm, k):
         3 * k, -3 * k, extremes.max, extremes.min, extremes.max - 1, extremes.min + 1,
     ])  # fmt: skip
     w = np.ones((len(t), k))
-    rows, panels = encoded(a, w)
     expected = (a @ w.T) >= t
     assert expected[4, t == k].all() and not expected[4, t == k + 1].any()
-    found = xnor.multiply_to_bits(rows, panels, 6, t.astype(np.int32))
-    np.testing.assert_array_equal(found, words_of(expected))
+    np.testing.assert_array_equal(xnor_bits(a, w, t), words_of(expected))
 
 
 def test_thresholds_past_what_32_bits_hold_are_never_or_always_met():
@@ -241,23 +254,18 @@ def test_the_definition_is_exact_past_what_float32_counts():
     assert reference.integer_product(a[:, :2], w[1:2, :2], 2**24 + 1).tolist() == [[2**24 + 1]]
 
 
-@pytest.mark.parametrize("of_a_task", [1, 3, 100])
-def test_the_answer_does_not_depend_on_threads_or_tasks(algorithm, threads, monkeypatch, of_a_task):
-    monkeypatch.setattr(xnor, "tasks", lambda m, panels: of_a_task)
-    m, n, k = 77, 100, 784
-    a, w, rows, panels = operands(m, n, k)
+@pytest.mark.parametrize("task_panels", [1, 3, 100])
+def test_the_answer_does_not_depend_on_threads_or_tasks(
+    algorithm, threads, monkeypatch, task_panels
+):
+    monkeypatch.setattr(xnor, "task_panels", lambda m, panels: task_panels)
+    a, w = operands(77, 100, 784)
     s = (a @ w.T).astype(np.int64)
-    t = s[5].astype(np.int32)
-    expected = words_of(s >= t)
-    sums, found = xnor.empty_out(rows, panels), xnor.empty_bits(rows, panels)
     for count in (1, 2, 1, 0):
         threads(count)
         for _ in range(2):
-            sums[...] = -1
-            found[:, : len(panels.data)] = 0xFFFF
-            np.testing.assert_array_equal(xnor.multiply(rows, panels, m, sums), s)
-            bits_of_s = xnor.multiply_to_bits(rows, panels, m, t, found)
-            np.testing.assert_array_equal(bits_of_s, expected)
+            np.testing.assert_array_equal(xnor_sums(a, w), s)
+            np.testing.assert_array_equal(xnor_bits(a, w, s[5]), words_of(s >= s[5]))
 
 
 def test_threads_are_those_asked_for_as_far_as_there_are_cores(threads):
@@ -271,29 +279,51 @@ def test_threads_are_those_asked_for_as_far_as_there_are_cores(threads):
 @pytest.mark.parametrize("panels", [1, 7, 256])
 def test_every_thread_gets_a_task_where_there_are_panels_enough(m, panels, threads):
     threads(2)
-    of_a_task = xnor.tasks(m, panels)
-    assert 1 <= of_a_task <= panels
-    assert -(-m // cpu.BAND_ROWS) * -(-panels // of_a_task) >= min(8, panels)
+    task_panels = xnor.task_panels(m, panels)
+    assert 1 <= task_panels <= panels
+    assert -(-m // cpu.BAND_ROWS) * -(-panels // task_panels) >= min(8, panels)
 
 
-def spoiled(rows):
-    """What is no left operand of five rows."""
-    return {
-        "int64": rows.astype(np.int64),
-        "float32": rows.view(np.float32),
-        "every second word": np.repeat(rows, 2, axis=1)[:, ::2],
-        "too few rows": rows[:4],
-        "too many rows": np.concatenate([rows, rows[:4]]),
-        "a word more": np.concatenate([rows, rows[:, :1]], axis=1),
-        "flat": rows.ravel(),
-    }
+def test_rows_past_those_asked_for_are_left_as_they_are():
+    """A network's buffers hold a chunk; its last images fill a part of them."""
+    a, w = operands(12, 20, 100)
+    rows, panels = encoded(a, w)
+    out = np.full((12, panels.width), 7, np.int32)
+    xnor.multiply(rows, 5, panels, np.full(panels.width, 100, np.int32), out)
+    np.testing.assert_array_equal(out[:8, :20], (a @ w.T)[:8])
+    assert (out[8:] == 7).all()
 
 
-@pytest.mark.parametrize("what", spoiled(np.zeros((8, 4), np.uint32)))
-def test_what_is_no_operand_of_the_product_is_refused(what):
-    *_, rows, panels = operands(5, 6, 100)
-    wrong = spoiled(rows)[what]
-    with pytest.raises(ValueError, match=r"expected contiguous uint32 \(8, 4\)"):
-        xnor.multiply(wrong, panels, 5)
-    with pytest.raises(ValueError, match="encode_rows"):
-        xnor.multiply_to_bits(wrong, panels, 5, np.zeros(6, np.int32))
+ROWS = np.zeros((8, 4), np.uint32)
+NOT_ROWS = {
+    "int64": ROWS.astype(np.int64),
+    "float32": ROWS.view(np.float32),
+    "every second word": np.repeat(ROWS, 2, axis=1)[:, ::2],
+    "too few rows": ROWS[:4],
+    "a word less": np.ascontiguousarray(ROWS[:, :3]),
+    "flat": ROWS.ravel(),
+}
+
+
+@pytest.mark.parametrize("wrong", NOT_ROWS.values(), ids=NOT_ROWS.keys())
+def test_rows_that_the_kernels_cannot_read_are_refused(wrong):
+    _, panels = encoded(*operands(5, 6, 100))
+    base, sums = np.zeros(16, np.int32), np.zeros((8, 16), np.int32)
+    with pytest.raises(ValueError, match=r"A is .*: expected contiguous uint32, \(8, 4\) or more"):
+        xnor.multiply(wrong, 5, panels, base, sums)
+    with pytest.raises(ValueError, match="A is"):
+        xnor.multiply_to_bits(wrong, 5, panels, base, ROWS)
+
+
+@pytest.mark.parametrize("wrong", NOT_ROWS.values(), ids=NOT_ROWS.keys())
+def test_buffers_that_the_kernels_cannot_write_are_refused(wrong):
+    rows, panels = encoded(*operands(5, 97, 100))
+    columns, sums = np.zeros(112, np.int32), np.zeros((8, 112), np.int32)
+    with pytest.raises(ValueError, match=r"out is .*: expected contiguous uint32, \(8, 4\)"):
+        xnor.multiply_to_bits(rows, 5, panels, columns, wrong)
+    with pytest.raises(ValueError, match=r"out is .*: expected contiguous int32, \(8, 112\)"):
+        xnor.multiply(rows, 5, panels, columns, sums[:, :111])
+    with pytest.raises(ValueError, match=r"base is int32 \(1, 111\)"):
+        xnor.multiply(rows, 5, panels, columns[:111], sums)
+    with pytest.raises(ValueError, match=r"thresholds is int64 \(1, 112\)"):
+        xnor.multiply_to_bits(rows, 5, panels, columns.astype(np.int64), ROWS)
