@@ -122,7 +122,7 @@ def test_what_a_sanitizer_finds_is_told(tmp_path, monkeypatch, capsys, *, text, 
     if status == 0:
         words = (tmp_path / "logs/memcheck.log").read_text().split()
         assert words[:2] == ["--tool", "memcheck"]
-        assert words[-3:] == ["-k", "test_watched", str(ROOT / "tests/test_gpu.py")]
+        assert words[-3:] == ["-k", "test_watched", str(ROOT / "tests/gpu/test_gpu.py")]
 
 
 @pytest.mark.parametrize("why", [None, "no GPU: no driver"])

@@ -97,7 +97,7 @@ def test_a_run_stopped_at_any_step_and_resumed_gives_the_same_weights(tmp_path, 
     def counted(pixels, labels):
         nonlocal steps
         steps += 1
-        stop.asked = steps == stop_after
+        stop.number = signal.SIGINT if steps == stop_after else 0
         return step(pixels, labels)
 
     stopped.engine.step = counted
