@@ -69,17 +69,24 @@ def test_a_job_that_failed_is_tried_again_by_the_next_start_alone(bnnrun):
     words = (*TINY, "trainer.batch_size=5000,100")
     line = " ".join(["bnnrun", *words])
     with join(Path("outputs/sweeps"), line):
-        first = bnnrun(*words)
-        again = bnnrun(*words)
-    later = bnnrun(*words)
+        first, left = bnnrun(*words), left_by_jobs()
+        again, left_again = bnnrun(*words), left_by_jobs()
+    later, left_later = bnnrun(*words), left_by_jobs()
     for outcome in (first, again, later):
         assert outcome.status == 2
         assert "job 0 failed: trainer.batch_size=5000: " in outcome.err
     assert [name for _, name, _ in rows(first.out)] == ["failed", "done"]
     assert [name for _, name, _ in rows(again.out)] == ["failed", "done"]
     assert [name for _, name, _ in rows(later.out)] == ["failed", "skipped"]
-    begins = "job 0: trainer.batch_size=5000"
-    assert [begins in outcome.out for outcome in (first, again, later)] == [True, False, True]
+    assert len(left) == 2
+    assert left_again == left  # no job ran
+    assert left_later != left
+
+
+def left_by_jobs():
+    """When each job wrote its outcome, by its file."""
+    paths = Path("outputs/sweeps").glob("*/outcome.json")
+    return {path: path.stat().st_mtime_ns for path in paths}
 
 
 HOLD = """
