@@ -4,9 +4,17 @@ Pure Python: neither torch nor a weight is needed to know a network's shapes and
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from bnnrun.config import ArchConfig, ConvNetConfig, MlpConfig
+from bnnrun.config import (
+    ArchConfig,
+    BinarizationConfig,
+    Binarizer,
+    ConvNetConfig,
+    Estimator,
+    MlpConfig,
+)
 from bnnrun.data.dataset import ImageSpec
 from bnnrun.errors import InputError
 
@@ -25,6 +33,9 @@ class Layer:
         pool:    2x2 max-pooling of the sums, before batch norm
         last:    the output layer: its batch norm gives the scores, nothing is binarized
         dropout: share of this layer's *input* that is dropped in training
+        weight_bits: bits of a weight
+        input_bits:  bits of an input activation; 1 in the first layer, whose input is pixels
+        output_bits: bits of an output activation; 1 in the output layer, which has none
     """
 
     name: str
@@ -35,6 +46,9 @@ class Layer:
     pool: bool = False
     last: bool = False
     dropout: float = 0.0
+    weight_bits: int = 1
+    input_bits: int = 1
+    output_bits: int = 1
 
     @property
     def is_conv(self) -> bool:
@@ -52,8 +66,16 @@ class Layer:
 
     @property
     def weights(self) -> int:
-        """Number of weights, each one bit when packed."""
+        """Number of weights, each `weight_bits` bits when packed."""
         return self.k * self.outputs
+
+    @property
+    def unit(self) -> int:
+        """n_a n_w: products of k bits are sums of integers, which many times what they stand for.
+
+        With one bit it is 1.
+        """
+        return int((2**self.input_bits - 1) * (2**self.weight_bits - 1))
 
     @property
     def macs(self) -> int:
@@ -87,8 +109,58 @@ class Layer:
         return math.sqrt(self.taps * (self.inputs + self.outputs) / 1.5)
 
 
-def plan(arch: ArchConfig, spec: ImageSpec) -> list[Layer]:
-    """The layers of `arch` for the images of `spec`."""
+def plan(
+    arch: ArchConfig, spec: ImageSpec, binarization: BinarizationConfig | None = None
+) -> list[Layer]:
+    """The layers of `arch` for the images of `spec`, of one bit where no binarization is given.
+
+    Raises:
+        InputError: the settings describe no network
+    """
+    layers = _shapes(arch, spec)
+    if binarization is None:
+        return layers
+    weights, activations = _bits(binarization, len(layers))
+    return [
+        replace(layer, weight_bits=of_weight, input_bits=of_input, output_bits=of_output)
+        for layer, of_weight, of_input, of_output in zip(
+            layers, weights, [1, *activations], [*activations, 1], strict=True
+        )
+    ]
+
+
+def _bits(binarization: BinarizationConfig, layers: int) -> tuple[list[int], list[int]]:
+    """(bits of each layer's weights, bits of each hidden layer's activations)."""
+    b, key = binarization, "binarization"
+    weights = _of_each(f"{key}.weight_bits", b.weight_bits, layers, "layers")
+    activations = _of_each(f"{key}.activation_bits", b.activation_bits, layers - 1, "hidden layers")
+    for name, bits, binarizer in (
+        ("weight", weights, b.weights), ("activation", activations, b.activations)
+    ):  # fmt: skip
+        if max(bits, default=1) > 1 and binarizer is not Binarizer.sign:
+            raise InputError(
+                f"{key}.{name}_bits={max(bits)}: needs {key}.{name}s=sign, which is "
+                f"{binarizer.value} here"
+            )
+    if max(activations, default=1) > 1 and b.estimator is Estimator.approx:
+        raise InputError(
+            f"{key}.activation_bits={max(activations)}: {key}.estimator=approx is the gradient of "
+            "one bit; expected ste or identity"
+        )
+    return weights, activations
+
+
+def _of_each(key: str, value: Any, count: int, of: str) -> list[int]:
+    """`count` numbers of bits, of a setting that gives one or as many."""
+    bits = value if isinstance(value, list) else [value] * count
+    if not all(isinstance(each, int) and not isinstance(each, bool) for each in bits):
+        raise InputError(f"{key}={value}: expected a number from 1 to 8, or a list of such")
+    if len(bits) != count:
+        raise InputError(f"{key}={value}: {len(bits)} numbers for {count} {of}")
+    return bits
+
+
+def _shapes(arch: ArchConfig, spec: ImageSpec) -> list[Layer]:
     classes = len(spec.classes)
     if isinstance(arch, MlpConfig):
         sizes = [math.prod(spec.image_shape), *[arch.width] * arch.depth, classes]

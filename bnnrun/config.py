@@ -281,7 +281,10 @@ class ConvNetConfig(ArchConfig):
 
 @dataclass
 class BinarizationConfig:
-    """What is ±1: weights, activations, both or neither; evaluation always takes Sign."""
+    """What is quantized: weights, activations, both or neither; evaluation always takes Sign.
+
+    One bit is ±1; k bits are 2^k levels from -1 to 1 (nn/quantizers/levels.py).
+    """
 
     weights: Binarizer = setting(MISSING, "none: real weights, neither scaled by c nor clipped")
     activations: Binarizer = setting(MISSING, "none: ReLU in place of Sign")
@@ -289,6 +292,15 @@ class BinarizationConfig:
         Estimator.ste,
         "gradient of activations: ste: 1 where |a| <= 1, else 0 (Eq. 4); identity: 1; approx: "
         "2 - 2|a| where |a| <= 1, else 0",
+    )
+    weight_bits: Any = setting(
+        1, "of a weight: a number, or a list with one for each layer", unit="bits", valid="[1, 8]"
+    )
+    activation_bits: Any = setting(
+        1,
+        "of an activation: a number, or a list with one for each hidden layer",
+        unit="bits",
+        valid="[1, 8]",
     )
 
 

@@ -85,7 +85,7 @@ def _binarization(settings: dict[str, Any]) -> dict[str, Any]:
     gate = settings.pop("gate", None)
     if gate is not None:
         settings["estimator"] = "ste" if gate else "identity"
-    return settings
+    return {"weight_bits": 1, "activation_bits": 1, **settings}
 
 
 def record(content: dict[str, Any]) -> dict[str, Any]:

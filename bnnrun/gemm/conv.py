@@ -7,7 +7,12 @@ that the array of all patches (im2col) is never in memory.
 import numpy as np
 
 from bnnrun.gemm.compiled import kernel, njit, prange
-from bnnrun.gemm.cpu import ALGORITHM_BITS, ALGORITHM_BYTES, multiply_panel, pack_row_planes
+from bnnrun.gemm.cpu import (
+    ALGORITHM_BITS,
+    ALGORITHM_BYTES,
+    multiply_panel,
+    pack_row_planes,
+)
 from bnnrun.gemm.simd_f32 import to_floats
 from bnnrun.gemm.vector import add, at_most, load, store, subtract
 
@@ -24,19 +29,21 @@ def _gather(image, origin, line, run, block, at):
 
 @njit
 def _gather_rows(
-    images, at, line, run, origins, row_begin, row_end, kw, algorithm, planes, block, scratch
-):
+    images, at, plane_size, line, run, origins, row_begin, row_end, kw, algorithm, planes, block,
+    scratch,
+):  # fmt: skip
     """Write patches `row_begin` to `row_end` of an image to `block`: rows of `multiply_panel`."""
-    stride = kw * max(1, planes)
+    stride = kw * planes
     for r in range(row_begin, row_end):
         origin, to = at + origins[r], (r - row_begin) * stride
-        if planes:
+        if algorithm == ALGORITHM_BYTES:
+            _gather(images, origin, line, run, block.view(np.uint8), 4 * to)
+        elif plane_size:
+            for plane in range(planes):
+                _gather(images, origin + plane * plane_size, line, run, block, to + plane * kw)
+        else:
             _gather(images, origin, line, run, scratch, 0)
             pack_row_planes(scratch, 0, 3 * run, block, to, kw, planes)
-        elif algorithm == ALGORITHM_BYTES:
-            _gather(images, origin, line, run, block.view(np.uint8), 4 * to)
-        else:
-            _gather(images, origin, line, run, block, to)
 
 
 @njit
@@ -68,11 +75,33 @@ def _compare_windows(
         out[to + targets[r] + p] = (b0 | b1 | b2 | b3) & ~flip | (b0 & b1 & b2 & b3) & flip
 
 
+@njit
+def _compare_levels(
+    accumulators, row_begin, row_end, thresholds, level, borders, p, panels, window, flip, bits,
+    out, to, targets, plane,
+):  # fmt: skip
+    """The codes of `bits` bits (cpu.py), pooled where `window` is 4; `level` thresholds a level."""
+    for r in range(row_begin, row_end, window):
+        for i in range(bits):
+            bit = np.uint16(0)
+            for j in range(1 << i, 1 << bits, 1 << i):
+                some, every = np.uint16(0), np.uint16(0xFFFF)
+                for q in range(r, r + window):
+                    at = (j - 1) * level + 16 * (borders[q] * panels + p)
+                    reached = at_most(
+                        load(accumulators, 16 * (q - row_begin)), load(thresholds, at)
+                    )
+                    some, every = some | reached, every & reached
+                bit ^= some & ~flip | every & flip
+            out[to + targets[r] + p + (bits - 1 - i) * plane] = bit
+
+
 @kernel()
 def conv_bits(
     images,
     count,
     size,
+    plane_size,
     origins,
     line,
     run,
@@ -80,16 +109,19 @@ def conv_bits(
     kw,
     algorithm,
     planes,
+    weight_planes,
     thresholds,
+    bits,
     borders,
     pool,
     flips,
     out,
     out_size,
+    out_plane,
     targets,
     rows,
 ):
-    """3x3 convolutions to bits. A thread holds at most `rows` patches in memory.
+    """3x3 convolutions to bits, or to codes. A thread holds at most `rows` patches in memory.
 
     For each patch of an image, `origins` is where it begins, `borders` which thresholds apply to
     it (they differ at the border, where taps lie on padding), `targets` where its bits are
@@ -99,17 +131,20 @@ def conv_bits(
     Shapes:
         images:     (count, size) uint32 words of bits, or uint8 in the first layer, flat; padded,
                     channels innermost; `line` elements from one row of pixels to the next, `run`
-                    elements in three pixels
+                    elements in three pixels. An image of words is `planes` bit planes, the highest
+                    first, `plane_size` elements apart; of uint8, plane_size is 0
         origins, borders, targets: (R,) int32, R a multiple of TILE_ROWS
-        w:          (panels, kw, 16) uint32, flat
-        thresholds: (border classes, panels · 16) int32, flat
+        w:          (panels, weight_planes, kw, 16) uint32, flat
+        thresholds: (2^bits - 1, border classes, panels · 16) int32, flat
         flips:      (panels,) uint16, a bit a column
-        out:        (count, out_size) uint16, flat
+        out:        (count, out_size) uint16, flat; bit planes of codes, the highest first, are
+                    `out_plane` elements apart
         rows:       patches of a task, at most BAND_ROWS
     """
-    panels = w.size // (16 * kw)
+    panel_size = 16 * kw * weight_planes
+    panels = w.size // panel_size
     bands = (origins.size + rows - 1) // rows
-    stride = kw * max(1, planes)
+    stride, level = kw * planes, thresholds.size // ((1 << bits) - 1)
     for task in prange(count * bands):
         image, row_begin = task // bands, (task % bands) * rows
         row_end = min(origins.size, row_begin + rows)
@@ -117,16 +152,21 @@ def conv_bits(
         accumulators = np.empty(16 * rows, np.int32)
         scratch = np.empty(3 * run, np.uint8)
         _gather_rows(
-            images, image * size, line, run, origins, row_begin, row_end, kw, algorithm, planes,
-            block, scratch,
+            images, image * size, plane_size, line, run, origins, row_begin, row_end, kw, algorithm,
+            planes, block, scratch,
         )  # fmt: skip
         to = image * out_size
         for p in range(panels):
             multiply_panel(
-                block, 0, stride, row_end - row_begin, w, 16 * kw * p, kw, algorithm, planes,
-                accumulators,
+                block, 0, stride, row_end - row_begin, w, panel_size * p, kw, algorithm, planes,
+                weight_planes, accumulators,
             )  # fmt: skip
-            if pool:
+            if bits > 1:
+                _compare_levels(
+                    accumulators, row_begin, row_end, thresholds, level, borders, p, panels,
+                    4 if pool else 1, flips[p], bits, out, to, targets, out_plane,
+                )  # fmt: skip
+            elif pool:
                 _compare_windows(
                     accumulators, row_begin, row_end, thresholds, borders, p, panels, flips[p], out,
                     to, targets,
@@ -139,29 +179,34 @@ def conv_bits(
 
 
 @kernel()
-def conv_preactivations(images, count, size, origins, line, run, w, kw, base, borders, out, rows):
-    """Pre-activations of 3x3 convolutions of bits: base - 2 · popc(a ^ w), as float32.
+def conv_preactivations(
+    images, count, size, plane_size, origins, line, run, w, kw, planes, weight_planes, base,
+    borders, out, rows,
+):  # fmt: skip
+    """Pre-activations of 3x3 convolutions of bits: base - 2 · accumulators, as float32.
 
     Shapes, otherwise as of `conv_bits`:
         base: (border classes, panels · 16) int32, flat
         out:  (count, R, panels · 16) float32, flat
     """
-    panels = w.size // (16 * kw)
+    panel_size = 16 * kw * weight_planes
+    panels = w.size // panel_size
     bands = (origins.size + rows - 1) // rows
+    stride = kw * planes
     for task in prange(count * bands):
         image, row_begin = task // bands, (task % bands) * rows
         row_end = min(origins.size, row_begin + rows)
-        block = np.zeros(rows * kw, np.uint32)
+        block = np.zeros(rows * stride, np.uint32)
         accumulators = np.empty(16 * rows, np.int32)
         none = np.empty(0, np.uint8)
         _gather_rows(
-            images, image * size, line, run, origins, row_begin, row_end, kw, ALGORITHM_BITS, 0,
-            block, none,
+            images, image * size, plane_size, line, run, origins, row_begin, row_end, kw,
+            ALGORITHM_BITS, planes, block, none,
         )  # fmt: skip
         for p in range(panels):
             multiply_panel(
-                block, 0, kw, row_end - row_begin, w, 16 * kw * p, kw, ALGORITHM_BITS, 0,
-                accumulators,
+                block, 0, stride, row_end - row_begin, w, panel_size * p, kw, ALGORITHM_BITS,
+                planes, weight_planes, accumulators,
             )  # fmt: skip
             for r in range(row_begin, row_end):
                 d = load(accumulators, 16 * (r - row_begin))

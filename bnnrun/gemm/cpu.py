@@ -123,17 +123,17 @@ def _popcount_xor2(a, i0, i1, w, j, kw):
 
 
 @njit
-def _popcount_by_adders(a, i, stride, rows, w, j, kw, is_later_plane, accumulators):
+def _popcount_by_adders(a, i, stride, rows, w, j, kw, factor, accumulators):
     """popc(a ^ w) by carry-save adders; arguments as of `multiply_panel`."""
     for r in range(0, rows, 2):
         d0, d1 = _popcount_xor2(a, i, i + stride, w, j, kw)
-        _put(accumulators, 16 * r, d0, is_later_plane)
-        _put(accumulators, 16 * r + 16, d1, is_later_plane)
+        _put(accumulators, 16 * r, d0, factor)
+        _put(accumulators, 16 * r + 16, d1, factor)
         i += 2 * stride
 
 
 @njit
-def _popcount_by_words(a, i, stride, rows, w, j, kw, is_later_plane, accumulators):
+def _popcount_by_words(a, i, stride, rows, w, j, kw, factor, accumulators):
     """popc(a ^ w) by popcount instructions; arguments as of `multiply_panel`."""
     for r in range(0, rows, 4):
         i1, i2, i3 = i + stride, i + 2 * stride, i + 3 * stride
@@ -146,15 +146,15 @@ def _popcount_by_words(a, i, stride, rows, w, j, kw, is_later_plane, accumulator
             o3, c3 = _two(o3, a, i3 + k, x, y)
             n0, n1 = add(n0, popcount(c0)), add(n1, popcount(c1))
             n2, n3 = add(n2, popcount(c2)), add(n3, popcount(c3))
-        _put(accumulators, 16 * r, add(add(n0, n0), popcount(o0)), is_later_plane)
-        _put(accumulators, 16 * r + 16, add(add(n1, n1), popcount(o1)), is_later_plane)
-        _put(accumulators, 16 * r + 32, add(add(n2, n2), popcount(o2)), is_later_plane)
-        _put(accumulators, 16 * r + 48, add(add(n3, n3), popcount(o3)), is_later_plane)
+        _put(accumulators, 16 * r, add(add(n0, n0), popcount(o0)), factor)
+        _put(accumulators, 16 * r + 16, add(add(n1, n1), popcount(o1)), factor)
+        _put(accumulators, 16 * r + 32, add(add(n2, n2), popcount(o2)), factor)
+        _put(accumulators, 16 * r + 48, add(add(n3, n3), popcount(o3)), factor)
         i += 4 * stride
 
 
 @njit
-def _multiply_bytes(a, i, stride, rows, w, j, kw, is_later_plane, accumulators):
+def _multiply_bytes(a, i, stride, rows, w, j, kw, factor, accumulators):
     """Sums of products of bytes; arguments as of `multiply_panel`.
 
     Two accumulators a row: an instruction has a latency of five cycles, and one accumulator
@@ -179,29 +179,31 @@ def _multiply_bytes(a, i, stride, rows, w, j, kw, is_later_plane, accumulators):
             n1 = add_byte_products(n1, broadcast(a, i1 + kw - 1), x)
             n2 = add_byte_products(n2, broadcast(a, i2 + kw - 1), x)
             n3 = add_byte_products(n3, broadcast(a, i3 + kw - 1), x)
-        _put(accumulators, 16 * r, add(n0, m0), is_later_plane)
-        _put(accumulators, 16 * r + 16, add(n1, m1), is_later_plane)
-        _put(accumulators, 16 * r + 32, add(n2, m2), is_later_plane)
-        _put(accumulators, 16 * r + 48, add(n3, m3), is_later_plane)
+        _put(accumulators, 16 * r, add(n0, m0), factor)
+        _put(accumulators, 16 * r + 16, add(n1, m1), factor)
+        _put(accumulators, 16 * r + 32, add(n2, m2), factor)
+        _put(accumulators, 16 * r + 48, add(n3, m3), factor)
         i += 4 * stride
 
 
 @njit(forceinline=True)
-def _put(accumulators, at, value, is_later_plane):
-    """accumulators <- value, or 2 · accumulators + value if `is_later_plane`."""
-    if is_later_plane:
+def _put(accumulators, at, value, factor):
+    """accumulators <- factor · accumulators + value; factor 0, 1 or 2."""
+    if factor:
         before = load(accumulators, at)
-        value = add(value, add(before, before))
+        value = add(value, before)
+        if factor == 2:
+            value = add(value, before)
     store(accumulators, at, value)
 
 
 @njit(forceinline=True)
-def multiply_panel(a, i, stride, rows, w, j, kw, algorithm, planes, accumulators):
+def multiply_panel(a, i, stride, rows, w, j, kw, algorithm, planes, weight_planes, accumulators):
     """Multiply rows of A by one panel of W.
 
     The accumulators become, for rows of bits, d = popc(a ^ w); for rows of bit planes, the highest
-    first and `kw` words each, the sum of 2^n · popc(plane n ^ w); for rows of bytes, the sum of
-    products.
+    first and `kw` words each, the sum of 2^(n + m) · popc(plane n of a ^ plane m of w); for rows of
+    bytes, the sum of products.
 
     forceinline: a Numba call increments each array's reference count atomically, and threads
     contend for it.
@@ -209,20 +211,25 @@ def multiply_panel(a, i, stride, rows, w, j, kw, algorithm, planes, accumulators
     Args:
         a, i, stride, rows: rows of A, the first at a[i], `stride` words apart; a multiple of
                             TILE_ROWS
-        w, j, kw:           the panel, at w[j], and its words a row: a multiple of UNIT_WORDS,
+        w, j, kw:           the panel, at w[j], and its words a plane: a multiple of UNIT_WORDS,
                             any number with ALGORITHM_BYTES
         algorithm:          ALGORITHM_ADDERS, ALGORITHM_POPCOUNT or ALGORITHM_BYTES
-        planes:             bit planes of a row of A, 0 if it has none
+        planes:             bit planes of a row of A; 1 with ALGORITHM_BYTES
+        weight_planes:      those of the panel; 1 with ALGORITHM_BYTES
         accumulators:       (rows, 16) int32, written
     """
-    for plane in range(max(1, planes)):
-        if algorithm == ALGORITHM_ADDERS:
-            _popcount_by_adders(a, i, stride, rows, w, j, kw, plane > 0, accumulators)
-        elif algorithm == ALGORITHM_POPCOUNT:
-            _popcount_by_words(a, i, stride, rows, w, j, kw, plane > 0, accumulators)
-        else:
-            _multiply_bytes(a, i, stride, rows, w, j, kw, plane > 0, accumulators)
-        i += kw
+    # Horner's rule: planes that weigh the same stand on a diagonal, the heaviest first.
+    for diagonal in range(planes + weight_planes - 1):
+        factor = 2 if diagonal else 0
+        for n in range(max(0, diagonal - weight_planes + 1), min(planes, diagonal + 1)):
+            of_a, of_w = i + n * kw, j + 16 * kw * (diagonal - n)
+            if algorithm == ALGORITHM_ADDERS:
+                _popcount_by_adders(a, of_a, stride, rows, w, of_w, kw, factor, accumulators)
+            elif algorithm == ALGORITHM_POPCOUNT:
+                _popcount_by_words(a, of_a, stride, rows, w, of_w, kw, factor, accumulators)
+            else:
+                _multiply_bytes(a, of_a, stride, rows, w, of_w, kw, factor, accumulators)
+            factor = 1
 
 
 @njit
@@ -240,21 +247,44 @@ def _compare(accumulators, rows, threshold, out, at, width):
         out[at + r * width] = at_most(load(accumulators, 16 * r), threshold)
 
 
+@njit
+def _compare_levels(
+    accumulators, rows, thresholds, t, level, bits, out, at, width, plane
+):  # fmt: skip
+    """Write the codes, the number of thresholds that an accumulator is at most as large as.
+
+    Bit i of a code is the parity of how many of the thresholds 2^i, 2 · 2^i, ... are reached, for
+    thresholds are nested. Vectors compare no more often than in a binary search lane by lane.
+
+    Args:
+        t, level: where the panel's first thresholds are; elements from them to the next level's
+        plane:    elements of `out` from one bit plane to the next, the highest first
+    """
+    for r in range(rows):
+        d = load(accumulators, 16 * r)
+        for i in range(bits):
+            bit = np.uint16(0)
+            for j in range(1 << i, 1 << bits, 1 << i):
+                bit ^= at_most(d, load(thresholds, t + (j - 1) * level))
+            out[at + r * width + (bits - 1 - i) * plane] = bit
+
+
 @kernel()
-def dense(a, stride, m, w, kw, algorithm, planes, task_panels, base, out, width):
+def dense(a, stride, m, w, kw, algorithm, planes, weight_planes, task_panels, base, out, width):
     """out[m, n] = base[n] - 2 d[m, n], where d is the accumulator of `multiply_panel`.
 
     Shapes:
         a:    (rows, stride) uint32, flat; a multiple of TILE_ROWS rows
         m:    rows that are computed, a multiple of TILE_ROWS
-        w:    (panels, kw, 16) uint32, flat
+        w:    (panels, weight_planes, kw, 16) uint32, flat
         base: (panels · 16,) int32
         out:  (rows, width) int32, flat, width >= panels · 16
 
     A task is one band of rows, which stay in the first-level cache, times `task_panels` panels; the
     threads share the tasks.
     """
-    panels = w.size // (16 * kw)
+    size = 16 * kw * weight_planes
+    panels = w.size // size
     tasks_per_band = (panels + task_panels - 1) // task_panels
     for task in prange((m + BAND_ROWS - 1) // BAND_ROWS * tasks_per_band):
         r, panel_begin = (task // tasks_per_band) * BAND_ROWS, (task % tasks_per_band) * task_panels
@@ -262,19 +292,26 @@ def dense(a, stride, m, w, kw, algorithm, planes, task_panels, base, out, width)
         accumulators = np.empty(16 * BAND_ROWS, np.int32)
         for p in range(panel_begin, panel_end):
             multiply_panel(
-                a, r * stride, stride, rows, w, 16 * kw * p, kw, algorithm, planes, accumulators
-            )
+                a, r * stride, stride, rows, w, size * p, kw, algorithm, planes, weight_planes,
+                accumulators,
+            )  # fmt: skip
             _subtract(accumulators, rows, load(base, 16 * p), out, r * width + 16 * p, width)
 
 
 @kernel()
-def dense_bits(a, stride, m, w, kw, algorithm, planes, task_panels, thresholds, out, width):
-    """Bit n of row m of `out` is d[m, n] <= thresholds[n]; otherwise as `dense`.
+def dense_bits(
+    a, stride, m, w, kw, algorithm, planes, weight_planes, task_panels, thresholds, bits,
+    out, width, plane,
+):  # fmt: skip
+    """Bit n of row m of `out` is d[m, n] <= thresholds[n], or its code; otherwise as `dense`.
 
     Shapes:
-        out: (rows, width) uint16, flat: sixteen columns an element, width >= panels
+        thresholds: (2^bits - 1, panels · 16) int32, flat
+        out:        (rows, width) uint16, flat: sixteen columns an element, width >= panels; bit
+                    planes of codes are `plane` elements apart, the highest first
     """
-    panels = w.size // (16 * kw)
+    size = 16 * kw * weight_planes
+    panels = w.size // size
     tasks_per_band = (panels + task_panels - 1) // task_panels
     for task in prange((m + BAND_ROWS - 1) // BAND_ROWS * tasks_per_band):
         r, panel_begin = (task // tasks_per_band) * BAND_ROWS, (task % tasks_per_band) * task_panels
@@ -282,9 +319,16 @@ def dense_bits(a, stride, m, w, kw, algorithm, planes, task_panels, thresholds, 
         accumulators = np.empty(16 * BAND_ROWS, np.int32)
         for p in range(panel_begin, panel_end):
             multiply_panel(
-                a, r * stride, stride, rows, w, 16 * kw * p, kw, algorithm, planes, accumulators
-            )
-            _compare(accumulators, rows, load(thresholds, 16 * p), out, r * width + p, width)
+                a, r * stride, stride, rows, w, size * p, kw, algorithm, planes, weight_planes,
+                accumulators,
+            )  # fmt: skip
+            if bits == 1:
+                _compare(accumulators, rows, load(thresholds, 16 * p), out, r * width + p, width)
+            else:
+                _compare_levels(
+                    accumulators, rows, thresholds, 16 * p, 16 * panels, bits, out, r * width + p,
+                    width, plane,
+                )  # fmt: skip
 
 
 @njit

@@ -21,24 +21,26 @@ class Panels:
     """W in the layout that the kernels read, and how they multiply rows by it.
 
     Attributes:
-        data:      (ceil(N / 16), kw, 16) uint32
-        algorithm: of `cpu.multiply_panel`
-        planes:    bit planes of a row of A, 0 if it has none
+        data:          (ceil(N / 16), weight_planes · kw, 16) uint32
+        algorithm:     of `cpu.multiply_panel`
+        planes:        bit planes of a row of A; 1 of bytes
+        weight_planes: those of W; 1 of bytes
     """
 
     data: Words
     algorithm: int
-    planes: int = 0
+    planes: int = 1
+    weight_planes: int = 1
 
     @property
     def kw(self) -> int:
-        """Words of a column."""
-        return int(self.data.shape[1])
+        """Words of a plane of a column."""
+        return int(self.data.shape[1]) // self.weight_planes
 
     @property
     def row(self) -> int:
         """Words of a row of A."""
-        return self.kw * max(1, self.planes)
+        return self.kw * self.planes
 
     @property
     def width(self) -> int:
@@ -51,10 +53,22 @@ def row_words(k: int) -> int:
     return -(-words(k) // cpu.UNIT_WORDS) * cpu.UNIT_WORDS
 
 
-def encode_weights(w: Words, planes: int = 0) -> Panels:
-    """(N, words) uint32, bits of ±1 -> Panels."""
-    data = to_panels(w, row_words(32 * w.shape[1]))
-    return Panels(data, cpu.ALGORITHM_BITS, planes)
+def encode_weights(w: Words, planes: int = 1) -> Panels:
+    """Bits of ±1, or bit planes of more levels, the highest first -> Panels.
+
+    Shapes:
+        w: (N, words) or (weight planes, N, words) uint32
+
+    Args:
+        planes: bit planes of a row of A
+    """
+    w = w.reshape(-1, *w.shape[-2:])
+    weight_planes, n, used = w.shape
+    kw = row_words(32 * used)
+    rows = np.zeros((n, weight_planes, kw), np.uint32)
+    rows[..., :used] = w.transpose(1, 0, 2)
+    data = to_panels(rows.reshape(n, -1), weight_planes * kw)
+    return Panels(data, cpu.ALGORITHM_BITS, planes, weight_planes)
 
 
 def empty_rows(m: int, width: int) -> Words:
@@ -77,6 +91,8 @@ def task_panels(m: int, panels: int) -> int:
 def multiply(a: Words, m: int, w: Panels, base: NDArray[np.int32], out: NDArray[np.int32]) -> None:
     """Write base - 2 · accumulators, of the first `m` rows: s = A · Wᵀ where every base is K.
 
+    Of bit planes s is the product of the integers 2c - n, where every base is n_a n_w K.
+
     Shapes:
         a:    (padded m or more, w.row) uint32, as from `empty_rows`
         base: (w.width,) int32
@@ -91,21 +107,32 @@ def multiply(a: Words, m: int, w: Panels, base: NDArray[np.int32], out: NDArray[
     cpu.dense(*operands, base, out.ravel(), out.shape[1])
 
 
-def multiply_to_bits(
-    a: Words, m: int, w: Panels, thresholds: NDArray[np.int32], out: Words
+def multiply_to_bits(  # noqa: PLR0917
+    a: Words,
+    m: int,
+    w: Panels,
+    thresholds: NDArray[np.int32],
+    out: Words,
+    plane: int = 0,
 ) -> None:
-    """Write bits accumulator <= threshold, of the first `m` rows.
+    """Write bits accumulator <= threshold, or codes of several thresholds, of the first `m` rows.
 
     Shapes, otherwise as of `multiply`:
-        thresholds: (w.width,) int32, as from `bits.popcount_thresholds`; -1 in columns that pad
+        thresholds: (w.width,) or (2^bits - 1, w.width) int32, as from `bits.popcount_thresholds`;
+                    -1 in columns that pad
         out:        (padded m or more, N / 32 or more) uint32; of its last word, bits past
-                    `w.width` are left as they are
+                    `w.width` are left as they are. Bit planes of codes, the highest first, are
+                    `plane` words apart
     """
     operands = _operands(a, m, w)
-    _check("thresholds", thresholds[None], np.int32, 1, w.width)
-    _check("out", out, np.uint32, padded_rows(m), words(w.width))
+    levels = thresholds.reshape(-1, thresholds.shape[-1])
+    bits = len(levels).bit_length()
+    if len(levels) != 2**bits - 1:
+        raise ValueError(f"thresholds are {len(levels)} rows: expected 1, 3, 7 or 15")
+    _check("thresholds", levels, np.int32, len(levels), w.width)
+    _check("out", out, np.uint32, padded_rows(m), (bits - 1) * plane + words(w.width))
     halves = out.view(np.uint16)
-    cpu.dense_bits(*operands, thresholds, halves.ravel(), halves.shape[1])
+    cpu.dense_bits(*operands, levels.ravel(), bits, halves.ravel(), halves.shape[1], 2 * plane)
 
 
 def _operands(a: Words, m: int, w: Panels) -> tuple[Any, ...]:
@@ -114,7 +141,7 @@ def _operands(a: Words, m: int, w: Panels) -> tuple[Any, ...]:
     _check("A", a, np.uint32, rows, w.row)
     return (
         a.ravel(), a.shape[1], rows, w.data.ravel(), w.kw, w.algorithm, w.planes,
-        task_panels(rows, panels),
+        w.weight_planes, task_panels(rows, panels),
     )  # fmt: skip
 
 

@@ -13,11 +13,11 @@ from torch.profiler import record_function
 
 from bnnrun.config import Binarizer, EngineChoice, Estimator
 from bnnrun.nn import sampling
-from bnnrun.nn.layers import Block
+from bnnrun.nn.layers import EXACT_FLOAT32, Block
 from bnnrun.nn.losses import squared_hinge
 from bnnrun.nn.network import Network
 from bnnrun.nn.optim import Rule
-from bnnrun.nn.quantizers import quantize, sign
+from bnnrun.nn.quantizers import levels, quantize
 from bnnrun.nn.sampling import Use
 
 UPDATE = "update of all parameters"  # by which a profile knows it
@@ -149,8 +149,8 @@ class Engine:
         if not product.binary:
             return product.weight
         w = product.weight
-        bits = self.sample(block, Use.weights, w) if product.stochastic else None
-        return quantize(w, Estimator.identity, bits)
+        sampled_by = self.sample(block, Use.weights, w) if product.stochastic else None
+        return quantize(w, Estimator.identity, sampled_by, bits=block.layer.weight_bits)
 
     def norm_act(self, block: Block, s: torch.Tensor) -> torch.Tensor:
         """Pooling, batch norm by the minibatch's statistics, and the activation."""
@@ -160,8 +160,8 @@ class Engine:
         if block.activations is Binarizer.none:
             return F.relu(y)
         sampled = block.activations is Binarizer.stochastic
-        bits = self.sample(block, Use.activations, y) if sampled else None
-        return quantize(y, block.estimator, bits)
+        sampled_by = self.sample(block, Use.activations, y) if sampled else None
+        return quantize(y, block.estimator, sampled_by, bits=block.layer.output_bits)
 
     def update(self) -> None:
         """Move every parameter by its step."""
@@ -200,18 +200,23 @@ class Engine:
                 a = self.evaluate_activation(block, y)
 
     def evaluate_product(self, block: Block, a: torch.Tensor) -> torch.Tensor:
-        """The pre-activations in evaluation, exact where they are integers below 2^24.
+        """The pre-activations in evaluation, exact where they are integers, or n_a n_w times are.
 
         Shapes: a: pixels (B, C, H, W) uint8 of the first layer, else float32; returns float
         """
         if block.index == 0:
             return self._evaluate_first(block, a)
-        w = block.product.weight
-        if not block.product.binary:
-            return block.product(a, w.to(a.dtype))  # type: ignore[no-any-return]
-        s: torch.Tensor = block.product(a, sign(w).to(a.dtype))
-        # A convolution may transform its operands and leave integers off by far less than 1/2.
-        return s.round() if block.binary_input else s
+        s = block.product.sums(a, self.evaluated_weights(block).to(a.dtype))
+        if block.product.binary and block.binary_input:
+            # A convolution may transform its operands and leave integers off by far less than 1/2.
+            s = s.round()
+        unit = block.layer.unit
+        return s if unit == 1 else s.double() / unit
+
+    def evaluated_weights(self, block: Block) -> torch.Tensor:
+        """W^b of binary weights, never sampled, or the real ones."""
+        product = block.product
+        return levels(product.weight, block.layer.weight_bits) if product.binary else product.weight
 
     def _evaluate_first(self, block: Block, x: torch.Tensor) -> torch.Tensor:
         """Those of the first layer, float64.
@@ -219,16 +224,15 @@ class Engine:
         Of an affine input they are (p · product(x) + q · product(1)) / d: both products are of
         integers with ±1 and exact, and what padding adds (nothing) stays right at borders.
         """
-        given, product = self.network.input, block.product
+        given, product, layer = self.network.input, block.product, block.layer
+        w = self.evaluated_weights(block)
         if given.zca_matrix is not None or not product.binary:
-            w = sign(product.weight) if product.binary else product.weight
             return product(given(x, torch.float64), w.double())  # type: ignore[no-any-return]
-        # Sums of integers are exact in float32 below 2^24.
-        dtype = torch.float32 if 255 * product.weight[0].numel() < 2**24 else torch.float64
-        w = sign(product.weight).to(dtype)
-        sums = product(x.to(dtype), w).round().double()
-        ones = product(torch.ones_like(x[:1], dtype=dtype), w).round().double()
-        result: torch.Tensor = sums.mul_(given.p).add_(given.q * ones).div_(given.d)
+        dtype = torch.float32 if 255 * layer.unit * layer.k < EXACT_FLOAT32 else torch.float64
+        w = w.to(dtype)
+        sums = product.sums(x.to(dtype), w).round().double()
+        ones = product.sums(torch.ones_like(x[:1], dtype=dtype), w).round().double()
+        result: torch.Tensor = sums.mul_(given.p).add_(given.q * ones).div_(given.d * layer.unit)
         return result
 
     def evaluate_norm_act(self, block: Block, s: torch.Tensor) -> tuple[torch.Tensor, float]:
@@ -242,7 +246,9 @@ class Engine:
 
     def evaluate_activation(self, block: Block, y: torch.Tensor) -> torch.Tensor:
         """The activations of a hidden layer, float32; never sampled."""
-        return (F.relu(y) if block.activations is Binarizer.none else sign(y)).float()
+        if block.activations is Binarizer.none:
+            return F.relu(y).float()
+        return levels(y, block.layer.output_bits).float()
 
     def describe(self, block: Block) -> Description:
         """How training computes a block: the only source of what record and roofline say."""

@@ -8,9 +8,14 @@ from bnnrun.architecture import Layer
 from bnnrun.config import BinarizationConfig, Binarizer, NormConfig
 from bnnrun.nn.norm import make_norm
 
+EXACT_FLOAT32 = 2**24  # every integer up to it is a float32
+
 
 class Product(nn.Module):
     """s = a · Wᵀ, or the convolution of `a` with W: 3x3, stride 1, zeros around the image.
+
+    Numbers of k bits are multiplied as the integers 2c - n (nn/quantizers/levels.py), so that every
+    sum is an integer and exact, and the sum is divided once, by n_a n_w.
 
     `weight` is the latent weight where it is binary: real numbers in [-1, 1], from U(-1, 1), that
     collect the small steps of the optimizer, which clips them. Real weights are Glorot-uniform, as
@@ -33,23 +38,32 @@ class Product(nn.Module):
             nn.init.xavier_uniform_(self.weight)
 
     def forward(self, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-        """The product with `w`, which stands in place of `weight`.
+        """The product with `w`, which stands in place of `weight`; both are integers.
 
         Shapes: a (B, K) or (B, C, H, W); returns (B, N) or (B, N, H, W)
         """
+        s, unit = self.sums(a, w), self.layer.unit
+        return s if unit == 1 else (s / unit).to(a.dtype)
+
+    def sums(self, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        """n_a n_w times the product; float64 where float32 does not hold every integer."""
+        if self.layer.unit * self.layer.k >= EXACT_FLOAT32:
+            a, w = a.double(), w.double()
         return F.conv2d(a, w, padding=1) if self.layer.is_conv else F.linear(a.flatten(1), w)
 
 
 class Block(nn.Module):
     """[dropout] -> product -> [pooling] -> batch norm -> Sign or ReLU (none in the output layer).
 
-    Pooling comes before batch norm and Sign: the maximum of ±1 would nearly always be +1. A block
-    holds parameters and says what belongs to it; an engine computes.
+    Where activations have more than one bit, their quantizer takes the place of Sign. Pooling comes
+    before batch norm and Sign: the maximum of ±1 would nearly always be +1. A block holds
+    parameters and says what belongs to it; an engine computes.
 
     Attributes:
         index:        from 0
         dropout:      share of the input that is dropped in training
-        binary_input: the input is ±1 (times 1 / (1 - dropout), or 0, in training)
+        binary_input: the input is ±1, or of k bits the integers 2c - n (times 1 / (1 - dropout), or
+                      0, in training)
     """
 
     def __init__(

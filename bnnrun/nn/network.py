@@ -56,7 +56,8 @@ class Network(nn.Module):
         self.spec = spec
         self.input = InputScale(given)
         self.stack = nn.ModuleList(
-            Block(layer, binarization, norm, index) for index, layer in enumerate(plan(arch, spec))
+            Block(layer, binarization, norm, index)
+            for index, layer in enumerate(plan(arch, spec, binarization))
         )
 
     @property

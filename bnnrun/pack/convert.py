@@ -25,9 +25,11 @@ from bnnrun.files import user_path
 from bnnrun.gemm.bits import pack as to_bits
 from bnnrun.nn.layers import Block
 from bnnrun.nn.network import Network
+from bnnrun.nn.quantizers import levels
+from bnnrun.nn.quantizers.levels import thresholds
 from bnnrun.pack.fold import Affine, first_difference, fold
 from bnnrun.runtime import file
-from bnnrun.runtime.model import PackedLayer, PackedModel, borders
+from bnnrun.runtime.model import MAX_BITS, PackedLayer, PackedModel, borders
 from bnnrun.settings import restore
 from bnnrun.table import print_table
 from bnnrun.train import checkpoint
@@ -106,6 +108,16 @@ def pack_network(network: Network, source: dict[str, str]) -> PackedModel:
         if block.activations is Binarizer.none and not block.layer.last:
             raise InputError(f"{block.layer.name} has ReLU for Sign (binarization.activations="
                              "none): only ±1 activations become bits")  # fmt: skip
+        for what, bits, why in (
+            ("weights", block.layer.weight_bits, "a product would take {} popcounts a weight"),
+            ("activations", block.layer.output_bits, "a channel would take {} thresholds"),
+        ):
+            if bits > MAX_BITS:
+                many = bits if what == "weights" else 2**bits - 1
+                raise InputError(
+                    f"{block.layer.name} has {what} of {bits} bits: 1 to {MAX_BITS} are packed, "
+                    f"{why.format(many)}"
+                )
     if network.input.zca_matrix is not None:
         raise InputError("dataset.preprocessing=zca mixes all pixels by real numbers, so no sums "
                          "of 8-bit pixels give its sums; scale and standardize can be")  # fmt: skip
@@ -113,8 +125,10 @@ def pack_network(network: Network, source: dict[str, str]) -> PackedModel:
     layers: list[PackedLayer] = []
     previous: Layer | None = None
     for block in network.blocks:
-        scaling = (p, q, d, network.spec.max_pixel) if previous is None else (1.0, 0.0, 1.0, 1)
-        layers.append(_pack_layer(block, previous, scaling))
+        # s / (n_a n_w), and of pixels (p·s + q·ones) / (d n_w).
+        given = (p, q, d) if previous is None else (1.0, 0.0, 1.0)
+        scaling = (*given[:2], given[2] * block.layer.unit)
+        layers.append(_pack_layer(block, previous, scaling, network.spec.max_pixel))
         previous = block.layer
     return PackedModel(network.spec, tuple(layers), (p, q, d), source)
 
@@ -146,39 +160,43 @@ _SCHEMAS: dict[str, dict[str, type]] = {
 
 @torch.no_grad()
 def _pack_layer(
-    block: Block, previous: Layer | None, scaling: tuple[float, float, float, int]
+    block: Block, previous: Layer | None, scaling: tuple[float, float, float], max_pixel: int
 ) -> PackedLayer:
     """A layer's weights in the order of the packed file, and its batch norm as thresholds."""
     layer = block.layer
     channels = layer.inputs if layer.is_conv else 1
     if previous is not None and previous.is_conv:
         channels = previous.outputs
-    w = (block.product.weight.numpy() >= 0).reshape(layer.outputs, channels, -1)
+    codes = levels(block.product.weight, layer.weight_bits).numpy().astype(np.int64)
+    w = ((codes + 2**layer.weight_bits - 1) // 2).reshape(layer.outputs, channels, -1)
     rows = np.ascontiguousarray(w.transpose(0, 2, 1)).reshape(layer.outputs, -1)
     mean, scale, shift = block.norm.affine()
     if not np.isfinite([mean, scale, shift]).all():
         raise InputError(f"{layer.name}: its batch norm has numbers that are not finite")
-    weight, none = to_bits(rows), np.zeros(0)
+    planes = np.stack([(rows >> i & 1).astype(bool) for i in range(layer.weight_bits)])
+    weight, none = to_bits(planes), np.zeros(0)
     if layer.last:
-        no_threshold = np.zeros((0, layer.outputs), np.int32)
+        no_threshold = np.zeros((0, 0, layer.outputs), np.int32)
         plain = np.zeros(layer.outputs, bool)
         return PackedLayer(layer, weight, no_threshold, plain, mean, scale, shift)
-    p, q, d, max_pixel = scaling
     # The input offset q contributes only at taps inside the image.
-    signs = 2.0 * rows - 1
+    numbers = 2.0 * rows - (2**layer.weight_bits - 1)
     if layer.is_conv and previous is None:
         taps = borders(*layer.size)[1].reshape(-1, 9).astype(np.float64)
-        ones = taps @ signs.reshape(layer.outputs, 9, -1).sum(axis=2).T
+        ones = taps @ numbers.reshape(layer.outputs, 9, -1).sum(axis=2).T
     else:
-        ones = signs.sum(axis=1)[None]
-    thresholds = []
+        ones = numbers.sum(axis=1)[None]
+    largest = layer.k * layer.unit * (max_pixel if previous is None else 1)
+    at = thresholds(layer.output_bits, torch.float64).tolist()
+    t = np.zeros((len(at), len(ones), layer.outputs), np.int32)
     flip = scale < 0
-    for each in ones:
-        norm = Affine(mean, scale, shift, p, q, d, each)
-        t, flip = fold(norm, layer.k * max_pixel)
-        if (wrong := first_difference(norm, t, flip, layer.k * max_pixel)) is not None:
-            raise RunError(
-                f"{layer.name}: channel {wrong[0]} is no threshold at the sum {wrong[1]}"
-            )
-        thresholds.append(t)
-    return PackedLayer(layer, weight, np.array(thresholds, np.int32), flip, none, none, none)
+    for border_class, each in enumerate(ones):
+        norm = Affine(mean, scale, shift, *scaling, each)
+        for j, level in enumerate(at):
+            found, flip = fold(norm, largest, level)
+            if (wrong := first_difference(norm, found, flip, largest, level)) is not None:
+                raise RunError(
+                    f"{layer.name}: channel {wrong[0]} is no threshold at the sum {wrong[1]}"
+                )
+            t[j, border_class] = found
+    return PackedLayer(layer, weight, t, flip, none, none, none)

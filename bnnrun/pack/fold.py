@@ -1,10 +1,11 @@
 """Batch norm and Sign as a comparison of integers (paper, running a BNN, NIPS Alg. 4).
 
-Evaluation computes y = (v - mean) · scale + shift in float64, v = s in a hidden layer and
-v = (p·s + q·ones) / d in the first, and takes Sign(y). Every operation rounds monotonically, so
-the sums s with Sign(y) = +1 are all those from some t on, or up to it where scale < 0. t is found
-by bisection *of that very arithmetic*, not by solving for it, which may round to the other side;
-then every sum that can occur is tried.
+Evaluation computes y = (v - mean) · scale + shift in float64, v = s / d in a hidden layer and
+v = (p·s + q·ones) / d in the first, and takes Sign(y), which is y >= 0, or of k bits the code, the
+number of levels that y reaches. Every operation rounds monotonically, so the sums s with
+y >= level are all those from some t on, or up to it where scale < 0. t is found by bisection *of
+that very arithmetic*, not by solving for it, which may round to the other side; then every sum that
+can occur is tried.
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ class Affine:
 
     Attributes:
         mean, scale, shift: (N,) float64
-        p, q, d: of the input; 1, 0, 1 in a hidden layer
+        p, q, d: of the input; 1, 0 and n_a n_w in a hidden layer
         ones:    (N,) float64, sum of the weights that the input's q goes to
     """
 
@@ -42,8 +43,10 @@ class Affine:
         return y
 
 
-def fold(norm: Affine, largest: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """(t, flip): Sign(y) = +1 where s >= t, or s <= t where `flip`, for integers s, |s| <= largest.
+def fold(
+    norm: Affine, largest: int, level: float = 0.0
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """(t, flip): y >= level where s >= t, or s <= t where `flip`, for integers s, |s| <= largest.
 
     A channel with scale 0 is constant: t lies past one end of the sums.
     """
@@ -52,34 +55,34 @@ def fold(norm: Affine, largest: int) -> tuple[NDArray[np.int64], NDArray[np.bool
     high = np.full(len(flip), largest + 1, np.int64)  # ... and the first with one, or the reverse
     while np.any(high - low > 1):
         middle = (low + high) // 2
-        on = norm(middle) >= 0
+        on = norm(middle) >= level
         below = np.where(flip, on, ~on)
         low, high = np.where(below, middle, low), np.where(below, high, middle)
     return np.where(flip, low, high), flip
 
 
 def first_difference(
-    norm: Affine, t: NDArray[np.int64], flip: NDArray[np.bool_], largest: int
+    norm: Affine, t: NDArray[np.int64], flip: NDArray[np.bool_], largest: int, level: float = 0.0
 ) -> tuple[int, int] | None:
-    """(channel, sum) where the comparison is not Sign(y); None where it is, for all |s| <= largest.
+    """(channel, sum) where the comparison is not y >= level; None: it is for all |s| <= largest.
 
     Tries every integer s, also those of the wrong parity, which do not occur.
     """
     differences = _differences(norm.mean, norm.scale, norm.shift, norm.p, norm.q, norm.d, norm.ones,
-                         t, flip, largest)  # fmt: skip
+                         t, flip, largest, level)  # fmt: skip
     channels = np.flatnonzero(differences <= largest)
     return (int(channels[0]), int(differences[channels[0]])) if len(channels) else None
 
 
 @kernel(error_model="numpy")
-def _differences(mean, scale, shift, p, q, d, ones, t, flip, largest):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+def _differences(mean, scale, shift, p, q, d, ones, t, flip, largest, level):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     """The lowest s of each channel where the comparison is wrong, or largest + 1."""
     lowest_wrong = np.full(len(t), largest + 1)
     for n in prange(len(t)):
         wrong = largest + 1
         for s in range(largest, -largest - 1, -1):
             v = (p * np.float64(s) + q * ones[n]) / d
-            on = (v - mean[n]) * scale[n] + shift[n] >= 0
+            on = (v - mean[n]) * scale[n] + shift[n] >= level
             wrong = s if on != ((s <= t[n]) if flip[n] else (s >= t[n])) else wrong
         lowest_wrong[n] = wrong
     return lowest_wrong

@@ -47,11 +47,13 @@ class Classifier(ImageClassifier):
         self.network = _network(model, kernel, first_layer_method, device, threads)
         super().__init__(model.spec, model.source, self.network.threads, device.value)
 
-    def trace(self, images: ArrayLike) -> tuple[list[NDArray[np.bool_]], NDArray[np.float64]]:
-        """(hidden, scores) of at most `network.chunk` images; hidden is a list, an array a layer.
+    def trace(self, images: ArrayLike) -> tuple[list[NDArray[np.uint8]], NDArray[np.float64]]:
+        """(codes, scores) of at most `network.chunk` images; codes is a list, an array a layer.
+
+        A hidden layer of one bit has codes 0 and 1, which are its bits.
 
         Shapes:
-            returns  (n, N) or (n, height, width, N) bool a layer; (n, classes) float64
+            returns  (n, N) or (n, height, width, N) uint8 a layer; (n, classes) float64
         """
         pixels = self._checked(images)
         if len(pixels) > self.network.chunk:

@@ -71,15 +71,15 @@ class CudaNetwork:
 
     def trace(
         self, pixels: NDArray[np.uint8]
-    ) -> tuple[list[NDArray[np.bool_]], NDArray[np.float64]]:
-        """(hidden, scores) of at most `chunk` images; hidden is a list, an array a layer.
+    ) -> tuple[list[NDArray[np.uint8]], NDArray[np.float64]]:
+        """(codes, scores) of at most `chunk` images; codes is a list, an array a hidden layer.
 
         Shapes:
-            returns  (n, N) or (n, height, width, N) bool a layer; (n, classes) float64
+            returns  (n, N) or (n, height, width, N) uint8 a layer; (n, classes) float64
         """
         with self._lock:
             scores = self._run(pixels)
-            return [layer.bits(len(pixels)) for layer in self.layers[:-1]], scores
+            return [layer.codes(len(pixels)) for layer in self.layers[:-1]], scores
 
     def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         count = len(pixels)
@@ -114,7 +114,7 @@ class _Layer:
         if shape.last:
             self.accumulators = device.empty((chunk, shape.outputs), np.int32)
         else:
-            thresholds = accumulator_thresholds(layer, self.w, self.is_first, 8 if planes else 0)
+            thresholds = accumulator_thresholds(layer, self.w, self.is_first, 8 if planes else 0)[0]
             self.thresholds = device.put(np.ascontiguousarray(thresholds, np.int32))
             across = row_words(shape.outputs)
             size = (chunk, *shape.pooled, across) if shape.is_conv else (chunk, across)
@@ -182,11 +182,11 @@ class _Layer:
         data = previous.out[:count].reshape(count, -1)
         return Bits(data, previous.ones[:count], self.layer.shape.k)
 
-    def bits(self, count: int) -> NDArray[np.bool_]:
-        """The bits of the first `count` images."""
+    def codes(self, count: int) -> NDArray[np.uint8]:
+        """The codes of the first `count` images."""
         words: Words = self.xnor.device.get(self.out[:count])
         shape: Layer = self.layer.shape
-        return unpack_bits(words, shape.outputs).astype(bool)
+        return unpack_bits(words, shape.outputs)
 
 
 def _byte_rows(w: NDArray[np.int8]) -> Words:

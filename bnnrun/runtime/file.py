@@ -20,32 +20,40 @@ from bnnrun.data.dataset import ImageSpec
 from bnnrun.errors import InputError
 from bnnrun.files import user_path, write_bytes
 from bnnrun.gemm.bits import clean_tail, pack, unpack_bits, words
-from bnnrun.runtime.model import PackedLayer, PackedModel, borders
+from bnnrun.runtime.model import MAX_BITS, PackedLayer, PackedModel, borders
 
 NAME = "model.safetensors"
-FORMAT, VERSION = "bnnrun-packed", 1
+FORMAT = "bnnrun-packed"
+ONE_BIT, MORE_BITS = 1, 2  # versions: of networks of ±1, and of those with more bits somewhere
+BITS = ("weight_bits", "output_bits")  # of a layer, as version 2 describes it
 LARGEST = 2**24  # of an integer of the description: pixels, inputs, outputs
 MAX_ACCUMULATOR = 2**30  # of |s|: well within int32
 Arrays = dict[str, NDArray[Any]]
 
 
 def save(model: PackedModel, path: Path) -> None:
-    """Write a packed network to `path`, atomically."""
+    """Write a packed network to `path`, atomically.
+
+    Version 1 holds networks of one bit: weights and thresholds lack the first axis, and the
+    description says nothing of bits. Version 2 holds the others.
+    """
     arrays: Arrays = {}
+    version = ONE_BIT if all(map(_is_one_bit, model.layers)) else MORE_BITS
+    of = slice(None) if version == MORE_BITS else 0
     for layer in model.layers:
         name = layer.shape.name
-        arrays[f"{name}.weight"] = layer.weight
+        arrays[f"{name}.weight"] = layer.weight[of]
         if layer.shape.last:
             for part in ("mean", "scale", "shift"):
                 arrays[f"{name}.{part}"] = getattr(layer, part)
         else:
-            arrays[f"{name}.threshold"] = layer.threshold
+            arrays[f"{name}.threshold"] = layer.threshold[of]
             arrays[f"{name}.flip"] = pack(layer.flip)
     arrays = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
-    network = json.dumps(_describe(model), ensure_ascii=True, sort_keys=True)
+    network = json.dumps(_describe(model, version), ensure_ascii=True, sort_keys=True)
     metadata = {
         "format": FORMAT,
-        "version": str(VERSION),
+        "version": str(version),
         "network": network,
         "sha256": _checksum(network, arrays),
     }
@@ -75,10 +83,11 @@ def load(path: Path) -> PackedModel:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise InputError(f"{path}: a safetensors file, but not a packed network of bnnrun")
-            if metadata.get("version") != str(VERSION):
+            version = metadata.get("version", "")
+            if version not in (str(ONE_BIT), str(MORE_BITS)):
                 raise InputError(
-                    f"{path}: packed format {metadata.get('version', '')[:20]!r}, this version "
-                    f"reads {VERSION}: update bnnrun"
+                    f"{path}: packed format {version[:20]!r}, this version reads {ONE_BIT} and "
+                    f"{MORE_BITS}: update bnnrun"
                 )
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -89,7 +98,7 @@ def load(path: Path) -> PackedModel:
     if metadata.get("sha256") != _checksum(network, arrays):
         raise InputError(f"{path}: altered: its content does not have its checksum")
     try:
-        return _build(json.loads(network), arrays)
+        return _build(json.loads(network), arrays, int(version))
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
         raise InputError(f"{path}: its description and its arrays do not fit "
                          f"({_first_line(error)})") from None  # fmt: skip
@@ -113,7 +122,11 @@ def _checksum(network: str, arrays: Arrays) -> str:
     return digest.hexdigest()
 
 
-def _describe(model: PackedModel) -> dict[str, Any]:
+def _is_one_bit(layer: PackedLayer) -> bool:
+    return layer.shape.weight_bits == layer.shape.output_bits == 1
+
+
+def _describe(model: PackedModel, version: int) -> dict[str, Any]:
     return {
         "image_shape": list(model.spec.image_shape),
         "classes": list(model.spec.classes),
@@ -125,6 +138,7 @@ def _describe(model: PackedModel) -> dict[str, Any]:
                 "outputs": layer.shape.outputs,
                 "kernel": layer.shape.kernel,
                 "pool": layer.shape.pool,
+                **({} if version == ONE_BIT else {key: getattr(layer.shape, key) for key in BITS}),
             }
             for layer in model.layers
         ],
@@ -132,15 +146,20 @@ def _describe(model: PackedModel) -> dict[str, Any]:
     }
 
 
-def _build(network: dict[str, Any], arrays: Arrays) -> PackedModel:
+def _build(network: dict[str, Any], arrays: Arrays, version: int) -> PackedModel:
     """Build the network of a description; check each array against it."""
     spec = spec_of(network["image_shape"], network["classes"], network["levels"])
     affine = tuple(float(v) for v in network["input"])
     _require(len(affine) == 3 and all(map(math.isfinite, affine)), "input")
     source = source_of(network["source"])
     layers = []
-    shapes = _shapes(network["layers"], spec)
+    shapes = _shapes(network["layers"], spec, version)
     left = dict(arrays)
+    if version == ONE_BIT:
+        planes = {
+            key for shape in shapes for key in (f"{shape.name}.weight", f"{shape.name}.threshold")
+        }
+        left |= {key: left[key][None] for key in planes & set(left)}
     for i, shape in enumerate(shapes):
         layers.append(
             _layer(shape, left, max_pixel=spec.max_pixel if i == 0 else 1, is_first=i == 0)
@@ -164,7 +183,7 @@ def source_of(described: Any) -> dict[str, str]:
     return dict(described)
 
 
-def _shapes(described: Any, spec: ImageSpec) -> list[Layer]:
+def _shapes(described: Any, spec: ImageSpec, version: int) -> list[Layer]:
     """Shapes of the layers; the inputs of each are the outputs of the previous one."""
     _require(isinstance(described, list) and 2 <= len(described) <= 1000, "number of layers")
     channels, height, width = spec.image_shape
@@ -182,7 +201,15 @@ def _shapes(described: Any, spec: ImageSpec) -> list[Layer]:
         inputs = channels if is_conv else channels * height * width
         _require(inputs > 0, f"layer {i + 1}: no inputs")
         size = (height, width) if is_conv else (1, 1)
-        shapes.append(Layer(str(each["name"])[:100], inputs, outputs, kernel, size, pool, last))
+        bits = dict.fromkeys(BITS, 1)
+        if version == MORE_BITS:
+            bits = {key: _integer(each[key], f"{key} of layer {i + 1}", MAX_BITS) for key in BITS}
+        _require(not last or bits["output_bits"] == 1, f"layer {i + 1}: bits of scores")
+        input_bits = shapes[-1].output_bits if shapes else 1
+        shapes.append(
+            Layer(str(each["name"])[:100], inputs, outputs, kernel, size, pool, last,
+                  input_bits=input_bits, **bits)
+        )  # fmt: skip
         channels, (height, width) = outputs, shapes[-1].pooled
         _require(inputs * outputs <= 2**40, f"layer {i + 1}: too large")
     _require(len({shape.name for shape in shapes}) == len(shapes), "names of layers")
@@ -193,8 +220,9 @@ def _shapes(described: Any, spec: ImageSpec) -> list[Layer]:
 def _layer(shape: Layer, arrays: Arrays, *, max_pixel: int, is_first: bool) -> PackedLayer:
     name, n = shape.name, shape.outputs
     planes = 2 ** int(max_pixel).bit_length() - 1  # the largest value that bit planes can hold
-    _require(shape.k * planes <= MAX_ACCUMULATOR, f"{name}: sums past 32 bits")
-    weight = _take(arrays, f"{name}.weight", (n, words(shape.k)), np.uint32)
+    largest = shape.k * shape.unit
+    _require(largest * planes <= MAX_ACCUMULATOR, f"{name}: sums past 32 bits")
+    weight = _take(arrays, f"{name}.weight", (shape.weight_bits, n, words(shape.k)), np.uint32)
     _require(clean_tail(weight, shape.k), f"{name}.weight: bits past the end of a row")
     none = np.zeros(0)
     if shape.last:
@@ -202,18 +230,20 @@ def _layer(shape: Layer, arrays: Arrays, *, max_pixel: int, is_first: bool) -> P
             _take(arrays, f"{name}.{part}", (n,), np.float64) for part in ("mean", "scale", "shift")
         )
         _require(bool(np.isfinite([mean, scale, shift]).all()), f"{name}: scores not finite")
-        no_threshold = np.zeros((0, n), np.int32)
+        no_threshold = np.zeros((0, 0, n), np.int32)
         return PackedLayer(shape, weight, no_threshold, np.zeros(n, bool), mean, scale, shift)
     n_classes = len(borders(*shape.size)[1]) if is_first and shape.is_conv else 1
-    threshold = _take(arrays, f"{name}.threshold", (n_classes, n), np.int32)
-    # |s| <= K · max_pixel, so a threshold one past that stands for all larger ones.
-    bound = shape.k * max_pixel + 1
+    levels = 2**shape.output_bits - 1
+    threshold = _take(arrays, f"{name}.threshold", (levels, n_classes, n), np.int32)
+    # |s| <= largest · max_pixel, so a threshold one past that stands for all larger ones.
+    bound = largest * max_pixel + 1
     _require(bool((np.abs(threshold.astype(np.int64)) <= bound).all()), f"{name}.threshold")
-    flip = _take(arrays, f"{name}.flip", (words(n),), np.uint32)
-    _require(clean_tail(flip[None], n), f"{name}.flip: bits past the end")
-    return PackedLayer(
-        shape, weight, threshold, unpack_bits(flip, n).astype(bool), none, none, none
-    )
+    bits = _take(arrays, f"{name}.flip", (words(n),), np.uint32)
+    _require(clean_tail(bits[None], n), f"{name}.flip: bits past the end")
+    flip = unpack_bits(bits, n).astype(bool)
+    steps = np.diff(threshold.astype(np.int64), axis=0)
+    _require(bool((np.where(flip, -steps, steps) >= 0).all()), f"{name}.threshold: not in order")
+    return PackedLayer(shape, weight, threshold, flip, none, none, none)
 
 
 def _take(

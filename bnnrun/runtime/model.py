@@ -1,4 +1,8 @@
-"""A packed network as plain arrays: weights as bits, batch norm and Sign as integer thresholds."""
+"""A packed network as plain arrays: weights as bits, batch norm and Sign as integer thresholds.
+
+A number of k bits stands for (2c - n) / n, c its code in 0 .. n = 2^k - 1; bit plane i holds bit i
+of the codes. 2c - n is the sum over i of 2^i (±1), so that products are sums of one-bit products.
+"""
 
 from dataclasses import dataclass
 
@@ -7,26 +11,31 @@ from numpy.typing import NDArray
 
 from bnnrun.architecture import Layer
 from bnnrun.data.dataset import ImageSpec
-from bnnrun.gemm.bits import Words
+from bnnrun.gemm.bits import Words, unpack
+
+MAX_BITS = 4  # of a packed number: 8 would take 255 thresholds a channel
 
 
 @dataclass(frozen=True)
 class PackedLayer:
-    """A layer of ±1 weights, with the thresholds of its pre-activations s, or its affine scores.
+    """A layer of quantized weights, with thresholds of its pre-activations, or its affine scores.
 
-    A hidden layer gives bit 1 where s >= t, or s <= t where `flip` (gamma < 0). In the first layer
-    s = x · w of 8-bit pixels x. A first convolution has one threshold per border class: the input
-    offset q contributes only at taps inside the image.
+    The pre-activations s are the integers a · w of inputs 2c - n and weights 2c - n, in the first
+    layer x · w of 8-bit pixels x. The code of a hidden activation is the number of its thresholds
+    with s >= t, or s <= t where `flip` (gamma < 0); of one bit it is the bit. A first convolution
+    has thresholds per border class: the input offset q contributes only at taps inside the image.
 
     Attributes:
-        shape:     name, inputs, outputs, kernel, size, pool
-        weight:    (N, ceil(K / 32)) uint32; K runs over rows, columns, channels in a convolution,
-                   and in the fully connected layer after one
-        threshold: (border classes, N) int32; one class except in a first convolution; (0, N) in
-                   the output layer
+        shape:     name, inputs, outputs, kernel, size, pool, bits
+        weight:    (weight bits, N, ceil(K / 32)) uint32, bit planes, the lowest first; K runs over
+                   rows, columns, channels in a convolution, and in the fully connected layer after
+                   one
+        threshold: (2^bits - 1 of an output, border classes, N) int32, in the order in which a sum
+                   reaches them; one class except in a first convolution; (0, 0, N) in the output
+                   layer
         flip:      (N,) bool
         mean, scale, shift: (N,) float64 in the output layer, whose scores are
-                   (s - mean) · scale + shift; else (0,)
+                   (s / shape.unit - mean) · scale + shift; else (0,)
     """
 
     shape: Layer
@@ -39,8 +48,16 @@ class PackedLayer:
 
     def scores(self, s: NDArray[np.integer]) -> NDArray[np.float64]:
         """Scores of the output layer's pre-activations, in float64 as in evaluation."""
-        result: NDArray[np.float64] = (s.astype(np.float64) - self.mean) * self.scale + self.shift
+        v = s.astype(np.float64) / self.shape.unit
+        result: NDArray[np.float64] = (v - self.mean) * self.scale + self.shift
         return result
+
+    def weight_levels(self) -> NDArray[np.int8]:
+        """The weights as the integers 2c - n, (N, K) int8: ±1 of one bit."""
+        planes = unpack(self.weight, self.shape.k)
+        weighted = planes << np.arange(len(planes), dtype=np.int8)[:, None, None]
+        levels: NDArray[np.int8] = weighted.sum(axis=0, dtype=np.int8)
+        return levels
 
 
 @dataclass(frozen=True)

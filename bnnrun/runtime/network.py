@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bnnrun.architecture import Layer
 from bnnrun.config import FirstLayer
 from bnnrun.gemm import cpu, xnor
-from bnnrun.gemm.bits import LANES, aligned, pack, to_panels, unpack_bits, words
+from bnnrun.gemm.bits import LANES, Words, aligned, pack, to_panels, unpack_bits, words
 from bnnrun.gemm.compiled import number_of_threads, set_threads, thread_count
 from bnnrun.gemm.conv import conv_bits
 from bnnrun.gemm.vector import HAS_BYTE_PRODUCT
@@ -35,7 +35,8 @@ class _Weights:
 
     Attributes:
         panels:     P panels of sixteen columns
-        thresholds: (border classes, 16 P) int32; in the output layer the base of `xnor.multiply`
+        thresholds: (2^bits - 1, border classes, 16 P) int32; in the output layer the base of
+                    `xnor.multiply`
         flips:      (P,) uint16, a bit a column
     """
 
@@ -63,7 +64,7 @@ class PackedNetwork:
         # Bytes of an image's bits in the widest layer, or of its pixels.
         largest = max(
             math.prod(model.spec.image_shape),
-            *(layer.shape.activations // 8 for layer in model.layers[:-1]),
+            *(s.activations * s.output_bits // 8 for s in (e.shape for e in model.layers[:-1])),
         )
         self.chunk = int(np.clip(CHUNK_BYTES // max(1, largest), 1, MAX_CHUNK))
         self.steps: list[_Step] = []
@@ -96,11 +97,11 @@ class PackedNetwork:
 
     def trace(
         self, pixels: NDArray[np.uint8]
-    ) -> tuple[list[NDArray[np.bool_]], NDArray[np.float64]]:
-        """(hidden, scores) of at most `chunk` images; hidden is a list, an array a layer.
+    ) -> tuple[list[NDArray[np.uint8]], NDArray[np.float64]]:
+        """(codes, scores) of at most `chunk` images; codes is a list, an array a hidden layer.
 
         Shapes:
-            returns  (n, N) or (n, height, width, N) bool a layer; (n, classes) float64
+            returns  (n, N) or (n, height, width, N) uint8 a layer; (n, classes) float64
         """
         before, buffers = set_threads(self.threads), self._take_buffers()
         try:
@@ -140,24 +141,27 @@ def _weights(
     shape, k = layer.shape, layer.shape.k
     w = signed_weights(layer)
     is_bytes = max_pixel > 0 and first_layer_method is FirstLayer.bytes
-    planes = 0 if is_bytes else int(max_pixel).bit_length()
-    panels = _byte_panels(w) if is_bytes else _bit_panels(w, channels or k, planes)
-    thresholds = np.full((1, panels.width), -1, np.int32)
+    planes = int(max_pixel).bit_length() if max_pixel else shape.input_bits
+    panels = _byte_panels(w) if is_bytes else _bit_panels(w, shape, channels or k, planes)
     if shape.last:
-        thresholds[:, : shape.outputs] = k
+        values: NDArray[Any] = np.full((1, 1, shape.outputs), shape.unit * k)
     else:
-        values = accumulator_thresholds(layer, w, max_pixel > 0, planes)
-        thresholds = np.repeat(thresholds, len(values), axis=0)
-        thresholds[:, : shape.outputs] = values
+        values = accumulator_thresholds(layer, w, max_pixel > 0, 0 if is_bytes else planes)
+    thresholds = np.full((*values.shape[:2], panels.width), -1, np.int32)
+    thresholds[..., : shape.outputs] = values
     flips = np.zeros(panels.width, bool)
     flips[: shape.outputs] = layer.flip
     half_words = pack(flips).view(np.uint16)[: panels.width // LANES]
     return _Weights(panels, thresholds, half_words)
 
 
-def _bit_panels(w: NDArray[np.int8], group: int, planes: int) -> Panels:
-    groups = pack(w.reshape(len(w), -1, group))
-    return xnor.encode_weights(groups.reshape(len(w), -1), planes)
+def _bit_panels(w: NDArray[np.int8], shape: Layer, group: int, planes: int) -> Panels:
+    codes = (w + np.int8(2**shape.weight_bits - 1)) // 2
+    groups = [
+        pack((codes >> i & 1).astype(bool).reshape(len(w), -1, group)).reshape(len(w), -1)
+        for i in reversed(range(shape.weight_bits))
+    ]
+    return xnor.encode_weights(np.stack(groups), planes)
 
 
 def _byte_panels(w: NDArray[np.int8]) -> Panels:
@@ -172,6 +176,11 @@ class _Step(ABC):
 
     shape: Layer
     weights: _Weights
+
+    @property
+    @abstractmethod
+    def plane(self) -> int:
+        """Words from one bit plane of the input to the next."""
 
     @abstractmethod
     def __init__(
@@ -201,8 +210,16 @@ class _Step(ABC):
         """Where the previous convolution writes the bits of pixel (y, x): `cells` uint16 each."""
 
     @abstractmethod
-    def read(self, buffer: NDArray[Any], count: int, previous: Layer) -> NDArray[np.bool_]:
-        """Unpack the bits that the layer `previous` wrote to `buffer`."""
+    def images(self, buffer: NDArray[Any], count: int, previous: Layer) -> Words:
+        """What the layer `previous` wrote to `buffer`: (count, planes, [H, W,] words)."""
+
+    def read(self, buffer: NDArray[Any], count: int, previous: Layer) -> NDArray[np.uint8]:
+        """The codes that the layer `previous` wrote to `buffer`."""
+        planes = unpack_bits(self.images(buffer, count, previous), previous.outputs)
+        code = np.zeros_like(planes[:, 0])
+        for plane in np.moveaxis(planes, 1, 0):
+            code = 2 * code + plane
+        return code
 
 
 class _Dense(_Step):
@@ -219,13 +236,17 @@ class _Dense(_Step):
         channels = previous.outputs if previous is not None and previous.is_conv else 0
         self.weights = _weights(layer, max_pixel, first_layer_method, channels)
 
+    @property
+    def plane(self) -> int:
+        return self.weights.panels.kw
+
     def new_input(self, count: int) -> NDArray[Any]:
         return xnor.empty_rows(count, self.weights.panels.row)
 
     def enter(self, pixels: NDArray[np.uint8], buffer: NDArray[Any]) -> None:
         flat = np.ascontiguousarray(pixels.reshape(len(pixels), -1))
         panels = self.weights.panels
-        if panels.planes:
+        if panels.algorithm != cpu.ALGORITHM_BYTES:
             m, k = flat.shape
             cpu.pack_planes(flat.ravel(), m, k, buffer.ravel(), panels.kw, panels.planes)
         else:
@@ -233,13 +254,13 @@ class _Dense(_Step):
 
     def run(self, buffer: NDArray[Any], count: int, next_step: _Step, out: NDArray[Any]) -> None:
         w = self.weights
-        xnor.multiply_to_bits(buffer, count, w.panels, w.thresholds[0], out)
+        xnor.multiply_to_bits(buffer, count, w.panels, w.thresholds[:, 0], out, next_step.plane)
 
     def accumulators(self, buffer: NDArray[Any], count: int) -> NDArray[np.int32]:
         """Pre-activations of the output layer, (count, N)."""
         w = self.weights
         out = np.empty((padded_rows(count), w.panels.width), np.int32)
-        xnor.multiply(buffer, count, w.panels, w.thresholds[0], out)
+        xnor.multiply(buffer, count, w.panels, w.thresholds[0, 0], out)
         return out[:count, : self.shape.outputs]
 
     def target(
@@ -247,14 +268,13 @@ class _Dense(_Step):
     ) -> NDArray[np.intp]:
         return (y * width + x) * cells
 
-    def read(self, buffer: NDArray[Any], count: int, previous: Layer) -> NDArray[np.bool_]:
-        rows = buffer[:count]
+    def images(self, buffer: NDArray[Any], count: int, previous: Layer) -> Words:
+        rows: Words = buffer[:count].reshape(count, self.shape.input_bits, self.plane)
         if not previous.is_conv:
-            return unpack_bits(rows, previous.outputs).astype(bool)
+            return rows
         height, width = previous.pooled
         cells = words(previous.outputs)
-        image = rows[:, : height * width * cells].reshape(count, height, width, cells)
-        return unpack_bits(image, previous.outputs).astype(bool)
+        return rows[..., : height * width * cells].reshape(count, -1, height, width, cells)
 
 
 class _Conv(_Step):
@@ -278,16 +298,23 @@ class _Conv(_Step):
         y, x = _order(shape)
         self.origins = ((y * (width + 2) + x) * self.cells).astype(np.int32)
         classes, _ = borders(height, width)
-        used = classes if len(self.weights.thresholds) > 1 else np.zeros_like(classes)
+        used = classes if self.weights.thresholds.shape[1] > 1 else np.zeros_like(classes)
         self.borders = used[y, x].astype(np.int32)
         self.y, self.x = (y // 2, x // 2) if shape.pool else (y, x)
 
+    @property
+    def plane(self) -> int:
+        height, width = self.shape.size
+        return (height + 2) * (width + 2) * self.cells
+
     def new_input(self, count: int) -> NDArray[Any]:
         height, width = self.shape.size
-        return aligned((count, height + 2, width + 2, self.cells), self.dtype)
+        return aligned(
+            (count, self.shape.input_bits, height + 2, width + 2, self.cells), self.dtype
+        )
 
     def enter(self, pixels: NDArray[np.uint8], buffer: NDArray[Any]) -> None:
-        buffer[: len(pixels), 1:-1, 1:-1] = pixels.transpose(0, 2, 3, 1)
+        buffer[: len(pixels), 0, 1:-1, 1:-1] = pixels.transpose(0, 2, 3, 1)
 
     def run(self, buffer: NDArray[Any], count: int, next_step: _Step, out: NDArray[Any]) -> None:
         w, panels = self.weights, self.weights.panels
@@ -297,10 +324,12 @@ class _Conv(_Step):
         bands = max(1, -(-4 * thread_count() // count))
         rows = min(cpu.BAND_ROWS, -(-len(self.origins) // bands // cpu.TILE_ROWS) * cpu.TILE_ROWS)
         conv_bits(
-            buffer.ravel(), count, buffer[0].size, self.origins, self.line,
+            buffer.ravel(), count, buffer[0].size,
+            0 if self.dtype is np.uint8 else self.plane, self.origins, self.line,
             self.run_length, panels.data.ravel(), panels.kw, panels.algorithm, panels.planes,
-            w.thresholds.ravel(), self.borders, self.shape.pool, w.flips, halves.ravel(),
-            halves.shape[1], targets, rows,
+            panels.weight_planes, w.thresholds.ravel(), self.shape.output_bits, self.borders,
+            self.shape.pool, w.flips, halves.ravel(), halves.shape[1], 2 * next_step.plane,
+            targets, rows,
         )  # fmt: skip
 
     def target(
@@ -308,8 +337,9 @@ class _Conv(_Step):
     ) -> NDArray[np.intp]:
         return ((y + 1) * (width + 2) + x + 1) * cells
 
-    def read(self, buffer: NDArray[Any], count: int, previous: Layer) -> NDArray[np.bool_]:
-        return unpack_bits(buffer[:count, 1:-1, 1:-1], previous.outputs).astype(bool)
+    def images(self, buffer: NDArray[Any], count: int, previous: Layer) -> Words:
+        images: Words = buffer[:count, :, 1:-1, 1:-1]
+        return images
 
 
 def _order(shape: Layer) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

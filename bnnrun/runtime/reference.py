@@ -1,4 +1,4 @@
-"""The reference implementation of a packed network: ±1 unpacked, integer products, thresholds.
+"""The reference implementation of a packed network: integers, their products, thresholds.
 
 It needs NumPy alone and is slow. The fast networks are tested against it.
 """
@@ -6,7 +6,6 @@ It needs NumPy alone and is slow. The fast networks are tested against it.
 import numpy as np
 from numpy.typing import NDArray
 
-from bnnrun.gemm.bits import unpack
 from bnnrun.gemm.reference import integer_product
 from bnnrun.runtime.model import PackedLayer, PackedModel, borders
 
@@ -19,7 +18,7 @@ class ReferenceNetwork:
     def __init__(self, model: PackedModel) -> None:
         self.model = model
         self.chunk, self.threads = CHUNK, 1
-        self.weights = [unpack(layer.weight, layer.shape.k) for layer in model.layers]
+        self.weights = [layer.weight_levels() for layer in model.layers]
 
     def scores(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Scores of images.
@@ -39,30 +38,30 @@ class ReferenceNetwork:
 
     def trace(
         self, pixels: NDArray[np.uint8]
-    ) -> tuple[list[NDArray[np.bool_]], NDArray[np.float64]]:
-        """(hidden, scores) of at most `chunk` images; hidden is a list, an array a layer.
+    ) -> tuple[list[NDArray[np.uint8]], NDArray[np.float64]]:
+        """(codes, scores) of at most `chunk` images; codes is a list, an array a hidden layer.
 
         Shapes:
-            returns  (n, N) or (n, height, width, N) bool a layer; (n, classes) float64
+            returns  (n, N) or (n, height, width, N) uint8 a layer; (n, classes) float64
         """
         hidden, sums = self._run(pixels)
         return hidden, self.model.layers[-1].scores(sums)
 
-    def _run(self, pixels: NDArray[np.uint8]) -> tuple[list[NDArray[np.bool_]], NDArray[np.int32]]:
-        """(bits of each hidden layer, sums of the output layer)."""
-        hidden: list[NDArray[np.bool_]] = []
+    def _run(self, pixels: NDArray[np.uint8]) -> tuple[list[NDArray[np.uint8]], NDArray[np.int32]]:
+        """(codes of each hidden layer, sums of the output layer)."""
+        hidden: list[NDArray[np.uint8]] = []
         a = pixels.astype(np.int32)
         if self.model.layers[0].shape.is_conv:
             a = a.transpose(0, 2, 3, 1)
         for layer, w in zip(self.model.layers, self.weights, strict=True):
-            largest = layer.shape.k * int(np.abs(a).max(initial=1))
+            largest = layer.shape.k * int(np.abs(a).max(initial=1)) * int(np.abs(w).max())
             rows = _patches(a) if layer.shape.is_conv else a.reshape(len(a), -1)
             s = integer_product(rows, w, largest)
             if layer.shape.last:
                 return hidden, s
-            bits = _pooled(_bits(s, layer), layer)
-            hidden.append(bits)
-            a = 2 * bits.astype(np.int32) - 1
+            codes = _codes(_pooled(_reached(s, layer), layer))
+            hidden.append(codes)
+            a = 2 * codes.astype(np.int32) - (2**layer.shape.output_bits - 1)
         raise AssertionError("a network ends in its output layer")
 
 
@@ -81,20 +80,26 @@ def _patches(a: NDArray[np.int32]) -> NDArray[np.int32]:
     )
 
 
-def _bits(s: NDArray[np.int32], layer: PackedLayer) -> NDArray[np.bool_]:
-    if len(layer.threshold) > 1:
-        t = layer.threshold[borders(*layer.shape.size)[0]]
-    else:
-        t = layer.threshold[0]
+def _reached(s: NDArray[np.int32], layer: PackedLayer) -> NDArray[np.bool_]:
+    """Whether each sum reaches each threshold: (thresholds, *s.shape)."""
+    t = layer.threshold
+    t = t[:, borders(*layer.shape.size)[0]] if t.shape[1] > 1 else t[:, 0]
+    t = t.reshape(len(t), *[1] * (s.ndim - t.ndim + 1), *t.shape[1:])
     return np.where(layer.flip, s <= t, s >= t)
 
 
-def _pooled(bits: NDArray[np.bool_], layer: PackedLayer) -> NDArray[np.bool_]:
-    """Max pooling of bits: the OR of a window's bits; the AND where `flip`."""
+def _pooled(reached: NDArray[np.bool_], layer: PackedLayer) -> NDArray[np.bool_]:
+    """Max pooling: the OR over a window; the AND where `flip`, whose largest sum comes last."""
     if not layer.shape.pool:
-        return bits
-    n, height, width, channels = bits.shape
-    windows = bits[:, : height // 2 * 2, : width // 2 * 2].reshape(
-        n, height // 2, 2, width // 2, 2, channels
+        return reached
+    j, n, height, width, channels = reached.shape
+    windows = reached[:, :, : height // 2 * 2, : width // 2 * 2].reshape(
+        j, n, height // 2, 2, width // 2, 2, channels
     )
-    return np.where(layer.flip, windows.all(axis=(2, 4)), windows.any(axis=(2, 4)))
+    return np.where(layer.flip, windows.all(axis=(3, 5)), windows.any(axis=(3, 5)))
+
+
+def _codes(reached: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The number of thresholds reached."""
+    codes: NDArray[np.uint8] = reached.sum(axis=0, dtype=np.uint8)
+    return codes

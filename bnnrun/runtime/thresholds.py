@@ -1,6 +1,7 @@
 """Thresholds of the kernels' accumulators, the same on every device.
 
-Where gamma < 0 the weights are negated, so that every hidden bit is accumulator <= threshold.
+Where gamma < 0 the weights are negated, so that every threshold is reached where the accumulator is
+at most as large.
 """
 
 from typing import Any
@@ -8,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnnrun.gemm.bits import popcount_thresholds, unpack
+from bnnrun.gemm.bits import popcount_thresholds
 from bnnrun.runtime.model import PackedLayer, borders
 
 
 def signed_weights(layer: PackedLayer) -> NDArray[np.int8]:
-    """Weights (N, K) int8, ±1, negated where `flip`."""
-    w = unpack(layer.weight, layer.shape.k)
+    """Weights (N, K) int8, the integers 2c - n, negated where `flip`."""
+    w = layer.weight_levels()
     w[layer.flip] *= -1
     return w
 
@@ -22,10 +23,10 @@ def signed_weights(layer: PackedLayer) -> NDArray[np.int8]:
 def accumulator_thresholds(
     layer: PackedLayer, w: NDArray[np.int8], is_first: bool = False, planes: int = 0
 ) -> NDArray[np.integer[Any]]:
-    """The largest accumulator that gives bit 1, of a hidden layer: (border classes, N).
+    """The largest accumulator that reaches each threshold: (thresholds, border classes, N).
 
-    The accumulator is popc(a ^ w); in the first layer -x · w of bytes, or the sum of
-    2^i · popc(plane i ^ w) of bit planes.
+    The accumulator is the sum over bit planes of 2^(i + j) · popc(a_i ^ w_j), of hidden activations
+    as of pixels; in a first layer of bytes it is -x · w.
 
     Args:
         w:        from `signed_weights`
@@ -36,19 +37,23 @@ def accumulator_thresholds(
         layer.flip, -layer.threshold.astype(np.int64), layer.threshold
     )
     if is_first:
-        # The accumulator of bit planes is -x · w + (2^planes - 1) · (number of w that are +1).
-        weighted: NDArray[np.integer[Any]] = -t + (2**planes - 1) * (w > 0).sum(axis=1)
+        # Bits of pixels are 0 and 1: x · w = sum of 2^i b_i · w, and with w = sum of 2^j w_j of ±1,
+        # b_i · w_j = (number of w_j that are +1) - popc(b_i ^ w_j).
+        n_w = 2**layer.shape.weight_bits - 1
+        ones = (w.astype(np.int64) + n_w).sum(axis=1) // 2
+        weighted: NDArray[np.integer[Any]] = -t + (2**planes - 1) * ones
         return weighted
     if layer.shape.is_conv:
         t = t + _on_padding(layer, w)
-    thresholds: NDArray[np.integer[Any]] = popcount_thresholds(t, layer.shape.k)
+    thresholds: NDArray[np.integer[Any]] = popcount_thresholds(t, layer.shape.unit * layer.shape.k)
     return thresholds
 
 
 def _on_padding(layer: PackedLayer, w: NDArray[np.int8]) -> NDArray[np.int64]:
-    """What padding adds to the pre-activations, as its 0 bits act as -1: (border classes, N)."""
+    """What padding adds to the pre-activations, as its 0 bits act as -n_a: (border classes, N)."""
     _, taps = borders(*layer.shape.size)
     tap_sums = w.reshape(len(w), 9, -1).sum(axis=2, dtype=np.int64)
     missing = (~taps).reshape(len(taps), 9).astype(np.int64)
-    added: NDArray[np.int64] = -missing @ tap_sums.T
+    n_a = 2**layer.shape.input_bits - 1
+    added: NDArray[np.int64] = -n_a * (missing @ tap_sums.T)
     return added

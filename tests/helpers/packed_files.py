@@ -33,8 +33,8 @@ def random_model(arch, shape, classes, levels, seed=0) -> PackedModel:
         layers.append(
             PackedLayer(
                 dataclasses.replace(layer, dropout=0.0),
-                pack(rng.random((n, layer.k)) < 0.5),
-                rng.integers(-spread, spread + 1, (count, n)).astype(np.int32),
+                pack(rng.random((1, n, layer.k)) < 0.5),
+                rng.integers(-spread, spread + 1, (int(not last), count, n)).astype(np.int32),
                 np.zeros(n, bool) if last else rng.random(n) < 0.5,
                 *(rng.normal(size=(3, n)) if last else (none, none, none)),
             )

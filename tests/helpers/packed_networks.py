@@ -5,7 +5,13 @@ import math
 import numpy as np
 
 from bnnrun.architecture import plan
-from bnnrun.config import ConvNetConfig, FirstLayer, MlpConfig
+from bnnrun.config import (
+    BinarizationConfig,
+    Binarizer,
+    ConvNetConfig,
+    FirstLayer,
+    MlpConfig,
+)
 from bnnrun.data.dataset import ImageSpec
 from bnnrun.gemm.bits import pack
 from bnnrun.runtime.model import PackedLayer, PackedModel, borders
@@ -50,10 +56,11 @@ def model_of(
     rng = np.random.default_rng(seed)
     packed = []
     for i, layer in enumerate(layers):
-        largest = layer.k * (levels if i == 0 else 1)
-        near = math.isqrt(layer.k) * (levels if i == 0 else 1) + 1
+        largest = layer.k * layer.unit * (levels if i == 0 else 1)
+        near = math.isqrt(layer.k) * layer.unit * (levels if i == 0 else 1) + 1
         of_borders = len(borders(*layer.size)[1]) if i == 0 and layer.is_conv else 1
-        shape = (0 if layer.last else of_borders, layer.outputs)
+        count = 0 if layer.last else 2**layer.output_bits - 1
+        shape = (count, of_borders if count else 0, layer.outputs)
         t = rng.integers(-near, near + 1, shape)
         if thresholds == "beyond":
             t = rng.choice([-largest - 1, -largest, largest, largest + 1], shape)
@@ -61,16 +68,20 @@ def model_of(
             flips, np.full(layer.outputs, flips == "all")
         )
         affine = rng.normal(size=(3, layer.outputs if layer.last else 0))
-        weight = pack(rng.random((layer.outputs, layer.k)) < 0.5)
+        weight = pack(rng.random((layer.weight_bits, layer.outputs, layer.k)) < 0.5)
         flip &= not layer.last
+        t = np.where(flip, -np.sort(-t, axis=0), np.sort(t, axis=0))
         packed.append(PackedLayer(layer, weight, t.astype(np.int32), flip, *affine))
     kind = ImageSpec(image_shape, tuple(map(str, range(classes))), levels)
     return PackedModel(kind, tuple(packed), (2.0, -float(levels), float(levels)), {})
 
 
-def made(arch, image_shape, *, classes=10, levels=255, **how):
+def made(arch, image_shape, *, classes=10, levels=255, weight_bits=1, activation_bits=1, **how):
     kind = ImageSpec(image_shape, tuple(map(str, range(classes))), levels)
-    return model_of(plan(arch, kind), image_shape, classes=classes, levels=levels, **how)
+    bits = BinarizationConfig(
+        Binarizer.sign, Binarizer.sign, weight_bits=weight_bits, activation_bits=activation_bits
+    )
+    return model_of(plan(arch, kind, bits), image_shape, classes=classes, levels=levels, **how)
 
 
 def pixels_for(model, n, seed=0):

@@ -112,8 +112,9 @@ class PackedFilters:
         bands = max(1, -(-4 * thread_count() // batch))
         rows = min(BAND_ROWS, -(-len(self.origins) // bands // TILE_ROWS) * TILE_ROWS)
         conv_preactivations(
-            self.images.ravel(), batch, self.images[0].size, self.origins, line, 3 * self.cells,
-            self.panels.ravel(), self.panels.shape[1], self.base.ravel(), self.classes,
+            self.images.ravel(), batch, self.images[0].size, self.images[0].size, self.origins,
+            line, 3 * self.cells, self.panels.ravel(), self.panels.shape[1], 1, 1,
+            self.base.ravel(), self.classes,
             flat(out), rows,
         )  # fmt: skip
         return out.permute(0, 3, 1, 2)

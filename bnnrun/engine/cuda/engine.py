@@ -41,7 +41,7 @@ class CudaEngine(Engine):
         self.signs: dict[torch.Tensor, _Signs] = {
             block.product.weight: _Signs(block.product.weight)
             for block in network.blocks
-            if block.product.binary and not block.product.stochastic
+            if _is_one_bit(block) and not block.product.stochastic
         }
         # What differs from step to step lies in one place on the device.
         on = network.input.p.device
@@ -69,7 +69,7 @@ class CudaEngine(Engine):
             signs.version = STALE
 
     def product(self, block: Block, a: torch.Tensor) -> torch.Tensor:
-        if not block.product.binary:
+        if not _is_one_bit(block):
             return super().product(block, a)
         w = block.product.weight
         signs = self.signs.get(w)
@@ -93,6 +93,7 @@ class CudaEngine(Engine):
     def _fuses_norm(self, block: Block) -> bool:
         return (
             block.product.binary
+            and block.layer.output_bits == 1
             and type(block.norm) is BatchNorm
             and not block.layer.last
             and block.activations is Binarizer.sign
@@ -126,10 +127,15 @@ class CudaEngine(Engine):
     def describe(self, block: Block) -> Description:
         fused_update = isinstance(self.optimizer, Adam)
         fused_norm = self._fuses_norm(block)
-        if not block.product.binary:
-            return Description(fused_update=fused_update)
+        if not _is_one_bit(block):
+            return Description(fused_norm=fused_norm, fused_update=fused_update)
         s = Algorithm.tf32 if block.binary_input else Algorithm.float32
         return Description(s, Algorithm.tf32, Algorithm.tf32, fused_norm, fused_update)
+
+
+def _is_one_bit(block: Block) -> bool:
+    """Whether the product is that of ±1 weights with pixels, ±1 or real numbers."""
+    return block.product.binary and block.layer.unit == 1
 
 
 class _Signs:
