@@ -85,6 +85,22 @@ def not_negative(typingctx, a):
 
 
 @intrinsic
+def nearer_zero(typingctx, a, x):
+    """a - x where a >= 0, else a + x; x a float32 scalar."""
+
+    def codegen(context, builder, signature, args):
+        (a,) = _floats(builder, args[:1])
+        function_type = ir.FunctionType(_FLOATS, [_FLOATS] * 2)
+        copysign = cgutils.get_or_insert_function(
+            builder.module, function_type, "llvm.copysign.v16f32"
+        )
+        signed = builder.call(copysign, [splat(builder, args[1]), a])
+        return builder.bitcast(builder.fsub(a, signed), _WORDS)
+
+    return vector(vector, types.float32), codegen
+
+
+@intrinsic
 def not_zero(typingctx, a):
     """Bit i: lane i of a != 0; a uint16."""
 

@@ -40,6 +40,9 @@ BINARIZATIONS = {
     "approx": ("binarization.estimator=approx",),
     "binary weights": ("binarization=weights",),
     "float": ("binarization=none",),
+    "1W2A": ("binarization.activation_bits=2",),
+    "2W2A": ("binarization.weight_bits=2", "binarization.activation_bits=2"),
+    "2W3A": ("binarization.weight_bits=2", "binarization.activation_bits=3"),
 }
 NORMS = {
     "batch": (),
@@ -271,8 +274,8 @@ def assert_within_reach(pair):
 def minus_of_zero(kernel):
     """Sign as r > 0."""
 
-    def wrong(p, affine, relu, a):
-        kernel(p, affine, relu, a)
+    def wrong(p, affine, relu, thresholds, a):
+        kernel(p, affine, relu, thresholds, a)
         a[(p - affine[0]) * affine[1] + affine[2] == 0] = -1
 
     return wrong

@@ -23,6 +23,7 @@ from bnnrun.nn.network import Network
 from bnnrun.nn.norm import BatchNorm
 from bnnrun.nn.optim import Rule
 from bnnrun.nn.quantizers import identity
+from bnnrun.nn.quantizers.levels import thresholds
 
 # Of a product of real numbers, by the norm of each channel. Winograd's filtering is off by 1e-6 of
 # the norm of all (engine/cpu/winograd.py), by three times that in a channel of large outliers.
@@ -42,7 +43,7 @@ FEW = 2.0**-21  # eight roundings of 2^-24: those of an update
 
 
 def is_exact(block: Block) -> bool:
-    """Whether the pre-activations are integers, times a power of two."""
+    """Whether the pre-activations are integers, times a power of two, before one division."""
     return block.binary_input and block.product.binary and block.dropout in {0, 0.5}
 
 
@@ -169,5 +170,6 @@ class Edges(Engine):
         of_product = LARGEST * product_rounding(block, p)
         rounding = NORM * ((p.abs() + mean) * scale + beta) + of_product * scale
         clipped = block.activations is Binarizer.sign and block.estimator is Estimator.ste
-        edges = (-1, 0, 1) if clipped else (0,)
+        edges = {-1, 1} if clipped else set()
+        edges |= set(thresholds(block.layer.output_bits, y.dtype).tolist())
         return sum(int(((y - edge).abs() < rounding).sum()) for edge in edges)

@@ -184,7 +184,7 @@ def test_weights_are_packed_as_their_signs_and_both_zeros_as_plus_one(name):
             height, width = behind.pooled
             w = w.reshape(len(w), behind.outputs, height, width).transpose(0, 2, 3, 1)
         expected = np.where(w >= 0, 1, -1).reshape(len(w), -1)
-        np.testing.assert_array_equal(unpack(layer.weight, block.layer.k), expected)
+        np.testing.assert_array_equal(unpack(layer.weight[0], block.layer.k), expected)
         behind = block.layer
 
 
@@ -192,12 +192,12 @@ def test_a_first_convolution_has_thresholds_for_each_border():
     model = pack_network(random_network(*NETWORKS["convnet of odd sizes"]), {})
     classes, taps = borders(7, 10)
     assert len(taps) == 9
-    assert [len(layer.threshold) for layer in model.layers] == [9, 1, 1, 1, 1, 0]
+    assert [layer.threshold.shape[1] for layer in model.layers] == [9, 1, 1, 1, 1, 0]
     assert taps.sum(axis=(1, 2))[classes].tolist() == [
         [(2 if y in (0, 6) else 3) * (2 if x in (0, 9) else 3) for x in range(10)] for y in range(7)
     ]
     # What the constant part of the input sums to differs from border to border.
-    assert (np.ptp(model.layers[0].threshold, axis=0) > 0).any()
+    assert (np.ptp(model.layers[0].threshold, axis=1) > 0).any()
 
 
 def test_packing_leaves_the_network_as_it_was():
@@ -272,10 +272,10 @@ def test_packing_stops_where_a_threshold_is_wrong(monkeypatch):
     net = random_network(DIGITS, mlp(2, 8))
     calls = 0
 
-    def moved(norm, largest):
+    def moved(norm, largest, level):
         nonlocal calls
         calls += 1
-        t, flip = fold(norm, largest)
+        t, flip = fold(norm, largest, level)
         if calls == 2:
             varied = np.flatnonzero(np.abs(t) < largest)
             t[varied[0]] += 1

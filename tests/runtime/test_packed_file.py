@@ -236,10 +236,10 @@ def test_a_longer_file_is_refused(saved):
 
 def test_a_newer_version_says_to_update(saved):
     _, network, arrays = content(saved)
-    for version in ("2", "1.0", "", "9" * 1000):
+    for version in ("3", "1.0", "", "9" * 1000):
         write(saved, network, arrays, version=version)
         line = refusal(saved)
-        assert "this version reads 1: update bnnrun" in line
+        assert "this version reads 1 and 2: update bnnrun" in line
         assert repr(version[:20]) in line
 
 

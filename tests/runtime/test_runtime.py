@@ -134,8 +134,8 @@ def test_sums_past_what_float32_counts_are_compared_exactly(first):
     s = pixels.reshape(2, -1).astype(np.int64) @ np.where(weight, 1, -1).T
     assert (s[0] > 2**24).all()
     for beside, expected in ((-1, True), (0, True), (1, False)):
-        t = (s[0] + beside)[None].astype(np.int32)
-        changed = PackedLayer(layer.shape, pack(weight), t, layer.flip, *np.zeros((3, 0)))
+        t = (s[0] + beside)[None, None].astype(np.int32)
+        changed = PackedLayer(layer.shape, pack(weight[None]), t, layer.flip, *np.zeros((3, 0)))
         exact = PackedModel(model.spec, (changed, model.layers[1]), model.input, {})
         fast = PackedNetwork(exact, first)
         assert_same(fast, pixels)
@@ -147,7 +147,7 @@ def bit(words, j):
 
 
 def weight(layer, n, j):
-    return 1 if bit(layer.weight[n], j) else -1
+    return 1 if bit(layer.weight[0, n], j) else -1
 
 
 def asks(layer, n, s, t):
@@ -171,7 +171,7 @@ def convolved(layer, image, of_class):
                             value = image.get((y + i - 1, x + j - 1, c), 0)
                             s += value * weight(layer, n, (3 * i + j) * channels + c)
                 sums[y, x, n] = s
-                t = layer.threshold[of_class[y, x] if len(layer.threshold) > 1 else 0, n]
+                t = layer.threshold[0, of_class[y, x] if layer.threshold.shape[1] > 1 else 0, n]
                 bits[y, x, n] = asks(layer, n, s, t)
     return sums, bits
 
@@ -184,7 +184,7 @@ def pooled(layer, sums):
         for x in range(width // 2):
             for n in range(layer.shape.outputs):
                 s = max(sums[2 * y + i, 2 * x + j, n] for i in (0, 1) for j in (0, 1))
-                bits[y, x, n] = asks(layer, n, s, layer.threshold[0, n])
+                bits[y, x, n] = asks(layer, n, s, layer.threshold[0, 0, n])
     return bits
 
 
@@ -192,7 +192,7 @@ def test_the_definition_is_a_convolution_with_zeros_around_pooling_and_products(
     model = made(convnet([3, 5], [6]), (2, 5, 7), classes=4, seed=3)
     conv1, conv2, fc1, fc2 = model.layers
     of_class, _ = borders(5, 7)
-    assert len(conv1.threshold) == 9
+    assert conv1.threshold.shape == (1, 9, 3)
     slow = ReferenceNetwork(model)
     pixels = pixels_for(model, 3)
     hidden, scores = slow.trace(pixels)
@@ -208,7 +208,7 @@ def test_the_definition_is_a_convolution_with_zeros_around_pooling_and_products(
         # Row by row, pixel by pixel, channels innermost.
         flat = [1 if bits[y, x, n] else -1 for y in range(2) for x in range(3) for n in range(5)]
         sums = [sum(v * weight(fc1, n, j) for j, v in enumerate(flat)) for n in range(6)]
-        found = [asks(fc1, n, s, fc1.threshold[0, n]) for n, s in enumerate(sums)]
+        found = [asks(fc1, n, s, fc1.threshold[0, 0, n]) for n, s in enumerate(sums)]
         assert hidden[2][k].tolist() == found
         flat = [1 if on else -1 for on in found]
         for n in range(4):
@@ -231,7 +231,7 @@ def test_the_definition_of_a_fully_connected_network():
     for k, each in enumerate(pixels):
         flat = [int(v) for v in each.ravel()]  # channel by channel, as the pixels lie
         sums = [sum(v * weight(fc1, n, j) for j, v in enumerate(flat)) for n in range(5)]
-        found = [asks(fc1, n, s, fc1.threshold[0, n]) for n, s in enumerate(sums)]
+        found = [asks(fc1, n, s, fc1.threshold[0, 0, n]) for n, s in enumerate(sums)]
         assert hidden[0][k].tolist() == found
         flat = [1 if on else -1 for on in found]
         for n in range(3):

@@ -7,18 +7,22 @@ from bnnrun.engine.cpu import winograd
 from bnnrun.engine.cpu.factors import HAS_BYTES
 from bnnrun.engine.cpu.norm_act import ESTIMATORS, NormAct, PoolNormActivation, evaluate_norm_act
 from bnnrun.engine.cpu.products import BinaryLinear, PackedLinear, PopcountConv, WinogradConv
-from bnnrun.engine.cpu.sampling import dropout, sample_into, sign_into
+from bnnrun.engine.cpu.sampling import dropout, levels_into, sample_into
 from bnnrun.engine.cpu.state import BinaryState
 from bnnrun.engine.cpu.update import FUSED
 from bnnrun.engine.memory import filters_innermost
 from bnnrun.gemm.lut_gemm import HAS_LUT
 from bnnrun.nn.engine import Algorithm, Description, Engine
-from bnnrun.nn.layers import Block
+from bnnrun.nn.layers import EXACT_FLOAT32, Block
 from bnnrun.nn.network import Network
 from bnnrun.nn.norm import BatchNorm
 from bnnrun.nn.optim import Adam, Rule
 from bnnrun.nn.quantizers import identity
+from bnnrun.nn.quantizers.levels import Unscaled
 from bnnrun.nn.sampling import Use, layer_key
+
+# Pairs of bit planes of a convolution up to which popcounts are faster than float32 products.
+MOST_PLANES = 4
 
 
 class CpuEngine(Engine):
@@ -73,10 +77,12 @@ class CpuEngine(Engine):
         if layer.is_conv:
             if not winograd.fits(layer.size, layer.inputs, layer.outputs):
                 return (Algorithm.float32,) * 3
-            popcount = binary and block.binary_input and block.dropout == 0
-            s = Algorithm.popcount if popcount else Algorithm.winograd
-            return s, Algorithm.winograd, Algorithm.winograd
-        if not binary or not HAS_LUT:
+            few_planes = layer.input_bits * layer.weight_bits <= MOST_PLANES
+            if binary and block.binary_input and block.dropout == 0 and few_planes:
+                return Algorithm.popcount, Algorithm.winograd, Algorithm.winograd
+            # Sums of integers stay exact.
+            return (Algorithm.float32 if layer.unit != 1 else Algorithm.winograd,) * 3
+        if not binary or not HAS_LUT or layer.unit != 1:
             return (Algorithm.float32,) * 3
         g_w = HAS_BYTES and block.binary_input and type(self.optimizer) is Adam
         return (
@@ -103,6 +109,9 @@ class CpuEngine(Engine):
             self.state.get(block.index),
             block.product.weight,
         )
+        unit = block.layer.unit
+        if unit * block.layer.k >= EXACT_FLOAT32:
+            return super().product(block, a)
         if algorithm is Algorithm.winograd:
             s: torch.Tensor = WinogradConv.apply(a, self.binarize(block), self.workspace)
         elif algorithm is Algorithm.float32:
@@ -112,29 +121,31 @@ class CpuEngine(Engine):
             s = BinaryLinear.apply(a.flatten(1), w, state, self.deferred)
         else:
             assert state is not None
-            state.pack(self._sampled(block))
+            state.pack(self._buffered(block))
             if block.layer.is_conv:
-                return PopcountConv.apply(a, w, state, self.workspace)  # type: ignore[no-any-return]
-            scale = 1 / (1 - block.dropout) if block.binary_input else None
-            s = PackedLinear.apply(a, w, state, scale, self.deferred)
-        return s
+                s = PopcountConv.apply(a, w, state, self.workspace)
+            else:
+                scale = 1 / (1 - block.dropout) if block.binary_input else None
+                s = PackedLinear.apply(a, w, state, scale, self.deferred)
+        return s if unit == 1 else s / unit
 
     def binarize(self, block: Block) -> torch.Tensor:
         state = self.state.get(block.index)
         if state is None:
             return block.product.weight
-        signs = self._sampled(block)
+        signs = self._buffered(block)
         if signs is None:
-            signs = sign_into(state.weight.detach(), state.empty_signs())
-        return identity.estimate(block.product.weight, signs)
+            signs = levels_into(state.weight.detach(), 1, state.empty_signs())
+        w_b = identity.estimate(block.product.weight, signs)
+        return w_b if state.n == 1 else Unscaled.apply(w_b, state.n)
 
-    def _sampled(self, block: Block) -> torch.Tensor | None:
-        """W^b in its buffer if it is sampled (stochastic), else None."""
-        if not block.product.stochastic:
-            return None
+    def _buffered(self, block: Block) -> torch.Tensor | None:
+        """W^b in its buffer if it is sampled, or if a number has more bits than one; else None."""
         state = self.state[block.index]
-        key = layer_key(self.step_key, block.index, Use.weights)
-        return sample_into(state.weight.detach(), key, state.empty_signs())
+        if block.product.stochastic:
+            key = layer_key(self.step_key, block.index, Use.weights)
+            return sample_into(state.weight.detach(), key, state.empty_signs())
+        return None if block.layer.unit == 1 else self.evaluated_weights(block)
 
     def norm_act(self, block: Block, s: torch.Tensor) -> torch.Tensor:
         if not self.describe(block).fused_norm:
@@ -164,12 +175,22 @@ class CpuEngine(Engine):
             return winograd.convolve(winograd.Real(*pair), self.workspace)
         if state is None or algorithm is not Algorithm.popcount or block.product.stochastic:
             return super().evaluate_product(block, a)
-        packed = state.pack()
+        packed = state.pack(self._buffered(block))
         state.mark_packed()
         if block.layer.is_conv:
-            return packed.popcount_product(a.contiguous(memory_format=torch.channels_last))
-        return packed.popcount_product(a.flatten(1).contiguous())
+            s = packed.popcount_product(a.contiguous(memory_format=torch.channels_last))
+        else:
+            s = packed.popcount_product(a.flatten(1).contiguous())
+        unit = block.layer.unit
+        return s if unit == 1 else s.double() / unit
+
+    def evaluated_weights(self, block: Block) -> torch.Tensor:
+        if not block.product.binary:
+            return super().evaluated_weights(block)
+        state = self.state[block.index]
+        return levels_into(state.weight.detach(), block.layer.weight_bits, state.empty_signs())
 
     def evaluate_norm_act(self, block: Block, s: torch.Tensor) -> tuple[torch.Tensor, float]:
         relu = block.activations is Binarizer.none
-        return evaluate_norm_act(s, block.norm.affine(), block.layer.pool, relu)
+        affine, layer = block.norm.affine(), block.layer
+        return evaluate_norm_act(s, affine, layer.pool, relu, layer.output_bits)

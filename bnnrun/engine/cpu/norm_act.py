@@ -1,11 +1,12 @@
 """Pooling, batch norm and Sign or ReLU of a hidden layer, in few fused kernels.
 
 Forward, channels last: p is the maximum of each 2x2 window of s; y = (p - mean) · scale + beta by
-the batch's statistics; a = Sign(y) or max(y, 0). In this order, Lasagne's, p = mean gives exactly
+the batch's statistics; a = Sign(y), or of k bits 2c - n (nn/quantizers/levels.py), or max(y, 0). In
+this order, Lasagne's, p = mean gives exactly
 y = beta. Backward: the straight-through estimator, then the gradient of batch norm. It recomputes
 y from p, which costs less than reading y from memory.
 
-    g_y = g_a · 1[|y| <= 1], of ReLU g_a · 1[y > 0]
+    g_y = n · g_a · 1[|y| <= 1], n = 1 of one bit; of ReLU g_a · 1[y > 0]
     g_p = gamma · inv · (g_y - mean(g_y) - x · mean(g_y · x)),  x = (p - mean) · inv
 """
 
@@ -29,6 +30,7 @@ from bnnrun.engine.cpu.kernels.norm import (
 )
 from bnnrun.engine.memory import channels_innermost, empty, empty_like
 from bnnrun.nn.layers import Block
+from bnnrun.nn.quantizers.levels import thresholds
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -46,6 +48,7 @@ class NormAct(NamedTuple):
         pool: 2x2 max pooling before the batch norm
         low, high: the gradient passes where low <= y <= high
         relu: ReLU instead of Sign
+        bits: of an activation
     """
 
     eps: float
@@ -53,17 +56,23 @@ class NormAct(NamedTuple):
     low: float
     high: float
     relu: bool = False
+    bits: int = 1
 
     @classmethod
     def of(cls, block: Block) -> "NormAct":
         """The options of a hidden block with ReLU, or with one of ESTIMATORS."""
         relu = block.activations is Binarizer.none
         low, high = (TINY, np.inf) if relu else ESTIMATORS[block.estimator]
-        return cls(block.norm.eps, block.layer.pool, low, high, relu)
+        return cls(block.norm.eps, block.layer.pool, low, high, relu, block.layer.output_bits)
 
     def passing(self) -> Floats:
         """(low, high) as an array."""
         return np.array([self.low, self.high], np.float32)
+
+    def thresholds(self) -> Floats:
+        """Those of the levels, (n,)."""
+        result: Floats = thresholds(self.bits, torch.float32).numpy()
+        return result
 
 
 class PoolNormActivation(torch.autograd.Function):
@@ -89,8 +98,8 @@ class PoolNormActivation(torch.autograd.Function):
         scale = gamma.detach().double().numpy() * inv
         affine = np.stack([mean, scale, beta.detach().double().numpy()]).astype(np.float32)
         a = empty_like(p)
-        activation_kernel(_rows(p), affine, options.relu, _rows(a))
-        ctx.passing = options.passing()
+        activation_kernel(_rows(p), affine, options.relu, options.thresholds(), _rows(a))
+        ctx.passing, ctx.n = options.passing(), 2**options.bits - 1
         ctx.coefficients = mean, inv, affine
         ctx.save_for_backward(p, argmax, gamma)
         of_batch = torch.from_numpy(mean).float(), torch.from_numpy(inv).float()
@@ -106,12 +115,14 @@ class PoolNormActivation(torch.autograd.Function):
         rows = _rows(g), _rows(p), affine
         parts = np.zeros((-(-len(rows[1]) // ROWS_PER_PART), 2, p.shape[1]))
         gradient_sum_kernel(*rows, ctx.passing, parts)
-        total, products = parts.sum(0)
+        total, products = ctx.n * parts.sum(0)
         products = products * inv
         count = p.numel() // p.shape[1]
         k0 = gamma.detach().double().numpy() * inv
         k2 = -k0 * inv * products / count
-        coefficients = np.stack([k0, -k0 * total / count - k2 * mean, k2]).astype(np.float32)
+        coefficients = np.stack([ctx.n * k0, -k0 * total / count - k2 * mean, k2]).astype(
+            np.float32
+        )
         g_p = empty_like(p)
         gradient_kernel(*rows, coefficients, ctx.passing, _rows(g_p))
         g_s = g_p if argmax is None else _unpool(g_p, argmax)
@@ -120,9 +131,13 @@ class PoolNormActivation(torch.autograd.Function):
 
 
 def evaluate_norm_act(
-    s: torch.Tensor, affine: tuple[Doubles, Doubles, Doubles], pool: bool, relu: bool = False
+    s: torch.Tensor,
+    affine: tuple[Doubles, Doubles, Doubles],
+    pool: bool,
+    relu: bool = False,
+    bits: int = 1,
 ) -> tuple[torch.Tensor, float]:
-    """(a, saturated): Sign(y) or max(y, 0), and the share |y| > 1; y = (s - mean) · scale + shift.
+    """(a, saturated): a of y = (s - mean) · scale + shift as above, and the share |y| > 1.
 
     The arithmetic of BatchNorm.evaluate, in float64 and one pass: each operation rounds once.
 
@@ -130,10 +145,11 @@ def evaluate_norm_act(
     """
     s = channels_innermost(s)
     p = F.max_pool2d(s, 2) if pool else s
-    a = empty_like(p)
+    a = empty_like(p, torch.float32)
     rows = _rows(p)
+    levels = thresholds(bits, torch.float64).numpy()
     saturated = np.zeros(-(-len(rows) // ROWS_PER_PART), np.int64)
-    evaluation_kernel(rows, np.stack(affine), relu, _rows(a), saturated)
+    evaluation_kernel(rows, np.stack(affine), relu, levels, _rows(a), saturated)
     return a, float(saturated.sum() / p.numel())
 
 

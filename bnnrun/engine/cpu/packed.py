@@ -1,7 +1,8 @@
 """Products with W^b in training, on the processor, from packed weights.
 
-Products of ±1 use XNOR and popcount and are exact; those of real numbers use lookup tables (LUT) in
-float32, where the processor has the instructions (gemm/lut_gemm.py). Gradients are in products.py.
+Products of ±1, or of bit planes, use XNOR and popcount and are exact; those of real numbers use
+lookup tables (LUT) in float32, where the processor has the instructions (gemm/lut_gemm.py).
+Gradients are in products.py.
 """
 
 import numpy as np
@@ -67,11 +68,11 @@ class PackedWeights:
 
 
 class PackedFilters:
-    """Sign(W) of a 3x3 convolution as bits, and the bits of its latest input images.
+    """W^b of a 3x3 convolution as bits, and the bits of its latest input images.
 
     Attributes:
-        panels: (panels of 16 outputs, words of 9 taps, 16) uint32
-        images: (at least B, H + 2, W + 2, words of C) uint32, padded with zeros
+        panels: (panels of 16 outputs, weight bits · words of 9 taps, 16) uint32
+        images: (at least B, input bits, H + 2, W + 2, words of C) uint32, padded with zeros
         generation: incremented whenever either is packed; a backward pass compares it
     """
 
@@ -79,9 +80,11 @@ class PackedFilters:
         self.generation = 0
         self.layer, (self.height, self.width) = layer, layer.size
         self.cells = words(layer.inputs)
-        kw = row_words(9 * 32 * self.cells)
-        self.panels = aligned((layer.outputs // LANES, kw, LANES), np.uint32)
-        self.images = np.zeros((0, self.height + 2, self.width + 2, self.cells), np.uint32)
+        self.kw = row_words(9 * 32 * self.cells)
+        across = layer.weight_bits * self.kw
+        self.panels = aligned((layer.outputs // LANES, across, LANES), np.uint32)
+        size = layer.input_bits, self.height + 2, self.width + 2, self.cells
+        self.images = np.zeros((0, *size), np.uint32)
         classes, taps = borders(self.height, self.width)
         self.classes = classes.ravel().astype(np.int32)
         self.taps = taps.reshape(-1, 9)
@@ -89,33 +92,32 @@ class PackedFilters:
         self.origins = ((y * (self.width + 2) + x) * self.cells).astype(np.int32)
 
     def pack(self, w: torch.Tensor) -> None:
-        """Pack the signs of (N, C, 3, 3) float32, channels last in memory."""
+        """Pack (N, C, 3, 3) float32, channels last in memory: signs, or of more bits 2c - n."""
         self.generation += 1
         n, c = w.shape[:2]
-        ones = np.empty((n, 9), np.int32)
-        lanes = self.panels.ravel().view(np.uint16)
-        pack_filters(flat(w), n, c, self.cells, lanes, self.panels.shape[1], ones.ravel())
-        # The 0 bits of padding differ from +1 weights: `base` adds their popcount back.
-        valid = self.taps.sum(1)
-        self.base = (valid[:, None] * c + 2 * (~self.taps @ ones.T)).astype(np.int32)
+        codes = np.empty((n, 9), np.int32)
+        bits, lanes = self.layer.weight_bits, self.panels.ravel().view(np.uint16)
+        pack_filters(flat(w), n, c, self.cells, bits, lanes, self.kw, codes.ravel())
+        # The 0 bits of padding act as -n_a: `base` adds what the weights there take away.
+        n_a, sums = 2**self.layer.input_bits - 1, 2 * codes - (2**bits - 1) * c
+        self.base = (self.layer.unit * 9 * c + n_a * (~self.taps @ sums.T)).astype(np.int32)
 
     def popcount_product(self, a: torch.Tensor) -> torch.Tensor:
-        """The convolution of ±1, exact: (B, C, H, W) channels last -> (B, N, H, W) likewise."""
+        """The sums of integers, exact: (B, C, H, W) channels last -> (B, N, H, W) likewise."""
         self.generation += 1
-        batch, n = len(a), self.layer.outputs
+        batch, n, planes = len(a), self.layer.outputs, self.layer.input_bits
         if len(self.images) < batch:
             self.images = aligned((batch, *self.images.shape[1:]), np.uint32)
         line = (self.width + 2) * self.cells
-        pack_images(flat(a), batch, self.height, self.width, a.shape[1], self.cells,
+        pack_images(flat(a), batch, self.height, self.width, a.shape[1], self.cells, planes,
                     self.images.ravel().view(np.uint16))  # fmt: skip
         out = empty(batch, self.height, self.width, n)
         bands = max(1, -(-4 * thread_count() // batch))
         rows = min(BAND_ROWS, -(-len(self.origins) // bands // TILE_ROWS) * TILE_ROWS)
         conv_preactivations(
-            self.images.ravel(), batch, self.images[0].size, self.images[0].size, self.origins,
-            line, 3 * self.cells, self.panels.ravel(), self.panels.shape[1], 1, 1,
-            self.base.ravel(), self.classes,
-            flat(out), rows,
+            self.images.ravel(), batch, self.images[0].size, self.images[0, 0].size, self.origins,
+            line, 3 * self.cells, self.panels.ravel(), self.kw, planes, self.layer.weight_bits,
+            self.base.ravel(), self.classes, flat(out), rows,
         )  # fmt: skip
         return out.permute(0, 3, 1, 2)
 

@@ -14,7 +14,10 @@ from bnnrun.engine.memory import channels_innermost, empty_like
 
 
 class BinaryLinear(torch.autograd.Function):
-    """s = a · W^bᵀ; g_a = g_s · W^b; g_W = g_sᵀ · a, in float32, from `state.signs`."""
+    """s = a · W^bᵀ; g_a = g_s · W^b; g_W = g_sᵀ · a, in float32, from `state.signs`.
+
+    Integers of k bits are summed exactly where they stay below 2^24.
+    """
 
     @staticmethod
     def forward(
@@ -64,7 +67,11 @@ class PackedLinear(torch.autograd.Function):
 
 
 class PopcountConv(torch.autograd.Function):
-    """s = conv(a, W^b) by popcounts; g_a and g_W by Winograd's filtering, from `state.packed`."""
+    """s = conv(a, W^b) by popcounts; g_a and g_W by Winograd's filtering.
+
+    Operands of the gradients are read from the bits in `state.packed`; of more bits than one they
+    are kept in float32, as the integers 2c - n, the weights in `state.signs`.
+    """
 
     @staticmethod
     def forward(
@@ -78,8 +85,10 @@ class PopcountConv(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        _, _, ctx.state, ctx.workspace = inputs
+        a, _, ctx.state, ctx.workspace = inputs
         ctx.generation = ctx.state.packed.generation
+        if ctx.state.layer.unit != 1:
+            ctx.save_for_backward(a)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -91,9 +100,15 @@ class PopcountConv(torch.autograd.Function):
             )
         g_s = grad_outputs[0].contiguous(memory_format=torch.channels_last)
         g_w = state.weight.grad = state.empty_gradient()
+        operands: winograd.Operands = winograd.Packed(filters)
+        if state.layer.unit != 1:
+            (a,) = ctx.saved_tensors
+            operands = winograd.Real(*map(channels_innermost, (a, state.signs)))
         g_a = winograd.gradients(
-            g_s, winograd.Packed(filters), g_w, ctx.workspace, of_input=ctx.needs_input_grad[0]
+            g_s, operands, g_w, ctx.workspace, of_input=ctx.needs_input_grad[0]
         )
+        if state.n != 1:
+            g_w.mul_(state.n)  # that of q, and n_w q was multiplied
         return g_a, None, None, None
 
 

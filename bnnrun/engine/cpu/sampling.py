@@ -1,4 +1,4 @@
-"""Dropout, Sign and sampled signs on the processor, each in one kernel."""
+"""Dropout, Sign or levels, and sampled signs on the processor, each in one kernel."""
 
 from typing import Any
 
@@ -6,11 +6,12 @@ import torch
 
 from bnnrun.engine.cpu.kernels.elementwise import (
     dropout_kernel,
+    level_kernel,
     mask_kernel,
     sample_kernel,
-    sign_kernel,
 )
 from bnnrun.engine.memory import empty_like, flat, has_no_gaps
+from bnnrun.nn.quantizers.levels import thresholds
 from bnnrun.nn.sampling import dropped_below
 
 
@@ -52,9 +53,12 @@ def dropout(a: torch.Tensor, share: float, key: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def sign_into(r: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """Sign(r) written to `out` (Eq. 1). Shapes: without gaps, alike in strides, float32."""
-    sign_kernel(flat(r), flat(out))
+def levels_into(r: torch.Tensor, bits: int, out: torch.Tensor) -> torch.Tensor:
+    """Sign(r) (Eq. 1), or of more bits 2c - n, written to `out`; nn/quantizers/levels.py.
+
+    Shapes: without gaps, alike in strides, float32
+    """
+    level_kernel(flat(r), thresholds(bits, torch.float32).numpy(), flat(out))
     return out
 
 

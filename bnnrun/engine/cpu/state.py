@@ -41,7 +41,7 @@ class BinaryState:
 
     Attributes:
         packed:  bits of W^b of the latest forward pass
-        signs:   W^b in float32
+        signs:   W^b in float32; of more bits the integers 2c - n
         factors: g_W of the latest backward pass, if it was deferred
     """
 
@@ -51,10 +51,11 @@ class BinaryState:
         self.packed_version = STALE
         self.signs = torch.empty(0)
         self.gradient = torch.empty(0)
+        self.n = 2**layer.weight_bits - 1
         self.factors: Factors | None = None
 
-    def pack(self, sampled: torch.Tensor | None = None) -> PackedWeights | PackedFilters:
-        """Pack W^b: `sampled` ±1, or Sign(W) if None.
+    def pack(self, given: torch.Tensor | None = None) -> PackedWeights | PackedFilters:
+        """Pack W^b: `given`, sampled ±1 or the numbers 2c - n of more bits, or Sign(W) if None.
 
         The first call after `mark_packed` does not pack Sign(W) again if W has not changed since.
         """
@@ -62,8 +63,8 @@ class BinaryState:
             layer = self.layer
             shape = layer.outputs, layer.inputs
             self.packed = PackedFilters(layer) if layer.is_conv else PackedWeights(*shape)
-        if sampled is not None:
-            self.packed.pack(sampled)
+        if given is not None:
+            self.packed.pack(given)
         elif self.packed_version != self.weight._version:
             self.packed.pack(self.weight)
         self.packed_version = STALE
@@ -84,8 +85,12 @@ class BinaryState:
     ) -> None:
         """Store g_W of a fully connected layer in `weight.grad`, or if `deferred` its factors.
 
+        g_W is that of q = W^b, and n_w q is what was multiplied.
+
         Shapes: g_s (B, N); a (B, K), float32
         """
+        if self.n != 1:
+            g_s = g_s * self.n
         self.factors = Factors(g_s, a, scale) if deferred else None
         if not deferred:
             self.weight.grad = torch.mm(g_s.t(), a, out=self.empty_gradient())

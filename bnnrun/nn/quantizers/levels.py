@@ -28,7 +28,7 @@ def thresholds(bits: int, dtype: torch.dtype) -> torch.Tensor:
 
 def codes(r: torch.Tensor, bits: int) -> torch.Tensor:
     """c, in 0 .. n, as int64. Shapes: r and what is returned alike; r float"""
-    return torch.bucketize(r, thresholds(bits, r.dtype).to(r.device), right=True)
+    return torch.bucketize(r.contiguous(), thresholds(bits, r.dtype).to(r.device), right=True)
 
 
 def levels(r: torch.Tensor, bits: int) -> torch.Tensor:

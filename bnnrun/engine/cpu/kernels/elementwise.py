@@ -15,13 +15,25 @@ Floats = NDArray[np.float32]
 # Smaller ones are set to 0.
 TINY = np.float32(1e-30)
 TINY_ROOT = np.float32(1e-15)
+STRETCH = 2048  # elements that are compared with one threshold after the other, in a cache
 
 
 @kernel()
-def sign_kernel(r: Floats, out: Floats) -> None:
-    """out <- +1 where r >= 0, else -1. Shapes: (n,) both."""
-    for i in prange(r.size):
-        out[i] = np.float32(1) if r[i] >= 0 else np.float32(-1)
+def level_kernel(r: Floats, thresholds: Floats, out: Floats) -> None:
+    """out <- 2c - n, c the number of the n thresholds that r reaches; of one, 0, it is Sign(r).
+
+    Shapes: r, out (size,); thresholds (n,)
+    """
+    n = np.float32(thresholds.size)
+    up, none = np.float32(2), np.float32(0)
+    for part in prange((r.size + STRETCH - 1) // STRETCH):
+        begin = part * STRETCH
+        end = min(r.size, begin + STRETCH)
+        for i in range(begin, end):
+            out[i] = up - n if r[i] >= thresholds[0] else -n
+        for j in range(1, thresholds.size):
+            for i in range(begin, end):
+                out[i] += up if r[i] >= thresholds[j] else none
 
 
 @njit(inline="always", error_model="numpy")

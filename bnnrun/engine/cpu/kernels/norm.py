@@ -58,33 +58,44 @@ def moment_kernel(p, parts):
 
 
 @kernel()
-def activation_kernel(p, affine, relu, a):
-    """a = Sign(y) or, where `relu`, max(y, 0), y = (p - mean) · scale + beta.
+def activation_kernel(p, affine, relu, thresholds, a):
+    """a = 2c - n, c the number of thresholds that y = (p - mean) · scale + beta reaches; of the one
+    threshold 0 it is Sign(y). Or where `relu`, max(y, 0).
 
-    Shapes: p, a (R, N); affine (3, N): mean, scale, beta
+    Shapes: p, a (R, N); affine (3, N): mean, scale, beta; thresholds (n,)
     """
-    none, one = np.float32(0), np.float32(1)
+    none, up, n = np.float32(0), np.float32(2), np.float32(thresholds.size)
     for r in prange(len(p)):
         for c in range(p.shape[1]):
             y = (p[r, c] - affine[0, c]) * affine[1, c] + affine[2, c]
-            sign = one if y >= none else -one
-            a[r, c] = max(y, none) if relu else sign
+            level = up - n if y >= thresholds[0] else -n
+            a[r, c] = max(y, none) if relu else level
+        # The row is in the first-level cache: computing y again costs less than storing it.
+        for j in range(1, thresholds.size):
+            for c in range(p.shape[1]):
+                y = (p[r, c] - affine[0, c]) * affine[1, c] + affine[2, c]
+                a[r, c] += up if y >= thresholds[j] else none
 
 
 @kernel()
-def evaluation_kernel(p, affine, relu, a, saturated):
+def evaluation_kernel(p, affine, relu, thresholds, a, saturated):
     """The kernel of `evaluate_norm_act`.
 
-    Shapes: p, a (R, N); affine (3, N) float64; saturated (parts,) int64
+    Shapes: p, a (R, N); affine (3, N) and thresholds (n,) float64; saturated (parts,) int64
     """
+    n = np.float64(thresholds.size)
     for part in prange(len(saturated)):
         count = 0
         for r in range(part * ROWS_PER_PART, min(len(p), (part + 1) * ROWS_PER_PART)):
             for c in range(p.shape[1]):
                 y = (np.float64(p[r, c]) - affine[0, c]) * affine[1, c] + affine[2, c]
-                sign = 1.0 if y >= 0 else -1.0
-                a[r, c] = np.float32(max(y, 0.0) if relu else sign)
+                level = 2.0 - n if y >= thresholds[0] else -n
+                a[r, c] = np.float32(max(y, 0.0) if relu else level)
                 count += abs(y) > 1
+            for j in range(1, thresholds.size):
+                for c in range(p.shape[1]):
+                    y = (np.float64(p[r, c]) - affine[0, c]) * affine[1, c] + affine[2, c]
+                    a[r, c] += np.float32(2 if y >= thresholds[j] else 0)
         saturated[part] = count
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from bnnrun.gemm.compiled import kernel, prange
-from bnnrun.gemm.simd_f32 import not_negative, not_zero
+from bnnrun.gemm.compiled import kernel, njit, prange
+from bnnrun.gemm.simd_f32 import nearer_zero, not_negative, not_zero
 from bnnrun.gemm.vector import load, set_bit, store, zero
 
 BLOCK = 32  # rows of W: one word of every column
@@ -69,36 +69,52 @@ def pack_rows(a, k, bits, mask, nonzero):
         nonzero[m] = count
 
 
+@njit(forceinline=True)
+def _pack_planes(x, planes, out, to, plane):
+    """Pack sixteen numbers 2c - n, or signs, to bit planes, the highest first.
+
+    Such a number is the sum of 2^i · (±1): its sign is the highest bit, and that of what is left
+    the next one.
+    """
+    for i in range(planes):
+        out[to + i * plane] = not_negative(x)
+        x = nearer_zero(x, np.float32(1 << (planes - 1 - i)))
+
+
 @kernel()
-def pack_images(a, images, height, width, channels, cells, out):
-    """Pack the signs of images to padded images of bits; channels a multiple of 16.
+def pack_images(a, images, height, width, channels, cells, planes, out):
+    """Pack images of signs, or of 2c - n, to padded images of bits; channels a multiple of 16.
 
     Shapes, flat: a (images, height, width, channels) float32;
-    out (images, height + 2, width + 2, 2 cells) uint16
+    out (images, planes, height + 2, width + 2, 2 cells) uint16
     """
+    plane = 2 * cells * (height + 2) * (width + 2)
     for line in prange(images * height):
         image, y = line // height, line % height
         for x in range(width):
             at = (line * width + x) * channels
-            to = 2 * cells * ((image * (height + 2) + y + 1) * (width + 2) + x + 1)
+            to = image * planes * plane + 2 * cells * ((y + 1) * (width + 2) + x + 1)
             for c in range(channels // 16):
-                out[to + c] = not_negative(load(a, at + 16 * c))
+                _pack_planes(load(a, at + 16 * c), planes, out, to + c, plane)
 
 
 @kernel()
-def pack_filters(w, outputs, channels, cells, out, kw, ones):
-    """Pack the signs of filters to panels; ones is the popcount of each tap. Channels % 16 == 0.
+def pack_filters(w, outputs, channels, cells, planes, out, kw, codes):
+    """Pack filters of signs, or of 2c - n, to panels. Channels % 16 == 0.
 
-    Shapes, flat: w (outputs, 9, channels) float32; out (panels, kw, 16, 2) uint16;
-    ones (outputs, 9) int32
+    Shapes, flat: w (outputs, 9, channels) float32; out (panels, planes, kw, 16, 2) uint16;
+    codes (outputs, 9) int32: the sum of c of each tap, of signs the number that are +1
     """
+    half = np.float32((1 << planes) - 1) / np.float32(2)
     for n in prange(outputs):
         for tap in range(9):
             at = (9 * n + tap) * channels
             count = 0
             for c in range(channels // 16):
-                word = n // 16 * kw + tap * cells + c // 2
-                out[2 * (16 * word + n % 16) + c % 2] = not_negative(load(w, at + 16 * c))
+                word = n // 16 * planes * kw + tap * cells + c // 2
+                to = 2 * (16 * word + n % 16) + c % 2
+                _pack_planes(load(w, at + 16 * c), planes, out, to, 32 * kw)
             for c in range(channels):
-                count += w[at + c] >= 0
-            ones[9 * n + tap] = count
+                x = w[at + c]
+                count += np.int32(x / np.float32(2) + half) if planes > 1 else np.int32(x >= 0)
+            codes[9 * n + tap] = count
