@@ -129,6 +129,13 @@ def plan(
     ]
 
 
+def bits_of(binarization: BinarizationConfig) -> str:
+    """'weights of 2 bits, activations of [2, 1] bits': what has more bits than one; else ""."""
+    b = binarization
+    settings = (("weights", b.weight_bits), ("activations", b.activation_bits))
+    return ", ".join(f"{of} of {bits} bits" for of, bits in settings if bits != 1)
+
+
 def _bits(binarization: BinarizationConfig, layers: int) -> tuple[list[int], list[int]]:
     """(bits of each layer's weights, bits of each hidden layer's activations)."""
     b, key = binarization, "binarization"

@@ -49,6 +49,14 @@ def saved_convnet(tmp_path):
     return path
 
 
+@pytest.fixture
+def saved_bits(tmp_path):
+    """A packed file of an MLP with weights and activations of two bits."""
+    path = tmp_path / "bits.safetensors"
+    file.save(random_model(*MLP, bits=(2, 2)), path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
     """Short runs on digits, and the packed networks of the binary ones."""

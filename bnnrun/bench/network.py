@@ -31,7 +31,7 @@ from bnnrun.gemm.cuda_device import open_device
 from bnnrun.nn.engine import Engine
 from bnnrun.nn.layers import Block
 from bnnrun.nn.network import Network
-from bnnrun.nn.quantizers import sign
+from bnnrun.nn.quantizers import levels
 from bnnrun.pack.convert import pack_network
 from bnnrun.roles import YARDSTICK, Form, Implementation, Role
 from bnnrun.runtime.cuda import CudaNetwork
@@ -62,7 +62,10 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
     _settle(network, rng, some.pixels[:SETTLED])
     model = pack_network(network, {})
     labels = _expected(network, some.pixels)
-    macs = float(sum(layer.shape.macs for layer in model.layers))  # of an image
+    # Of an image, in products of one bit with one bit, of a first layer in those with a pixel.
+    macs = float(
+        sum(s.macs * s.input_bits * s.weight_bits for s in (each.shape for each in model.layers))
+    )
 
     gpu = open_device() if config.device is Device.cuda else None
     wait = gpu.wait if gpu is not None else lambda: None
@@ -150,11 +153,9 @@ def _settle(network: Network, rng: np.random.Generator, pixels: NDArray[np.uint8
     x = torch.from_numpy(pixels.copy())
     d = network.input.d.item()
     for i, block in enumerate(network.blocks):
-        s = next(islice(Engine(network).trace(x), i, None))
-        if i == 0:
-            s = s * d
+        unit = block.layer.unit * (d if i == 0 else 1.0)
+        s = next(islice(Engine(network).trace(x), i, None)) * unit
         axes = [0, *range(2, s.dim())]
-        unit = d if i == 0 else 1.0
         block.norm.mean.copy_((s.mean(axes).round() + 0.5) / unit)
         block.norm.inv_std.copy_(unit / (s.std(axes, correction=0) + 1))
         block.norm.gamma.copy_(torch.from_numpy(rng.choice([-1.0, 1.0], len(block.norm.gamma))))
@@ -179,14 +180,18 @@ def _in_parts(
 class _Float:
     """The network as one would run it in PyTorch: ±1 weights as floats, batch norm as a line.
 
-    The input stays p·x + q, whole numbers whose float32 sums are exact; d goes to the first line.
+    Numbers of k bits are the integers 2c - n, by a formula with floor. The input stays p·x + q, whole
+    numbers whose float32 sums are exact; d goes to the first line.
     In bfloat16 the first layer and every batch norm stay float32: sums of 8-bit pixels would be
     rounded, and signs with them.
     """
 
     def __init__(self, network: Network, precision: torch.dtype) -> None:
         self.network, self.precision = network, precision
-        self.weights = [sign(block.product.weight.detach()) for block in network.blocks]
+        self.weights = [
+            levels(block.product.weight.detach(), block.layer.weight_bits)
+            for block in network.blocks
+        ]
         self.weights[1:] = [w.to(precision) for w in self.weights[1:]]
         given = network.input
         self.p, self.q = given.p.float(), given.q.float()
@@ -203,14 +208,18 @@ class _Float:
             y = torch.addcmul(shift, s, scale)
             if block.layer.last:
                 return y
-            a = self.activate(y)
+            a = self.activate(block, y)
         raise AssertionError("a network ends in its output layer")
 
     def multiply(self, block: Block, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         return F.conv2d(a, w, padding=1) if block.layer.is_conv else F.linear(a.flatten(1), w)
 
-    def activate(self, y: torch.Tensor) -> torch.Tensor:
-        return y.ge(0).to(self.precision).mul_(2).sub_(1)
+    def activate(self, block: Block, y: torch.Tensor) -> torch.Tensor:
+        n = 2**block.layer.output_bits - 1
+        if n == 1:
+            return y.ge(0).to(self.precision).mul_(2).sub_(1)
+        codes = y.mul_(n / 2).add_((n + 1) / 2).floor_().clamp_(0, n)
+        return codes.mul_(2).sub_(n).to(self.precision)
 
 
 class _Int8(_Float):
@@ -276,7 +285,8 @@ def _by_rows(
 
 
 def _line(block: Block, d: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """(scale, shift) of (s / d) · scale + shift, float32, to stand beside the layer's sums."""
+    """(scale, shift) of (s / (d n_a n_w)) · scale + shift, float32, to stand beside the sums."""
+    d *= block.layer.unit
     mean, scale, shift = (torch.from_numpy(each) for each in block.norm.affine())
     shape = (1, -1, 1, 1) if block.layer.is_conv else (1, -1)
     return (scale / d).float().view(shape), (shift - mean * scale).float().view(shape)

@@ -10,6 +10,7 @@ import psutil
 import torch
 
 from bnnrun import machine
+from bnnrun.architecture import bits_of
 from bnnrun.bench import gemm, gemm_cuda, network
 from bnnrun.bench import train_step as step
 from bnnrun.bench.measure import Competitor, Timing, measure
@@ -149,7 +150,11 @@ def _title(config: BenchConfig) -> str:
     if config.workload is Workload.train_step:
         return (f"one training step: {config.dataset.name}, {config.arch.name}, batch "
                 f"{config.trainer.batch_size}")  # fmt: skip
-    return f"{config.arch.name} for {config.dataset.name}, {config.batch} images, pixels to labels"
+    bits = bits_of(config.binarization)
+    return (
+        f"{config.arch.name} for {config.dataset.name}{bits and f', {bits}'}, {config.batch} "
+        "images, pixels to labels"
+    )
 
 
 def _config(config: BenchConfig) -> dict[str, Any]:

@@ -115,8 +115,8 @@ def pack_network(network: Network, source: dict[str, str]) -> PackedModel:
             if bits > MAX_BITS:
                 many = bits if what == "weights" else 2**bits - 1
                 raise InputError(
-                    f"{block.layer.name} has {what} of {bits} bits: 1 to {MAX_BITS} are packed, "
-                    f"{why.format(many)}"
+                    f"{block.layer.name} has {what} of {bits} bits: 1 to {MAX_BITS} bits are "
+                    f"packed, {why.format(many)}"
                 )
     if network.input.zca_matrix is not None:
         raise InputError("dataset.preprocessing=zca mixes all pixels by real numbers, so no sums "

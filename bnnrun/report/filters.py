@@ -27,6 +27,12 @@ def filters(config: FiltersConfig, run: Run) -> list[Record]:
     layers = [layer for layer in model.layers if layer.shape.is_conv]
     if not layers:
         raise InputError(f"{path}: no convolution in it, so no 3x3 filters; expected a ConvNet")
+    for shape in (layer.shape for layer in layers):
+        if shape.weight_bits != 1:
+            raise InputError(
+                f"{path}: {shape.name} has weights of {shape.weight_bits} bits; filters are "
+                "counted of one bit, of which there are 512"
+            )
     counted = [unique_filters(layer) for layer in layers]
     chance = [expected_share(layer.shape.outputs) for layer in layers]
     rows = [
@@ -80,7 +86,7 @@ def unique_filters(layer: PackedLayer) -> float:
 
     Only filters that read the same map can share work. Mean over the input maps.
     """
-    w = unpack_bits(layer.weight, layer.shape.k).reshape(layer.shape.outputs, 9, -1)
+    w = unpack_bits(layer.weight[0], layer.shape.k).reshape(layer.shape.outputs, 9, -1)
     codes = np.tensordot(w, 1 << np.arange(9), axes=(1, 0))  # (outputs, inputs)
     codes = np.minimum(codes, 511 - codes)
     maps = codes.shape[1]
@@ -94,7 +100,7 @@ def expected_share(outputs: int) -> float:
 
 def kept(layer: PackedLayer) -> Filters:
     """The layer's filters as a record keeps them."""
-    bits = layer.weight.astype("<u4").tobytes().hex()
+    bits = layer.weight[0].astype("<u4").tobytes().hex()
     return Filters(layer.shape.outputs, layer.shape.inputs, bits)
 
 

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from bnnrun.architecture import plan
-from bnnrun.config import ConvNetConfig, MlpConfig
+from bnnrun.config import BinarizationConfig, Binarizer, ConvNetConfig, MlpConfig
 from bnnrun.data.dataset import ImageSpec
 from bnnrun.errors import InputError
 from bnnrun.gemm.bits import pack
@@ -21,21 +21,31 @@ CONVNET = (ConvNetConfig(name="convnet", channels=[5, 3], fc=[9]), (2, 5, 4), ("
 SOURCE = {"dataset": "made_up", "seed": "3", "epoch": "1"}
 
 
-def random_model(arch, shape, classes, levels, seed=0) -> PackedModel:
-    """Random bits, directions and thresholds about the middle of the sums."""
+def random_model(arch, shape, classes, levels, *, seed=0, bits=(1, 1)) -> PackedModel:
+    """Random bits, directions and thresholds about the middle of the sums.
+
+    Args:
+        bits: of weights and of activations
+    """
+    of = BinarizationConfig(
+        Binarizer.sign, Binarizer.sign, weight_bits=bits[0], activation_bits=bits[1]
+    )
     rng = np.random.default_rng(seed)
     kind = ImageSpec(shape, tuple(classes), levels)
     layers, none = [], np.zeros(0)
-    for i, layer in enumerate(plan(arch, kind)):
+    for i, layer in enumerate(plan(arch, kind, of)):
         n, last = layer.outputs, layer.last
         count = 0 if last else len(borders(*layer.size)[1]) if i == 0 and layer.is_conv else 1
-        spread = int(np.sqrt(layer.k)) * (levels if i == 0 else 1)
+        spread = int(np.sqrt(layer.k)) * layer.unit * (levels if i == 0 else 1)
+        flip = np.zeros(n, bool) if last else rng.random(n) < 0.5
+        size = 0 if last else 2**layer.output_bits - 1, count, n
+        t = np.sort(rng.integers(-spread, spread + 1, size), axis=0)
         layers.append(
             PackedLayer(
                 dataclasses.replace(layer, dropout=0.0),
-                pack(rng.random((1, n, layer.k)) < 0.5),
-                rng.integers(-spread, spread + 1, (int(not last), count, n)).astype(np.int32),
-                np.zeros(n, bool) if last else rng.random(n) < 0.5,
+                pack(rng.random((layer.weight_bits, n, layer.k)) < 0.5),
+                np.where(flip, t[::-1], t).astype(np.int32),
+                flip,
                 *(rng.normal(size=(3, n)) if last else (none, none, none)),
             )
         )

@@ -14,6 +14,7 @@ from bnnrun.errors import InputError, RunError
 from bnnrun.gemm.bits import unpack
 from bnnrun.nn.engine import Engine
 from bnnrun.nn.network import Network
+from bnnrun.nn.quantizers.levels import codes
 from bnnrun.pack import convert
 from bnnrun.pack.convert import bytes_table, pack_network
 from bnnrun.pack.fold import fold
@@ -97,10 +98,12 @@ def random_network(
 
 
 def trained_answer(net: Network, x: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """(bits of each hidden layer, channels last; scores)."""
+    """(codes of each hidden layer, channels last, which of one bit are the bits; scores)."""
     with torch.no_grad():
-        *hidden, scores = [y.numpy() for y in Engine(net).trace(torch.from_numpy(x))]
-    return [np.moveaxis(y >= 0, 1, -1) for y in hidden], scores
+        *hidden, scores = Engine(net).trace(torch.from_numpy(x))
+    pairs = zip(net.blocks, hidden, strict=False)
+    found = [codes(y, block.layer.output_bits).movedim(1, -1).numpy() for block, y in pairs]
+    return found, scores.numpy()
 
 
 def runners(model):
@@ -133,6 +136,22 @@ def test_a_packed_network_is_the_trained_one(name, norm, preprocessing):
     kind, arch = NETWORKS[name]
     net = random_network(kind, arch, f"norm={norm}", preprocessing=preprocessing)
     assert_packed_is_trained(net, pixels_of(kind, 13))
+
+
+@pytest.mark.parametrize("bits", ["1, 2", "2, 1", "2, 2", "3, 4", "4, 3"])
+@pytest.mark.parametrize("name", ["mlp of 8-bit colours", "convnet", "convnet of odd sizes"])
+def test_a_packed_network_of_more_bits_is_the_trained_one(name, bits):
+    """Each code, and each score to the last bit."""
+    of_weights, of_activations = bits.split(", ")
+    words = (f"binarization.weight_bits={of_weights}",
+             f"binarization.activation_bits={of_activations}")  # fmt: skip
+    kind, arch = NETWORKS[name]
+    for norm, preprocessing in (("batch", Preprocessing.standardize),
+                                ("shift", Preprocessing.scale)):  # fmt: skip
+        net = random_network(kind, arch, f"norm={norm}", *words, preprocessing=preprocessing)
+        hidden, _ = trained_answer(net, pixels_of(kind, 13))
+        assert all(len(np.unique(h)) >= 2 ** int(of_activations) - 1 for h in hidden)
+        assert_packed_is_trained(net, pixels_of(kind, 13))
 
 
 @pytest.mark.parametrize("name", ["mlp", "convnet of odd sizes"])
@@ -236,6 +255,14 @@ REFUSED = {
     "real weights": (
         ["binarization=deterministic", "binarization.weights=none"],
         r"fc1 .*binarization\.weights=none",
+    ),
+    "five bits of weights": (
+        ["binarization.weight_bits=5"],
+        r"fc1 has weights of 5 bits: 1 to 4 bits are packed",
+    ),
+    "eight bits of activations": (
+        ["binarization.activation_bits=[1,8]"],
+        r"fc2 has activations of 8 bits: .* 255 thresholds",
     ),
 }
 

@@ -8,6 +8,7 @@ import pytest
 from packed_files import (
     CONVNET,
     MLP,
+    assert_same_model,
     content,
     images_of,
     random_model,
@@ -270,6 +271,46 @@ def test_wrong_content_of_a_convnet_is_refused(saved_convnet, case):
     WRONG_CONVNET[case](network, arrays)
     write(saved_convnet, network, arrays)
     assert refusal(saved_convnet).startswith("its description and its arrays do not fit (")
+
+
+WRONG_BITS = {
+    "bits that weights lack": layer_said(0, weight_bits=3),
+    "bits that weights have": layer_said(0, weight_bits=1),
+    "bits that thresholds lack": layer_said(0, output_bits=3),
+    "no bits": layer_said(1, weight_bits=0),
+    "five bits": layer_said(1, weight_bits=5),
+    "true bits": layer_said(1, output_bits=True),
+    "bits of scores": layer_said(2, output_bits=2),
+    "thresholds out of order": replaced("fc2.threshold", to=lambda a: a[::-1], kind="i4"),
+    "a threshold out of order": having("fc1.threshold", (1, 0, 2), 12 * 255),
+    "a plane of weights less": replaced("fc2.weight", to=lambda a: a[:1]),
+    "weights without planes": replaced("fc2.weight", to=lambda a: a[0]),
+    "tail bits of a plane": having("fc2.weight", (1, 0, 0), 1 << 17),
+    "a threshold past the sums": having("fc2.threshold", (2, 0, 0), 3 * 3 * 17 + 2),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_BITS)
+def test_wrong_content_of_more_bits_is_refused(saved_bits, case):
+    _, network, arrays = content(saved_bits)
+    WRONG_BITS[case](network, arrays)
+    write(saved_bits, network, arrays, version="2")
+    assert refusal(saved_bits).startswith("its description and its arrays do not fit (")
+
+
+def test_more_bits_are_version_2_and_read_as_they_were_written(saved_bits):
+    metadata, network, arrays = content(saved_bits)
+    assert metadata["version"] == "2"
+    assert_same_model(file.load(saved_bits), random_model(*MLP, bits=(2, 2)))
+    del network["layers"][0]["weight_bits"]
+    write(saved_bits, network, arrays, version="2")
+    assert "weight_bits" in refusal(saved_bits)
+
+
+def test_a_file_of_more_bits_under_version_1_is_refused(saved_bits):
+    _, network, arrays = content(saved_bits)
+    write(saved_bits, network, arrays, version="1")
+    assert refusal(saved_bits).startswith("its description and its arrays do not fit (")
 
 
 @pytest.mark.parametrize("end", [1, -1])

@@ -28,6 +28,8 @@ from bnnrun.runtime.model import PackedLayer, PackedModel, borders
 from bnnrun.runtime.network import PackedNetwork
 from bnnrun.runtime.reference import ReferenceNetwork
 
+MORE_BITS = [(1, 2), (2, 1), (2, 2), (3, 4), (4, 3)]  # of weights and of activations
+
 
 @pytest.mark.parametrize("first", FIRSTS, ids=lambda f: f.value)
 @pytest.mark.parametrize("name", NETWORKS)
@@ -40,12 +42,36 @@ def test_every_bit_and_every_score_is_that_of_the_definition(name, first):
             assert_same(fast, pixels_for(model, n, seed=n))
 
 
+@pytest.mark.parametrize("bits", MORE_BITS, ids=str)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_code_and_every_score_of_more_bits_is_that_of_the_definition(name, bits):
+    for flips, thresholds, first in (("some", "near", FIRSTS[0]), ("all", "beyond", FIRSTS[1])):
+        weight_bits, activation_bits = bits
+        model = made(
+            *NETWORKS[name], weight_bits=weight_bits, activation_bits=activation_bits,
+            flips=flips, thresholds=thresholds,
+        )  # fmt: skip
+        fast = PackedNetwork(model, first)
+        for n in (7, 1, 7):
+            assert_same(fast, pixels_for(model, n, seed=n))
+
+
+@pytest.mark.parametrize("first", FIRSTS, ids=lambda f: f.value)
+def test_each_layer_may_have_its_own_bits(first):
+    model = made(
+        *NETWORKS["13x11"], weight_bits=[1, 2, 1, 3, 1, 4, 2, 1],
+        activation_bits=[2, 1, 3, 1, 4, 1, 2],
+    )  # fmt: skip
+    assert_same(PackedNetwork(model, first), pixels_for(model, 5))
+
+
 @pytest.mark.parametrize("algorithm", [cpu.ALGORITHM_ADDERS, cpu.ALGORITHM_POPCOUNT])
 def test_both_ways_to_count_give_the_same_network(monkeypatch, algorithm):
     monkeypatch.setattr(cpu, "ALGORITHM_BITS", algorithm)
     for name in ("hundred", "13x11"):
-        model = made(*NETWORKS[name])
-        assert_same(PackedNetwork(model, FirstLayer.planes), pixels_for(model, 5))
+        for bits in (1, 3):
+            model = made(*NETWORKS[name], weight_bits=bits, activation_bits=bits)
+            assert_same(PackedNetwork(model, FirstLayer.planes), pixels_for(model, 5))
 
 
 @pytest.mark.parametrize("first", FIRSTS, ids=lambda f: f.value)
