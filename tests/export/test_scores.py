@@ -17,8 +17,8 @@ def output(k, mean, scale, shift):
     layer = Layer("fc1", k, n, last=True)
     return PackedLayer(
         layer,
-        pack(np.ones((n, k), bool)),
-        np.zeros((0, n), np.int32),
+        pack(np.ones((1, n, k), bool)),
+        np.zeros((0, 0, n), np.int32),
         np.zeros(n, bool),
         *(np.array(part, np.float64) for part in (mean, scale, shift)),
     )

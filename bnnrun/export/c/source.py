@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnrun import __version__
+from bnnrun.architecture import Layer
 from bnnrun.export.c.memory import WORD_BITS, Scratch, threshold_bits
 from bnnrun.export.c.scores import Scores
 from bnnrun.export.c.tables import Tables
@@ -37,6 +38,12 @@ class Network:
     model: PackedModel
     layers: list[Tables]
     scores: Scores
+
+    @property
+    def is_one_bit(self) -> bool:
+        """Whether a number is a bit everywhere, which takes simpler and faster code."""
+        bits = [(layer.shape.weight_bits, layer.shape.output_bits) for layer in self.layers]
+        return all(each == (1, 1) for each in bits)
 
     @property
     def scratch(self) -> Scratch:
@@ -72,7 +79,11 @@ def header(network: Network, about: str) -> str:
         "#endif",
     ]
     filled = fill(
-        "header.h", name, sizes="\n".join(sizes), score_type=f"int{network.scores.bits}_t"
+        "header.h",
+        name,
+        sizes="\n".join(sizes),
+        score_type=f"int{network.scores.bits}_t",
+        numbers="+1 and -1" if network.is_one_bit else "integers 2c - n, of codes c from 0 to n",
     )
     return f"{about}\n{filled}"
 
@@ -81,7 +92,6 @@ def source(network: Network, about: str) -> str:
     """NAME.c."""
     name, layers = network.name, network.layers
     first, output = layers[0], layers[-1]
-    hidden = layers[1:-1]
     parts = [
         about,
         fill("words.c", name),
@@ -91,22 +101,46 @@ def source(network: Network, about: str) -> str:
     ]
     if first.kind == "first_conv":
         parts.append(_border_classes(name, first))
-    used = {"first_bits", first.kind, *(layer.kind for layer in hidden)}
-    used |= {"rows"} if hidden else set()
+    one_bit, unit = network.is_one_bit, output.shape.unit
+    parts += [fill(f"{part}.c", name, **_FIRST[one_bit]) for part in _parts(network)]
+    calls = "\n".join(f"    {line}" for line in _calls(network))
     parts += [
-        fill(f"{kind}.c", name)
-        for kind in ("first_bits", "first_dense", "first_conv", "rows", "dense", "conv")
-        if kind in used
-    ]
-    calls = "\n".join(f"    {line}" for line in _calls(layers))
-    parts += [
-        fill("predict.c", name, calls=calls),
+        fill("predict.c", name, calls=calls, value="sum" if unit == 1 else f"sum / {unit}.0"),
         f"const char *const {name}_class_names[{name.upper()}_CLASSES] = {{\n"
         + "\n".join(f"    {_string(text)}," for text in network.model.spec.classes)
         + "\n};",
     ]
     assert output.kind == "output"
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
+
+
+# Slots of the first layer's templates, by whether a number is a bit.
+_FIRST = {
+    True: {
+        "levels": "",
+        "clear": "out[",
+        "end": "] = 0;",
+        "pooling": "a bit of `out` is the OR of four:\n"
+        " * a window's largest sum reaches the threshold where any of them does. */",
+    },
+    False: {
+        "levels": " * FIRST_LEVELS",
+        "clear": "clear(out, FIRST_OUTPUT_BITS, FIRST_PLANE, ",
+        "end": ");",
+        "pooling": "a number of `out` is the largest\n * of four. */",
+    },
+}
+
+
+def _parts(network: Network) -> list[str]:
+    """The templates of the functions that a network needs, in the order of the source."""
+    first, *hidden, _ = network.layers
+    kinds = sorted({layer.kind for layer in hidden}, reverse=True)
+    if network.is_one_bit:
+        rows = ["rows", *kinds] if hidden else []
+        return ["first_bits", first.kind, *rows, "output"]
+    rows = ["codes_layer", *(f"codes_{kind}" for kind in kinds)] if hidden else []
+    return ["codes", "codes_first", first.kind, *rows, "codes_output"]
 
 
 def _macros(network: Network) -> Iterator[str]:
@@ -120,8 +154,19 @@ def _macros(network: Network) -> Iterator[str]:
         f"#define READ_SCORE(address) ((int{bits}_t){prefix}_READ_{bits}(address))",
         f"#define OUTPUT_INPUTS {output.shape.k}u",
         f"#define OUTPUT_ROW ({_row(output)})",
-        "/* Words of the maps of bits that layers write in turns. */",
     ]
+    if not network.is_one_bit:
+        shape = first.shape
+        lines += [
+            f"#define FIRST_WEIGHT_BITS {shape.weight_bits}u",
+            f"#define FIRST_OUTPUT_BITS {shape.output_bits}u",
+            f"#define FIRST_LEVELS {2**shape.output_bits - 1}u",
+            f"#define FIRST_PLANE ({_plane(shape)})",
+            f"#define OUTPUT_INPUT_BITS {output.shape.input_bits}u",
+            f"#define OUTPUT_WEIGHT_BITS {output.shape.weight_bits}u",
+            f"#define OUTPUT_UNIT {output.shape.unit}",
+        ]
+    lines += ["/* Words of the maps of bits that layers write in turns. */"]
     for bits in WORD_BITS:
         lines += [
             f"#{'if' if bits == WORD_BITS[0] else 'elif'} {prefix}_WORD_BITS == {bits}",
@@ -274,12 +319,15 @@ def _row(layer: Tables) -> str:
     return f"WORDS({bits}u)" if groups == 1 else f"{groups}u * WORDS({bits}u)"
 
 
-def _calls(layers: list[Tables]) -> Iterator[str]:
+def _calls(network: Network) -> Iterator[str]:
     """The statements that run all layers but the last."""
+    layers, one_bit = network.layers, network.is_one_bit
     has_patch = any(layer.kind == "conv" for layer in layers)
     yield "word *const even = scratch, *const odd = even + EVEN_WORDS;"
     if has_patch:
         yield "word *const patch = odd + ODD_WORDS;"
+    if not one_bit:
+        yield from map(_layer_sizes, layers[1:-1])
     for i, layer in enumerate(layers[:-1]):
         source, target = ("odd", "even") if i % 2 == 0 else ("even", "odd")
         shape, tables = layer.shape, f"{layer.name}_weights, {layer.name}_thresholds"
@@ -289,6 +337,9 @@ def _calls(layers: list[Tables]) -> Iterator[str]:
             call = f"first_dense(image, even, odd, {tables}, {shape.inputs}, {shape.outputs});"
         elif layer.kind == "first_conv":
             call = f"first_conv(image, even, odd, {tables}, {sizes});"
+        elif not one_bit:
+            patch = ", patch" if layer.kind == "conv" else ""
+            call = f"{layer.kind}(&{layer.name}, {source}, {target}{patch}, {tables});"
         elif layer.kind == "dense":
             call = (f"dense({source}, {target}, {tables}, {shape.inputs}, {_row(layer)}, "
                     f"{shape.outputs});")  # fmt: skip
@@ -296,6 +347,23 @@ def _calls(layers: list[Tables]) -> Iterator[str]:
             call = f"conv({source}, {target}, patch, {tables}, {sizes});"
         yield call
     yield f"return {'even' if len(layers) % 2 == 0 else 'odd'};"
+
+
+def _layer_sizes(layer: Tables) -> str:
+    """The declaration of a hidden layer's `layer_sizes`."""
+    shape, previous = layer.shape, layer.previous
+    assert previous is not None
+    sizes = [*shape.size, shape.inputs, shape.outputs, 2 if shape.pool else 1, _row(layer)]
+    bits = [shape.input_bits, shape.weight_bits, shape.output_bits]
+    rest = [*bits, _plane(previous), _plane(shape), shape.unit]
+    first, second = (", ".join(map(str, part)) for part in (sizes, rest))
+    return f"const layer_sizes {layer.name} = {{\n        {first},\n        {second}\n    }};"
+
+
+def _plane(shape: Layer) -> str:
+    """Words of a bit plane of a layer's outputs, in C."""
+    height, width = shape.pooled
+    return f"{height * width}u * WORDS({shape.outputs}u)"
 
 
 def _string(text: str) -> str:
