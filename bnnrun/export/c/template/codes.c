@@ -33,7 +33,7 @@ static void raise_code(word *out, unsigned bits, unsigned plane, unsigned n, uns
     unsigned before = 0, i;
     word *at = out + n / BNN_WORD_BITS;
     for (i = 0; i < bits; i++) {
-        before |= (unsigned)(at[i * plane] >> n % BNN_WORD_BITS & 1u) << i;
+        before |= ((unsigned)(at[i * plane] >> n % BNN_WORD_BITS) & 1u) << i;
     }
     if (code > before) {
         for (i = 0; i < bits; i++) {
