@@ -88,7 +88,7 @@ def _product(graph: Graph, layer: ExportLayer, a: str) -> str:
         w_b = graph.add("BipolarQuant", real, one, domain=DOMAIN, output=f"{name}.w")
     else:
         zero = graph.constant("zero", np.array([0], np.float32))
-        width = graph.constant(f"{name}.bits", np.array([bits + 1], np.float32))
+        width = graph.constant(f"{name}.bits", np.array(bits + 1, np.float32))
         w_b = graph.add(
             "Quant", real, one, zero, width, domain=DOMAIN, output=f"{name}.w",
             signed=1, narrow=1, rounding_mode="ROUND",

@@ -13,7 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnrun import __version__
-from bnnrun.architecture import Layer
+from bnnrun.export.c.functions import (
+    FIRST_SLOTS,
+    is_one_bit,
+    plane_words,
+    row_words,
+    statements,
+    templates,
+)
 from bnnrun.export.c.memory import WORD_BITS, Scratch, threshold_bits
 from bnnrun.export.c.scores import Scores
 from bnnrun.export.c.tables import Tables
@@ -38,12 +45,6 @@ class Network:
     model: PackedModel
     layers: list[Tables]
     scores: Scores
-
-    @property
-    def is_one_bit(self) -> bool:
-        """Whether a number is a bit everywhere, which takes simpler and faster code."""
-        bits = [(layer.shape.weight_bits, layer.shape.output_bits) for layer in self.layers]
-        return all(each == (1, 1) for each in bits)
 
     @property
     def scratch(self) -> Scratch:
@@ -83,7 +84,7 @@ def header(network: Network, about: str) -> str:
         name,
         sizes="\n".join(sizes),
         score_type=f"int{network.scores.bits}_t",
-        numbers="+1 and -1" if network.is_one_bit else "integers 2c - n, of codes c from 0 to n",
+        numbers="+1 and -1" if is_one_bit(network.layers) else "integers 2c - n",
     )
     return f"{about}\n{filled}"
 
@@ -101,9 +102,9 @@ def source(network: Network, about: str) -> str:
     ]
     if first.kind == "first_conv":
         parts.append(_border_classes(name, first))
-    one_bit, unit = network.is_one_bit, output.shape.unit
-    parts += [fill(f"{part}.c", name, **_FIRST[one_bit]) for part in _parts(network)]
-    calls = "\n".join(f"    {line}" for line in _calls(network))
+    slots, unit = FIRST_SLOTS[is_one_bit(layers)], output.shape.unit
+    parts += [fill(f"{template}.c", name, **slots) for template in templates(layers)]
+    calls = "\n".join(f"    {line}" for line in statements(layers))
     parts += [
         fill("predict.c", name, calls=calls, value="sum" if unit == 1 else f"sum / {unit}.0"),
         f"const char *const {name}_class_names[{name.upper()}_CLASSES] = {{\n"
@@ -114,54 +115,25 @@ def source(network: Network, about: str) -> str:
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
 
-# Slots of the first layer's templates, by whether a number is a bit.
-_FIRST = {
-    True: {
-        "levels": "",
-        "clear": "out[",
-        "end": "] = 0;",
-        "pooling": "a bit of `out` is the OR of four:\n"
-        " * a window's largest sum reaches the threshold where any of them does. */",
-    },
-    False: {
-        "levels": " * FIRST_LEVELS",
-        "clear": "clear(out, FIRST_OUTPUT_BITS, FIRST_PLANE, ",
-        "end": ");",
-        "pooling": "a number of `out` is the largest\n * of four. */",
-    },
-}
-
-
-def _parts(network: Network) -> list[str]:
-    """The templates of the functions that a network needs, in the order of the source."""
-    first, *hidden, _ = network.layers
-    kinds = sorted({layer.kind for layer in hidden}, reverse=True)
-    if network.is_one_bit:
-        rows = ["rows", *kinds] if hidden else []
-        return ["first_bits", first.kind, *rows, "output"]
-    rows = ["codes_layer", *(f"codes_{kind}" for kind in kinds)] if hidden else []
-    return ["codes", "codes_first", first.kind, *rows, "codes_output"]
-
-
 def _macros(network: Network) -> Iterator[str]:
     prefix, scratch, bits = network.name.upper(), network.scratch, network.scores.bits
     first, *hidden, output = network.layers
-    lines = [f"#define PLANES {first.planes}u", f"#define FIRST_ROW {_row(first)}"]
+    lines = [f"#define PLANES {first.planes}u", f"#define FIRST_ROW {row_words(first)}"]
     lines += _threshold_type(prefix, "first_threshold", [first])
     if hidden:
         lines += _threshold_type(prefix, "threshold", hidden)
     lines += [
         f"#define READ_SCORE(address) ((int{bits}_t){prefix}_READ_{bits}(address))",
         f"#define OUTPUT_INPUTS {output.shape.k}u",
-        f"#define OUTPUT_ROW ({_row(output)})",
+        f"#define OUTPUT_ROW ({row_words(output)})",
     ]
-    if not network.is_one_bit:
+    if not is_one_bit(network.layers):
         shape = first.shape
         lines += [
             f"#define FIRST_WEIGHT_BITS {shape.weight_bits}u",
             f"#define FIRST_OUTPUT_BITS {shape.output_bits}u",
             f"#define FIRST_LEVELS {2**shape.output_bits - 1}u",
-            f"#define FIRST_PLANE ({_plane(shape)})",
+            f"#define FIRST_PLANE ({plane_words(shape)})",
             f"#define OUTPUT_INPUT_BITS {output.shape.input_bits}u",
             f"#define OUTPUT_WEIGHT_BITS {output.shape.weight_bits}u",
             f"#define OUTPUT_UNIT {output.shape.unit}",
@@ -311,59 +283,6 @@ def _border_classes(name: str, first: Tables) -> str:
         f"static const uint8_t border_classes[16] {name.upper()}_TABLE = {{\n"
         f"{_numbers(of_code)}\n}};"
     )
-
-
-def _row(layer: Tables) -> str:
-    """Words of a row of weights, in C."""
-    _, groups, bits = layer.weights.shape
-    return f"WORDS({bits}u)" if groups == 1 else f"{groups}u * WORDS({bits}u)"
-
-
-def _calls(network: Network) -> Iterator[str]:
-    """The statements that run all layers but the last."""
-    layers, one_bit = network.layers, network.is_one_bit
-    has_patch = any(layer.kind == "conv" for layer in layers)
-    yield "word *const even = scratch, *const odd = even + EVEN_WORDS;"
-    if has_patch:
-        yield "word *const patch = odd + ODD_WORDS;"
-    if not one_bit:
-        yield from map(_layer_sizes, layers[1:-1])
-    for i, layer in enumerate(layers[:-1]):
-        source, target = ("odd", "even") if i % 2 == 0 else ("even", "odd")
-        shape, tables = layer.shape, f"{layer.name}_weights, {layer.name}_thresholds"
-        height, width = shape.size
-        sizes = f"{height}, {width}, {shape.inputs}, {shape.outputs}, {2 if shape.pool else 1}"
-        if layer.kind == "first_dense":
-            call = f"first_dense(image, even, odd, {tables}, {shape.inputs}, {shape.outputs});"
-        elif layer.kind == "first_conv":
-            call = f"first_conv(image, even, odd, {tables}, {sizes});"
-        elif not one_bit:
-            patch = ", patch" if layer.kind == "conv" else ""
-            call = f"{layer.kind}(&{layer.name}, {source}, {target}{patch}, {tables});"
-        elif layer.kind == "dense":
-            call = (f"dense({source}, {target}, {tables}, {shape.inputs}, {_row(layer)}, "
-                    f"{shape.outputs});")  # fmt: skip
-        else:
-            call = f"conv({source}, {target}, patch, {tables}, {sizes});"
-        yield call
-    yield f"return {'even' if len(layers) % 2 == 0 else 'odd'};"
-
-
-def _layer_sizes(layer: Tables) -> str:
-    """The declaration of a hidden layer's `layer_sizes`."""
-    shape, previous = layer.shape, layer.previous
-    assert previous is not None
-    sizes = [*shape.size, shape.inputs, shape.outputs, 2 if shape.pool else 1, _row(layer)]
-    bits = [shape.input_bits, shape.weight_bits, shape.output_bits]
-    rest = [*bits, _plane(previous), _plane(shape), shape.unit]
-    first, second = (", ".join(map(str, part)) for part in (sizes, rest))
-    return f"const layer_sizes {layer.name} = {{\n        {first},\n        {second}\n    }};"
-
-
-def _plane(shape: Layer) -> str:
-    """Words of a bit plane of a layer's outputs, in C."""
-    height, width = shape.pooled
-    return f"{height * width}u * WORDS({shape.outputs}u)"
 
 
 def _string(text: str) -> str:
