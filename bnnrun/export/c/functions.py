@@ -32,7 +32,7 @@ def is_one_bit(layers: list[Tables]) -> bool:
 def templates(layers: list[Tables]) -> list[str]:
     """The templates of the functions that a network needs, in the order of the source."""
     first, *hidden, _ = layers
-    kinds = sorted({layer.kind for layer in hidden}, reverse=True)
+    kinds = sorted({layer.kind for layer in hidden}, reverse=True)  # dense, then conv
     if is_one_bit(layers):
         rows = ["rows", *kinds] if hidden else []
         return ["first_bits", first.kind, *rows, "output"]
