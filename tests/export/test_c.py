@@ -22,8 +22,9 @@ from c_program import (
 )
 from made_up import config
 from packed_files import CONVNET, MLP, images_of
-from packed_networks import BY_LAYER, MIXES, NETWORKS, made
+from packed_networks import BY_LAYER, MIXES, NETWORKS, made, model_of
 
+from bnnrun.architecture import Layer
 from bnnrun.config import ExportLayout, Preprocessing
 from bnnrun.data import load
 from bnnrun.pack.convert import convert
@@ -85,6 +86,21 @@ def test_bits_of_each_layer_by_each_word_and_popcount(bits, popcount, tmp_path):
     write_sources(tmp_path, model)
     sanitized = SANITIZED if popcount == POPCOUNTS[0] else ["-O1"]
     build(tmp_path, "gcc", *STRICT, *sanitized, *options(bits, popcount))
+    assert_as_reference(model, pixels, answers(tmp_path, pixels))
+
+
+@needs("gcc")
+@pytest.mark.parametrize("flips", ["some", "all"])
+def test_codes_of_a_pooled_first_convolution(flips, tmp_path):
+    """Its windows have pixels of several border classes: the largest sum has not the largest code."""
+    layers = [
+        Layer("conv1", 3, 21, 3, (5, 7), pool=True, weight_bits=2, output_bits=3),
+        Layer("fc1", 21 * 2 * 3, 10, last=True, weight_bits=3, input_bits=3),
+    ]
+    model = model_of(layers, (3, 5, 7), flips=flips)
+    pixels = images_of(model, IMAGES)
+    write_sources(tmp_path, model)
+    build(tmp_path, "gcc", *STRICT, *SANITIZED)
     assert_as_reference(model, pixels, answers(tmp_path, pixels))
 
 
