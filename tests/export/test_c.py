@@ -92,7 +92,7 @@ def test_bits_of_each_layer_by_each_word_and_popcount(bits, popcount, tmp_path):
 @needs("gcc")
 @pytest.mark.parametrize("flips", ["some", "all"])
 def test_codes_of_a_pooled_first_convolution(flips, tmp_path):
-    """Its windows have pixels of several border classes: the largest sum has not the largest code."""
+    """Its windows have pixels of several border classes, whose thresholds differ."""
     layers = [
         Layer("conv1", 3, 21, 3, (5, 7), pool=True, weight_bits=2, output_bits=3),
         Layer("fc1", 21 * 2 * 3, 10, last=True, weight_bits=3, input_bits=3),
