@@ -7,10 +7,11 @@ code is stored instead of c. It stands for 2(n - c) - n = -(2c - n), and the wei
 layer multiplies with it are negated, which changes no product, and so no sum. Negated weights are
 weights: -(2c - n) is the integer of the code n - c. Padding multiplies by 0 in either form.
 
-So no export needs flips, and thresholds ascend in every channel. A pixel reaches the first c of them,
-c its code, and one of a window's pixels reaches the first m, m the largest code: 2x2 max-pooling is
-the maximum of codes, of one bit the OR. This holds also where pixels of different border classes
-have different thresholds. A flipped channel pools by AND, whose inverse is the OR of the inverses.
+So no export needs flips, and thresholds ascend in every channel. A pixel of code c reaches the
+first c of them; those that some pixel of a window reaches are the first m, m the largest code. So
+2x2 max-pooling is the maximum of codes, of one bit the OR, also where pixels of different border
+classes have different thresholds. A flipped channel pools by AND, whose inverse is the OR of the
+inverses.
 """
 
 from collections.abc import Iterator
