@@ -6,20 +6,22 @@ Every sum of a product is an integer that its floating-point type holds, in what
 adds. A comparison with t - 1/2 is s >= t also where a runtime's convolution rounds a little, as
 Winograd's does. No graph has the operator Sign: its Sign(0) is 0.
 
-The file holds the weights as bits. Operators on constants make ±1 of them; a runtime that folds
-constants, as ONNX Runtime does, computes them once, when it loads the file.
+Numbers of k bits are the integers 2c - n of their codes c, n = 2^k - 1; only the scores divide by
+n_a n_w. The file holds the weights as bits. Operators on constants make ±1 and integers of them; a
+runtime that folds constants, as ONNX Runtime does, computes them once, when it loads the file.
 """
 
 import json
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 import bnnrun
 from bnnrun.errors import InputError
 from bnnrun.export.export import Exported, Source
 from bnnrun.export.graph import Graph
-from bnnrun.export.layers import ExportLayer, export_layers
+from bnnrun.export.layers import ExportLayer, bit_planes, export_layers
 from bnnrun.runtime.model import borders
 from bnnrun.runtime.onnx_file import CLASS, FORMAT, IMAGE, SCORES, VERSION
 
@@ -40,7 +42,7 @@ def export_onnx(source: Source) -> Exported:
             graph.add("ArgMax", SCORES, output=CLASS, axis=1, keepdims=0)
         else:
             a = _activations(graph, layer, _product(graph, layer, a))
-        weights = -(-layer.shape.weights // 8)
+        weights = -(-layer.shape.weights * layer.shape.weight_bits // 8)
         rows.append([layer.shape.name, f"{weights:,}", f"{graph.size - before - weights:,}"])
     spec = source.model.spec
     image = helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, ["N", *spec.image_shape])
@@ -70,8 +72,10 @@ def metadata(source: Source, form: str) -> dict[str, str]:
 
 def add_scores(graph: Graph, layer: ExportLayer, s: str) -> None:
     """The output of the scores, by the operations of `PackedLayer.scores` in their order."""
-    packed, double = layer.packed, graph.add("Cast", s, to=TensorProto.DOUBLE)
-    centred = graph.add("Sub", double, graph.constant("mean", packed.mean))
+    packed, v = layer.packed, graph.add("Cast", s, to=TensorProto.DOUBLE)
+    if layer.shape.unit > 1:
+        v = graph.add("Div", v, graph.constant("unit", np.array(layer.shape.unit, np.float64)))
+    centred = graph.add("Sub", v, graph.constant("mean", packed.mean))
     scaled = graph.add("Mul", centred, graph.constant("scale", packed.scale))
     graph.add("Add", scaled, graph.constant("shift", packed.shift), output=SCORES)
 
@@ -102,17 +106,26 @@ def _dtype(layer: ExportLayer) -> type[np.floating]:
 
 
 def _weights(graph: Graph, layer: ExportLayer, dtype: type[np.floating]) -> str:
-    """±1 of the bits of a layer's weights, in the shape of `layer.graph_weight`."""
-    name, w = layer.shape.name, layer.graph_weight
-    packed = np.packbits(w.ravel() > 0, bitorder="little")[:, None]
+    """The integers of a layer's bits of weights, in the shape of `layer.graph_weight`.
+
+    They are ±1 of one bit; of more, the sum over bit planes of 2^j (±1).
+    """
+    name, planes = layer.shape.name, bit_planes(layer.graph_weight, layer.shape.weight_bits)
+    shape = planes.shape if len(planes) > 1 else planes.shape[1:]
+    packed = np.packbits(planes.ravel(), bitorder="little")[:, None]
     masks = graph.constant("masks", (1 << np.arange(8)).astype(np.uint8))
     bytes_of_bits = graph.add("BitwiseAnd", graph.constant(f"{name}.weight", packed), masks)
     bits = graph.add("Cast", bytes_of_bits, to=TensorProto.BOOL)
     flat = graph.add("Reshape", bits, graph.constant("flat", np.array([-1])))
-    start, end = graph.constant("0", np.array([0])), np.array([w.size])
+    start, end = graph.constant("0", np.array([0])), np.array([planes.size])
     whole = graph.add("Slice", flat, start, graph.constant(f"{name}.weights", end))
-    shaped = graph.add("Reshape", whole, graph.constant(f"{name}.shape", np.array(w.shape)))
-    return graph.add("Where", shaped, *_signs(graph, dtype), output=f"{name}.w")
+    shaped = graph.add("Reshape", whole, graph.constant(f"{name}.shape", np.array(shape)))
+    if len(planes) == 1:
+        return graph.add("Where", shaped, *_signs(graph, dtype), output=f"{name}.w")
+    powers = (2 ** np.arange(len(planes))).astype(dtype).reshape(-1, *[1] * (len(shape) - 1))
+    signs = graph.add("Where", shaped, *_signs(graph, dtype))
+    weighted = graph.add("Mul", signs, graph.constant(f"{name}.powers", powers))
+    return graph.add("ReduceSum", weighted, start, output=f"{name}.w", keepdims=0)
 
 
 def _signs(graph: Graph, dtype: type[np.floating]) -> list[str]:
@@ -121,18 +134,32 @@ def _signs(graph: Graph, dtype: type[np.floating]) -> list[str]:
 
 
 def _activations(graph: Graph, layer: ExportLayer, s: str) -> str:
-    """±1 float32 of a layer's sums, pooled."""
-    name = layer.shape.name
-    t = (layer.threshold.T - 0.5).astype(_dtype(layer))
-    if not layer.shape.is_conv:
-        threshold = graph.constant(f"{name}.t", t[:, 0])
-    elif t.shape[1] == 1:
-        threshold = graph.constant(f"{name}.t", t[:, :, None])
-    else:
-        # (N, height, width): of each pixel that of its border class.
-        classes = borders(*layer.shape.size)[0].astype(np.uint8)
-        index = graph.add("Cast", graph.constant("borders", classes), to=TensorProto.INT32)
-        threshold = graph.add("Gather", graph.constant(f"{name}.t", t), index, axis=1)
-    bits = graph.add("GreaterOrEqual", s, threshold, output=f"{name}.bits")
-    a = graph.add("Where", bits, *_signs(graph, np.float32), output=f"{name}.a")
+    """The integers 2c - n, float32, of a layer's sums, pooled: ±1 of one bit.
+
+    A code c is the number of thresholds reached, so that 2c - n is the sum over all n thresholds of
+    +1 where a sum reaches it and -1 where not.
+    """
+    name, levels = layer.shape.name, len(layer.threshold)
+    signs = []
+    for level, t in enumerate(layer.threshold):
+        suffix = f"{level}" if levels > 1 else ""
+        threshold = _threshold(graph, layer, f"{name}.t{suffix}", t)
+        bits = graph.add("GreaterOrEqual", s, threshold, output=f"{name}.bits{suffix}")
+        signs.append(
+            graph.add("Where", bits, *_signs(graph, np.float32), output=f"{name}.a{suffix}")
+        )
+    a = graph.add("Sum", *signs, output=f"{name}.a") if levels > 1 else signs[0]
     return graph.add("MaxPool", a, kernel_shape=[2, 2], strides=[2, 2]) if layer.shape.pool else a
+
+
+def _threshold(graph: Graph, layer: ExportLayer, name: str, threshold: NDArray[np.int64]) -> str:
+    """t - 1/2 of thresholds (border classes, N), in a shape that compares with the sums."""
+    t = (threshold.T - 0.5).astype(_dtype(layer))
+    if not layer.shape.is_conv:
+        return graph.constant(name, t[:, 0])
+    if t.shape[1] == 1:
+        return graph.constant(name, t[:, :, None])
+    # (N, height, width): of each pixel that of its border class.
+    classes = borders(*layer.shape.size)[0].astype(np.uint8)
+    index = graph.add("Cast", graph.constant("borders", classes), to=TensorProto.INT32)
+    return graph.add("Gather", graph.constant(name, t), index, axis=1)

@@ -22,7 +22,9 @@ from c_program import (
 )
 from made_up import config
 from packed_files import CONVNET, MLP, images_of
+from packed_networks import BY_LAYER, MIXES, NETWORKS, made, model_of
 
+from bnnrun.architecture import Layer
 from bnnrun.config import ExportLayout, Preprocessing
 from bnnrun.data import load
 from bnnrun.pack.convert import convert
@@ -61,6 +63,85 @@ def test_thresholds_of_any_size_give_the_references_sums(of, seed, tmp_path):
     write_sources(tmp_path, model)
     build(tmp_path, "gcc", *STRICT, *SANITIZED)
     assert_as_reference(model, pixels, answers(tmp_path, pixels))
+
+
+@needs("gcc")
+@pytest.mark.parametrize("bits", MIXES)
+@pytest.mark.parametrize("name", ["five inputs", "one unit", "2x9", "odd, pooled to one"])
+def test_more_bits_give_the_references_sums(name, bits, tmp_path):
+    weight, activation = bits
+    model = made(*NETWORKS[name], weight_bits=weight, activation_bits=activation, seed=weight)
+    pixels = images_of(model, IMAGES)
+    write_sources(tmp_path, model)
+    build(tmp_path, "gcc", *STRICT, "-O1")
+    assert_as_reference(model, pixels, answers(tmp_path, pixels))
+
+
+@needs("gcc")
+@pytest.mark.parametrize("bits", WORD_BITS)
+@pytest.mark.parametrize("popcount", POPCOUNTS)
+def test_bits_of_each_layer_by_each_word_and_popcount(bits, popcount, tmp_path):
+    model = made(*NETWORKS["13x11"], weight_bits=BY_LAYER[0], activation_bits=BY_LAYER[1])
+    pixels = images_of(model, 20)
+    write_sources(tmp_path, model)
+    sanitized = SANITIZED if popcount == POPCOUNTS[0] else ["-O1"]
+    build(tmp_path, "gcc", *STRICT, *sanitized, *options(bits, popcount))
+    assert_as_reference(model, pixels, answers(tmp_path, pixels))
+
+
+@needs("gcc")
+@pytest.mark.parametrize("flips", ["some", "all"])
+def test_codes_of_a_pooled_first_convolution(flips, tmp_path):
+    """Its windows have pixels of several border classes, whose thresholds differ."""
+    layers = [
+        Layer("conv1", 3, 21, 3, (5, 7), pool=True, weight_bits=2, output_bits=3),
+        Layer("fc1", 21 * 2 * 3, 10, last=True, weight_bits=3, input_bits=3),
+    ]
+    model = model_of(layers, (3, 5, 7), flips=flips)
+    pixels = images_of(model, IMAGES)
+    write_sources(tmp_path, model)
+    build(tmp_path, "gcc", *STRICT, *SANITIZED)
+    assert_as_reference(model, pixels, answers(tmp_path, pixels))
+
+
+@needs("gcc")
+def test_double_and_integer_scores_of_more_bits(tmp_path):
+    model = packed.random_model(3, "convnet, odd image", bits=packed.bits_of(2, 3))
+    pixels = images_of(model, IMAGES)
+    expected = ReferenceNetwork(model).scores(pixels)
+    write_sources(tmp_path, model)
+    assert wrong_images(tmp_path) == 0
+    build(tmp_path, "gcc", *STRICT, "-O1")
+    for ours, theirs in zip(answers(tmp_path, pixels).scores, expected, strict=True):
+        np.testing.assert_array_equal(
+            np.sign(ours[:, None] - ours), np.sign(theirs[:, None] - theirs)
+        )
+    build(tmp_path, "gcc", *STRICT, "-O1", "-DNET_DOUBLE_SCORES", "-DDOUBLE_SCORES")
+    np.testing.assert_array_equal(answers(tmp_path, pixels).scores, expected)
+
+
+@needs("gcc")
+@pytest.mark.parametrize(
+    ("pattern", "replaced"),
+    [
+        (r"if \(code > before\)", "code |= before;"),
+        (r"unit - \(int32_t\)count", "unit + 1 - (int32_t)count"),
+        (r"<< \(i \+ j\)", "<< (i * j)"),
+        (r"const unsigned top = y == 0,", "const unsigned top = 0,"),
+        (r"outputs \* FIRST_LEVELS", "outputs"),
+    ],
+)
+def test_a_wrong_generator_of_more_bits_is_caught(pattern, replaced, tmp_path):
+    model = packed.random_model(8, "convnet, odd image", bits=packed.bits_of(2, 2))
+    pixels = images_of(model, 400)
+    write_sources(tmp_path, model)
+    source = tmp_path / f"{NAME}.c"
+    text, count = re.subn(pattern, replaced, source.read_text(), count=1)
+    assert count == 1
+    source.write_text(text)
+    build(tmp_path, "gcc", "-O1", "-w")
+    with pytest.raises(AssertionError):
+        assert_as_reference(model, pixels, answers(tmp_path, pixels))
 
 
 @needs("gcc")
@@ -190,7 +271,8 @@ def test_a_wrong_generator_is_caught(mutation, tmp_path):
     model = packed.random_model(8, "convnet, odd image")
     last = model.layers[-1]
     # Two classes alike in all: their scores are equal for every image.
-    alike = {part: getattr(last, part)[[0, 0, 2]] for part in ("weight", "mean", "scale", "shift")}
+    alike = {part: getattr(last, part)[[0, 0, 2]] for part in ("mean", "scale", "shift")}
+    alike["weight"] = last.weight[:, [0, 0, 2]]
     last = dataclasses.replace(last, **alike)
     model = dataclasses.replace(model, layers=(*model.layers[:-1], last))
     pixels = images_of(model, 400)

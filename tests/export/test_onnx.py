@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
-from packed import KINDS, random_model
-from packed_networks import NETWORKS, made, mlp, model_of, pixels_for
+from packed import KINDS, bits_of, random_model
+from packed_networks import BY_LAYER, MIXES, NETWORKS, made, mlp, model_of, pixels_for
 from real_data import read
 
 from bnnrun.architecture import Layer
@@ -28,8 +28,8 @@ from bnnrun.runtime.reference import ReferenceNetwork
 
 PUBLISHED = sorted((Path(__file__).parents[2] / "results" / "models").glob("*.safetensors"))
 STANDARD = {
-    "ArgMax", "Add", "BitwiseAnd", "Cast", "Conv", "Flatten", "Gather", "Gemm", "GreaterOrEqual",
-    "MaxPool", "Mul", "Reshape", "Slice", "Sub", "Where",
+    "ArgMax", "Add", "BitwiseAnd", "Cast", "Conv", "Div", "Flatten", "Gather", "Gemm",
+    "GreaterOrEqual", "MaxPool", "Mul", "ReduceSum", "Reshape", "Slice", "Sub", "Sum", "Where",
 }  # fmt: skip
 
 
@@ -76,6 +76,37 @@ def test_thresholds_at_random_near_the_sums_and_past_them(name, max_pixel):
         assert agrees(model, np.full((2, *model.spec.image_shape), max_pixel, np.uint8))
 
 
+@pytest.mark.parametrize("bits", MIXES)
+@pytest.mark.parametrize("name", ["five inputs", "one unit", "2x9", "odd, pooled to one", "wide"])
+def test_more_bits(name, bits):
+    for flips in ("some", "all"):
+        model = made(*NETWORKS[name], weight_bits=bits[0], activation_bits=bits[1], flips=flips)
+        assert agrees(model, pixels_for(model, 7))
+
+
+def test_bits_of_each_layer():
+    model = made(*NETWORKS["13x11"], weight_bits=BY_LAYER[0], activation_bits=BY_LAYER[1])
+    pixels = pixels_for(model, 20)
+    content = content_of(model)
+    assert agrees(model, pixels, content)
+    exported = onnx.load_from_string(content)
+    onnx.checker.check_model(exported, full_check=True)
+    assert {node.op_type for node in exported.graph.node} <= STANDARD
+    scores, _ = ReferenceEvaluator(exported).run(["scores", "class"], {"image": pixels[:3]})
+    np.testing.assert_array_equal(scores, ReferenceNetwork(model).scores(pixels[:3]))
+
+
+def test_more_bits_reach_the_sums_that_float32_does_not_hold_earlier():
+    model = made(mlp(1, 7), (1, 60, 60), weight_bits=4)
+    content = content_of(model)
+    graph = onnx.load_from_string(content).graph
+    types = {each.name: each.data_type for each in graph.initializer}
+    assert types["fc1.t"] == onnx.TensorProto.DOUBLE
+    assert agrees(
+        model, np.concatenate([pixels_for(model, 3), np.full((1, 1, 60, 60), 255, np.uint8)])
+    )
+
+
 def test_a_pooled_first_convolution_has_windows_of_several_border_classes():
     layers = [
         Layer("conv1", 3, 21, 3, (5, 7), pool=True),
@@ -119,10 +150,8 @@ def test_a_convolution_that_rounds_gives_the_same_scores(error):
 def test_of_equal_scores_the_class_of_the_lowest_index_is_taken():
     model = made(mlp(1, 9), (1, 4, 4), classes=4)
     output = model.layers[-1]
-    alike = {
-        key: np.repeat(getattr(output, key)[:1], 4, axis=0)
-        for key in ("weight", "mean", "scale", "shift")
-    }
+    alike = {key: np.repeat(getattr(output, key)[:1], 4) for key in ("mean", "scale", "shift")}
+    alike["weight"] = np.repeat(output.weight[:, :1], 4, axis=1)
     layers = model.layers[0], dataclasses.replace(output, **alike)
     model = dataclasses.replace(model, layers=layers)
     pixels = pixels_for(model, 9)
@@ -220,7 +249,7 @@ def test_a_published_network_gives_its_scores_on_test_images(path, tmp_path):
 
 def moved_threshold(layer, step):
     t = layer.threshold.copy()
-    t[:, layer.shape.outputs // 2] += step
+    t[:, :, layer.shape.outputs // 2] += step
     return dataclasses.replace(layer, threshold=t)
 
 
@@ -264,6 +293,17 @@ def test_a_mutated_layer_is_found(monkeypatch, name):
             yield mutate(layer) if i == at else layer
 
     monkeypatch.setattr(exporter, "export_layers", mutated)
+    assert not agrees(model, pixels)
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_mutated_layer_of_two_bits_is_found(monkeypatch, name):
+    model = random_model(1, "convnet", bits=bits_of(2, 2))
+    pixels = pixels_for(model, 2000)
+    assert agrees(model, pixels)
+    export_layers, (at, mutate) = exporter.export_layers, MUTATIONS[name]
+    layers = [mutate(layer) if i == at else layer for i, layer in enumerate(export_layers(model))]
+    monkeypatch.setattr(exporter, "export_layers", lambda _: layers)
     assert not agrees(model, pixels)
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import onnx
 import pytest
-from packed import KINDS, random_model
-from packed_networks import NETWORKS, made, mlp, pixels_for
+from packed import KINDS, bits_of, random_model
+from packed_networks import MIXES, NETWORKS, made, mlp, pixels_for
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.core.onnx_exec import execute_onnx
 from qonnx.transformation.change_batchsize import ChangeBatchSize
@@ -40,6 +40,27 @@ def test_the_executor_gives_the_packed_networks_scores(kind, preprocessing):
     wrapper = ModelWrapper(onnx.load_from_string(content_of(model)))
     scores = executed(wrapper, pixels)
     np.testing.assert_array_equal(scores, ReferenceNetwork(model).scores(pixels))
+
+
+@pytest.mark.parametrize("bits", MIXES)
+@pytest.mark.parametrize("kind", ["mlp, odd image", "convnet, odd image"])
+def test_more_bits(kind, bits):
+    model = random_model(1, kind, bits=bits_of(*bits))
+    pixels = pixels_for(model, 10)
+    wrapper = ModelWrapper(onnx.load_from_string(content_of(model)))
+    np.testing.assert_array_equal(executed(wrapper, pixels), ReferenceNetwork(model).scores(pixels))
+
+
+def test_more_bits_are_signed_integers():
+    model = random_model(0, "convnet", bits=bits_of(2, 3))
+    wrapper = ModelWrapper(onnx.load_from_string(content_of(model)))
+    wrapper = wrapper.transform(InferShapes()).transform(InferDataTypes())
+    types = {
+        node.op_type: str(wrapper.get_tensor_datatype(node.output[0]))
+        for node in wrapper.graph.node
+    }
+    assert types["Quant"] == "INT3"
+    assert types["MultiThreshold"] == types["MaxPool"] == "INT4"
 
 
 @pytest.mark.parametrize("kind", ["mlp, odd image", "convnet, odd image"])

@@ -12,13 +12,13 @@ from bnnrun.gemm.bits import pack
 from bnnrun.runtime.model import PackedLayer
 
 
-def output(k, mean, scale, shift):
+def output(k, mean, scale, shift, bits=(1, 1)):
     n = len(mean)
-    layer = Layer("fc1", k, n, last=True)
+    layer = Layer("fc1", k, n, last=True, weight_bits=bits[0], input_bits=bits[1])
     return PackedLayer(
         layer,
-        pack(np.ones((n, k), bool)),
-        np.zeros((0, n), np.int32),
+        pack(np.ones((bits[0], n, k), bool)),
+        np.zeros((0, 0, n), np.int32),
         np.zeros(n, bool),
         *(np.array(part, np.float64) for part in (mean, scale, shift)),
     )
@@ -26,7 +26,8 @@ def output(k, mean, scale, shift):
 
 def assert_same_order(layer, found):
     """Of every two classes at every two sums."""
-    sums = np.arange(-layer.shape.k, layer.shape.k + 1, 2)
+    most_sum = layer.shape.k * layer.shape.unit
+    sums = np.arange(-most_sum, most_sum + 1, 2)
     trained = layer.scores(sums[:, None]).T
     integers = found.a[:, None] * sums + found.b[:, None]
     for m, n in itertools.combinations(range(layer.shape.outputs), 2):
@@ -36,14 +37,17 @@ def assert_same_order(layer, found):
 
 
 @pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("k", [1, 10, 61])
-def test_they_order_any_two_classes_as_the_trained_scores(k, seed):
+@pytest.mark.parametrize(
+    ("k", "bits"),
+    [(1, (1, 1)), (10, (1, 1)), (61, (1, 1)), (1, (4, 3)), (10, (2, 1)), (21, (2, 2))],
+)
+def test_they_order_any_two_classes_as_the_trained_scores(k, bits, seed):
     rng = np.random.default_rng(seed)
     scale = rng.normal(size=5) / np.sqrt(k)
-    layer = output(k, rng.normal(size=5), scale, rng.normal(size=5))
+    layer = output(k, rng.normal(size=5), scale, rng.normal(size=5), bits)
     found = integer_scores(layer)
     assert_same_order(layer, found)
-    largest = np.abs(found.a) * k + np.abs(found.b)
+    largest = np.abs(found.a) * k * layer.shape.unit + np.abs(found.b)
     assert largest.max() < 2 ** (found.bits - 1)
 
 

@@ -3,6 +3,8 @@
 `packed_networks` makes thresholds at random, also such as no batch norm gives.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from networks import ODD, SPEC, TWELVE, network
@@ -26,8 +28,17 @@ KINDS = {
 }
 
 
+def bits_of(weight: int, activation: int) -> list[str]:
+    """Settings of the bits of a network's weights and activations."""
+    names = (("weight_bits", weight), ("activation_bits", activation))
+    return [f"binarization.{name}={bits}" for name, bits in names]
+
+
 def random_model(
-    seed: int, kind: str, preprocessing: Preprocessing = Preprocessing.scale
+    seed: int,
+    kind: str,
+    preprocessing: Preprocessing = Preprocessing.scale,
+    bits: Sequence[str] = (),
 ) -> PackedModel:
     """The packed form of a network of random weights and batch norms.
 
@@ -37,9 +48,10 @@ def random_model(
     Args:
         kind: of `KINDS`
         preprocessing: scale or standardize, the scalings that pack
+        bits: settings, such as `bits_of` makes them
     """
     words, spec = KINDS[kind]
-    net = network(*words, kind=spec, preprocessing=preprocessing)
+    net = network(*words, *bits, kind=spec, preprocessing=preprocessing)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for block in net.blocks:

@@ -44,6 +44,11 @@ NETWORKS = {
 }
 
 
+# (bits of weights, bits of activations); a list tells those of each layer of "13x11".
+MIXES = [(1, 2), (2, 1), (2, 2), (3, 4), (4, 3)]
+BY_LAYER = [1, 3, 2, 1, 4, 2, 1, 3], [2, 1, 4, 1, 3, 2, 1]
+
+
 def model_of(
     layers, image_shape, *, classes=10, levels=255, seed=0, flips="some", thresholds="near"
 ):

@@ -1,9 +1,9 @@
 """Integer scores that order the classes as the trained network's float64 scores do.
 
-A score is a · s + b of the output layer's sum s, with a and b the trained scale and shift times a
-power of two, rounded. Rounding may change an order, so every sum that can occur is tried: the
-integer scores of any two classes must compare as the float64 scores do, equal ones too, because
-argmax takes the first of equal scores.
+A score is a · s + b of the output layer's sum s, with a and b the trained scale (divided by the
+layer's unit) and shift times a power of two, rounded. Rounding may change an order, so every sum
+that can occur is tried: the integer scores of any two classes must compare as the float64 scores
+do, equal ones too, because argmax takes the first of equal scores.
 """
 
 from dataclasses import dataclass
@@ -39,11 +39,11 @@ def integer_scores(layer: PackedLayer) -> Scores:
     Raises:
         InputError: neither 32 nor 64 bits do; the two sums are named
     """
-    k = layer.shape.k
-    sums = np.arange(-k, k + 1, 2, dtype=np.int64)
+    most_sum = layer.shape.k * layer.shape.unit
+    sums = np.arange(-most_sum, most_sum + 1, 2, dtype=np.int64)
     trained = _Trained(layer, sums)
     for bits, most in ((32, 31), (64, 62)):
-        largest = _largest_shift(layer, k, most)
+        largest = _largest_shift(layer, most_sum, most)
         for shift in range(largest, largest - bits, -1):
             a, b = _rounded(layer, shift)
             difference = trained.difference(a[:, None] * sums + b[:, None])
@@ -95,11 +95,11 @@ class _Trained:
 
 
 def _rounded(layer: PackedLayer, shift: int) -> tuple[Integers, Integers]:
-    """a and b: scale and shift - mean · scale, times 2^shift, each rounded once."""
+    """a and b: scale / unit and shift - mean · scale, times 2^shift, each rounded once."""
     factor = Fraction(2) ** shift
     rows = zip(layer.mean.tolist(), layer.scale.tolist(), layer.shift.tolist(), strict=True)
     pairs = [
-        (round(Fraction(scale) * factor),
+        (round(Fraction(scale) / layer.shape.unit * factor),
          round((Fraction(offset) - Fraction(mean) * Fraction(scale)) * factor))
         for mean, scale, offset in rows
     ]  # fmt: skip
@@ -107,17 +107,18 @@ def _rounded(layer: PackedLayer, shift: int) -> tuple[Integers, Integers]:
     return np.array(a, np.int64), np.array(b, np.int64)
 
 
-def _largest_shift(layer: PackedLayer, k: int, bits: int) -> int:
-    """The largest power of two with |a| · k + |b| < 2^bits."""
+def _largest_shift(layer: PackedLayer, most_sum: int, bits: int) -> int:
+    """The largest power of two with |a| · most_sum + |b| < 2^bits."""
     largest = max(
-        abs(Fraction(scale)) * k + abs(Fraction(offset) - Fraction(mean) * Fraction(scale))
+        abs(Fraction(scale)) * layer.shape.k
+        + abs(Fraction(offset) - Fraction(mean) * Fraction(scale))
         for mean, scale, offset in zip(layer.mean.tolist(), layer.scale.tolist(),
                                        layer.shift.tolist(), strict=True)
     )  # fmt: skip
     if largest == 0:
         return 0
-    # |a| k + |b| grows by at most (k + 1) / 2 when it is rounded.
-    room = Fraction(2**bits - 1 - (k + 1))
+    # |a| most_sum + |b| grows by at most (most_sum + 1) / 2 when it is rounded.
+    room = Fraction(2**bits - 1 - (most_sum + 1))
     shift = 0
     while largest * Fraction(2) ** (shift + 1) <= room:
         shift += 1

@@ -13,6 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnrun import __version__
+from bnnrun.export.c.functions import (
+    FIRST_SLOTS,
+    is_one_bit,
+    plane_words,
+    row_words,
+    statements,
+    templates,
+)
 from bnnrun.export.c.memory import WORD_BITS, Scratch, threshold_bits
 from bnnrun.export.c.scores import Scores
 from bnnrun.export.c.tables import Tables
@@ -72,7 +80,11 @@ def header(network: Network, about: str) -> str:
         "#endif",
     ]
     filled = fill(
-        "header.h", name, sizes="\n".join(sizes), score_type=f"int{network.scores.bits}_t"
+        "header.h",
+        name,
+        sizes="\n".join(sizes),
+        score_type=f"int{network.scores.bits}_t",
+        numbers="+1 and -1" if is_one_bit(network.layers) else "integers 2c - n",
     )
     return f"{about}\n{filled}"
 
@@ -81,7 +93,6 @@ def source(network: Network, about: str) -> str:
     """NAME.c."""
     name, layers = network.name, network.layers
     first, output = layers[0], layers[-1]
-    hidden = layers[1:-1]
     parts = [
         about,
         fill("words.c", name),
@@ -91,16 +102,11 @@ def source(network: Network, about: str) -> str:
     ]
     if first.kind == "first_conv":
         parts.append(_border_classes(name, first))
-    used = {"first_bits", first.kind, *(layer.kind for layer in hidden)}
-    used |= {"rows"} if hidden else set()
+    slots, unit = FIRST_SLOTS[is_one_bit(layers)], output.shape.unit
+    parts += [fill(f"{template}.c", name, **slots) for template in templates(layers)]
+    calls = "\n".join(f"    {line}" for line in statements(layers))
     parts += [
-        fill(f"{kind}.c", name)
-        for kind in ("first_bits", "first_dense", "first_conv", "rows", "dense", "conv")
-        if kind in used
-    ]
-    calls = "\n".join(f"    {line}" for line in _calls(layers))
-    parts += [
-        fill("predict.c", name, calls=calls),
+        fill("predict.c", name, calls=calls, value="sum" if unit == 1 else f"sum / {unit}.0"),
         f"const char *const {name}_class_names[{name.upper()}_CLASSES] = {{\n"
         + "\n".join(f"    {_string(text)}," for text in network.model.spec.classes)
         + "\n};",
@@ -112,16 +118,27 @@ def source(network: Network, about: str) -> str:
 def _macros(network: Network) -> Iterator[str]:
     prefix, scratch, bits = network.name.upper(), network.scratch, network.scores.bits
     first, *hidden, output = network.layers
-    lines = [f"#define PLANES {first.planes}u", f"#define FIRST_ROW {_row(first)}"]
+    lines = [f"#define PLANES {first.planes}u", f"#define FIRST_ROW {row_words(first)}"]
     lines += _threshold_type(prefix, "first_threshold", [first])
     if hidden:
         lines += _threshold_type(prefix, "threshold", hidden)
     lines += [
         f"#define READ_SCORE(address) ((int{bits}_t){prefix}_READ_{bits}(address))",
         f"#define OUTPUT_INPUTS {output.shape.k}u",
-        f"#define OUTPUT_ROW ({_row(output)})",
-        "/* Words of the maps of bits that layers write in turns. */",
+        f"#define OUTPUT_ROW ({row_words(output)})",
     ]
+    if not is_one_bit(network.layers):
+        shape = first.shape
+        lines += [
+            f"#define FIRST_WEIGHT_BITS {shape.weight_bits}u",
+            f"#define FIRST_OUTPUT_BITS {shape.output_bits}u",
+            f"#define FIRST_LEVELS {2**shape.output_bits - 1}u",
+            f"#define FIRST_PLANE ({plane_words(shape)})",
+            f"#define OUTPUT_INPUT_BITS {output.shape.input_bits}u",
+            f"#define OUTPUT_WEIGHT_BITS {output.shape.weight_bits}u",
+            f"#define OUTPUT_UNIT {output.shape.unit}",
+        ]
+    lines += ["/* Words of the maps of bits that layers write in turns. */"]
     for bits in WORD_BITS:
         lines += [
             f"#{'if' if bits == WORD_BITS[0] else 'elif'} {prefix}_WORD_BITS == {bits}",
@@ -266,36 +283,6 @@ def _border_classes(name: str, first: Tables) -> str:
         f"static const uint8_t border_classes[16] {name.upper()}_TABLE = {{\n"
         f"{_numbers(of_code)}\n}};"
     )
-
-
-def _row(layer: Tables) -> str:
-    """Words of a row of weights, in C."""
-    _, groups, bits = layer.weights.shape
-    return f"WORDS({bits}u)" if groups == 1 else f"{groups}u * WORDS({bits}u)"
-
-
-def _calls(layers: list[Tables]) -> Iterator[str]:
-    """The statements that run all layers but the last."""
-    has_patch = any(layer.kind == "conv" for layer in layers)
-    yield "word *const even = scratch, *const odd = even + EVEN_WORDS;"
-    if has_patch:
-        yield "word *const patch = odd + ODD_WORDS;"
-    for i, layer in enumerate(layers[:-1]):
-        source, target = ("odd", "even") if i % 2 == 0 else ("even", "odd")
-        shape, tables = layer.shape, f"{layer.name}_weights, {layer.name}_thresholds"
-        height, width = shape.size
-        sizes = f"{height}, {width}, {shape.inputs}, {shape.outputs}, {2 if shape.pool else 1}"
-        if layer.kind == "first_dense":
-            call = f"first_dense(image, even, odd, {tables}, {shape.inputs}, {shape.outputs});"
-        elif layer.kind == "first_conv":
-            call = f"first_conv(image, even, odd, {tables}, {sizes});"
-        elif layer.kind == "dense":
-            call = (f"dense({source}, {target}, {tables}, {shape.inputs}, {_row(layer)}, "
-                    f"{shape.outputs});")  # fmt: skip
-        else:
-            call = f"conv({source}, {target}, patch, {tables}, {sizes});"
-        yield call
-    yield f"return {'even' if len(layers) % 2 == 0 else 'odd'};"
 
 
 def _string(text: str) -> str:

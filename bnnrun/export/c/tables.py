@@ -1,8 +1,9 @@
-"""The tables of a network in C: weights as rows of bits, and one threshold a channel.
+"""The tables of a network in C: weights as rows of bits, and the thresholds of each channel.
 
 The first layer multiplies bit planes of the pixels. With x = sum_i 2^i b_i of bits b_i and
-P = 2^planes - 1, x · w = P · (number of +1 in w) - sum_i 2^i popc(b_i ^ w). The constant is taken
-from the threshold, and the sum that C computes is -sum_i 2^i popc(b_i ^ w).
+P = 2^planes - 1, x · w = P · (number of +1 in w) - sum_i 2^i popc(b_i ^ w) of w of one bit. The
+constant is taken from the threshold, and the sum that C computes is -sum_i 2^i popc(b_i ^ w). Of
+weights sum_j 2^j w_j, both are added up over their planes, times 2^j.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnrun.architecture import Layer
-from bnnrun.export.layers import ExportLayer, export_layers
+from bnnrun.export.layers import ExportLayer, bit_planes, export_layers
 from bnnrun.runtime.model import PackedModel
 
 
@@ -23,12 +24,12 @@ class Tables:
         name:      of its tables: conv1, conv2, ..., fc1, ..., output
         shape:     of the layer
         previous:  shape of the layer before it, or None
-        planes:    bit planes of its input: those of the pixels in the first layer, else 1
-        weights:   (N, groups, bits) bool; each group begins a new word. A group is a row of the
-                   first layer, a tap of a convolution, a pixel of the map before a fully connected
-                   layer, or else a whole row
-        threshold: (border classes, N) int64, clipped to one past the attainable sums; (0, N) in
-                   the output layer
+        planes:    bit planes of its input: those of the pixels in the first layer
+        weights:   (weight bits · N, groups, bits) bool, plane by plane; each group begins a new
+                   word. A group is a row of the first layer, a tap of a convolution, a pixel of the
+                   map before a fully connected layer, or else a whole row
+        threshold: (border classes, N · thresholds of a channel) int64, ascending in a channel,
+                   clipped to one past the attainable sums; (0, 0) in the output layer
     """
 
     name: str
@@ -53,20 +54,23 @@ class Tables:
 
     def map_words(self, word_bits: int) -> int:
         """Words of the bits that it writes; 0 of the output layer, which writes none."""
+        return self.shape.output_bits * self.plane_words(word_bits)
+
+    def plane_words(self, word_bits: int) -> int:
+        """Words of a bit plane of what it writes."""
         height, width = self.shape.pooled
         return 0 if self.shape.last else height * width * -(-self.shape.outputs // word_bits)
 
     def buffer_words(self, word_bits: int) -> int:
         """Words that it needs beside its maps: bit planes of pixels, or a patch."""
-        if self.previous is None:
-            return self.planes * self.row_words(word_bits)
-        return self.row_words(word_bits) if self.shape.is_conv else 0
+        needs_buffer = self.previous is None or self.shape.is_conv
+        return self.planes * self.row_words(word_bits) if needs_buffer else 0
 
     def operations(self, word_bits: int) -> int:
         """Words that are compared by XOR and popcount for an image, taps on padding included."""
         height, width = self.shape.pooled
         pixels: int = height * width * (4 if self.shape.pool else 1)
-        rows = pixels * self.shape.outputs * self.planes
+        rows = pixels * self.shape.outputs * self.planes * self.shape.weight_bits
         return rows * self.row_words(word_bits)
 
 
@@ -77,14 +81,21 @@ def tables(model: PackedModel) -> list[Tables]:
     for i, layer in enumerate(export_layers(model), 1):
         name = f"conv{i}" if layer.shape.is_conv else f"fc{i - convolutions}"
         name = "output" if layer.shape.last else name
-        planes = model.spec.max_pixel.bit_length() if layer.previous is None else 1
+        of_pixels = model.spec.max_pixel.bit_length()
+        planes = of_pixels if layer.previous is None else layer.shape.input_bits
         result.append(_tables(name, layer, planes))
     return result
 
 
 def _tables(name: str, layer: ExportLayer, planes: int) -> Tables:
-    bits, threshold = layer.weight > 0, layer.threshold
+    shape, threshold = layer.shape, layer.threshold
+    bits = bit_planes(layer.weight, shape.weight_bits)
+    groups = layer.weight.shape[1]
     if layer.previous is None:
-        bits = bits.reshape(layer.shape.outputs, 1, -1)
-        threshold = threshold - (2**planes - 1) * bits.sum(axis=(1, 2))
-    return Tables(name, layer.shape, layer.previous, planes, bits, threshold)
+        groups = 1
+        ones = bits.sum(axis=(2, 3)).T @ 2 ** np.arange(shape.weight_bits)
+        threshold = threshold - (2**planes - 1) * ones
+    bits = bits.reshape(shape.weight_bits * shape.outputs, groups, -1)
+    each = shape.outputs * len(threshold)
+    threshold = threshold.transpose(1, 2, 0).reshape(threshold.shape[1], each)
+    return Tables(name, shape, layer.previous, planes, bits, threshold)

@@ -7,7 +7,7 @@ static void first_conv_pixel(const uint8_t *image, word *out, word *planes, cons
     unsigned border = (y == 0 ? 4u : 0u) + (y == height - 1 ? 8u : 0u);
     unsigned bit = 0, channel, i, j, plane;
     border += (x == 0 ? 1u : 0u) + (x == width - 1 ? 2u : 0u);
-    thresholds += BNN_READ_8(border_classes + border) * outputs;
+    thresholds += BNN_READ_8(border_classes + border) * outputs/*{levels}*/;
     for (i = 0; i < PLANES * FIRST_ROW; i++) {
         planes[i] = 0;
     }
@@ -30,8 +30,7 @@ static void first_conv_pixel(const uint8_t *image, word *out, word *planes, cons
     first_bits(planes, out, weights, thresholds, outputs);
 }
 
-/* The first layer, a 3x3 convolution. Where it is pooled by 2x2, a bit of `out` is the OR of four:
- * a window's largest sum reaches the threshold where any of them does. */
+/* The first layer, a 3x3 convolution. Where it is pooled by 2x2, /*{pooling}*/
 static void first_conv(const uint8_t *image, word *out, word *planes, const word *weights,
                        const first_threshold *thresholds, unsigned height, unsigned width,
                        unsigned channels, unsigned outputs, unsigned window)
@@ -40,7 +39,7 @@ static void first_conv(const uint8_t *image, word *out, word *planes, const word
     for (y = 0; y + window <= height; y += window) {
         for (x = 0; x + window <= width; x += window) {
             for (n = 0; n < WORDS(outputs); n++) {
-                out[n] = 0;
+                /*{clear}*/n/*{end}*/
             }
             for (i = 0; i < window * window; i++) {
                 first_conv_pixel(image, out, planes, weights, thresholds, height, width, channels,

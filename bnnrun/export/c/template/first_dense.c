@@ -12,7 +12,7 @@ static void first_dense(const uint8_t *image, word *out, word *planes, const wor
         }
     }
     for (i = 0; i < WORDS(outputs); i++) {
-        out[i] = 0;
+        /*{clear}*/i/*{end}*/
     }
     first_bits(planes, out, weights, thresholds, outputs);
 }

@@ -80,7 +80,7 @@ int bnn_predict(const uint8_t *image, bnn_score_t *scores, void *scratch);
 
 /* Computes the sums of the output layer, from which the scores are made.
  *
- * sums: takes BNN_CLASSES sums of products of +1 and -1; the others as of bnn_predict */
+ * sums: takes BNN_CLASSES sums of products of /*{numbers}*/; the others as of bnn_predict */
 void bnn_sums(const uint8_t *image, int32_t *sums, void *scratch);
 
 #ifdef __cplusplus

@@ -1,10 +1,3 @@
-/* Returns sum n of the output layer, of `inputs` bits in `row` words. */
-static int32_t output_sum(const word *in, unsigned n, unsigned inputs, unsigned row)
-{
-    int32_t count = (int32_t)differing(in, output_weights + n * row, row);
-    return (int32_t)inputs - count - count;
-}
-
 /* Runs all layers but the output layer; returns the bits that it multiplies. */
 static const word *hidden(const uint8_t *image, word *scratch)
 {
@@ -28,7 +21,7 @@ int bnn_predict(const uint8_t *image, bnn_score_t *scores, void *scratch)
     for (n = 0; n < BNN_CLASSES; n++) {
         int32_t sum = output_sum(in, n, OUTPUT_INPUTS, OUTPUT_ROW);
 #ifdef BNN_DOUBLE_SCORES
-        bnn_score_t score = (sum - score_mean[n]) * score_scale[n];
+        bnn_score_t score = (/*{value}*/ - score_mean[n]) * score_scale[n];
         score = score + score_shift[n];
 #else
         bnn_score_t score = READ_SCORE(score_scale + n) * sum;
