@@ -49,7 +49,7 @@ def summary(config: SummaryConfig) -> None:
     )
     print_table(
         ENERGY_COLUMNS,
-        _energy_rows(layers, binary),
+        _energy_rows(layers),
         title="by the paper's Tables 2 and 3 (45 nm); computed, not measured",
         format=config.format,
     )
@@ -130,13 +130,10 @@ def _cost_row(layer: Layer, binary: bool) -> list[Value]:
     return [*row, arithmetic_mj(layer.macs)]
 
 
-def _energy_rows(layers: list[Layer], binary: bool) -> list[list[Value]]:
-    """Energy of reading each weight once from DRAM, and of the arithmetic.
-
-    Real weights stand beside the bit each that they would be.
-    """
+def _energy_rows(layers: list[Layer]) -> list[list[Value]]:
+    """Energy of reading each weight once from DRAM, and of the arithmetic."""
     weights, macs = sum(layer.weights for layer in layers), sum(layer.macs for layer in layers)
-    bits = sum(layer.weights * (layer.weight_bits if binary else 1) for layer in layers)
+    bits = sum(layer.weights * layer.weight_bits for layer in layers)
     rows: list[list[Value]] = []
     for name, count in (("weights from DRAM, float32", 32 * weights),
                         ("weights from DRAM, bits", bits)):  # fmt: skip
