@@ -27,7 +27,7 @@ def figures(records: list[Record], experiments: Sequence[Experiment]) -> list[Fi
 
 
 def drawable(records: list[Record], experiments: Sequence[Experiment]) -> list[Record]:
-    """The runs but those that name a cell or an experiment and changed its settings, or that started
+    """All but runs that name a cell or an experiment and changed its settings, or that started
     from weights trained before: their curves are neither's.
     """
     by_cell = {e.cell: e for e in experiments if e.cell}

@@ -28,10 +28,10 @@ EXPECTED = {
     "unique_filters": "Unique filters of each layer: not run; `bnnrun filters` counts them.",
     "curves_mnist": "Training on MNIST: not run; no record of an MNIST cell holds a curve of two "
     "epochs or more.",
-    "more_bits": "Test error against bits: not run; no record is of a network of 2 to 8 bits "
-    "(`bnnrun train experiment=bits_mnist binarization.activation_bits=2`).",
     "curves_svhn": "Training on SVHN: not run; no record of an SVHN cell holds a curve of two "
     "epochs or more.",
+    "more_bits": "Test error against bits: not run; no record is of a network of 2 to 8 bits "
+    "(`bnnrun train experiment=bits_mnist binarization.activation_bits=2`).",
 }
 
 

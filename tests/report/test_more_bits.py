@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import pytest
 from made_records import packed, trained
@@ -18,7 +19,9 @@ FLOAT32_BYTES = 4 * (784 * 1024 + 2 * 1024 * 1024 + 1024 * 10)
 REAL = {"binarization__weights": "none", "binarization__activations": "none"}
 
 
-def run(weights=1, activations=1, value=1.0, seed=0, experiment="bits_mnist", epochs=20, **changed):
+def run(
+    weights=1, activations=1, value=1.0, seed=0, *, experiment="bits_mnist", epochs=20, **changed
+):
     """A run of the experiment with as many bits."""
     bits = {"binarization__weight_bits": weights, "binarization__activation_bits": activations}
     return trained(experiment, value, seed, epochs, changed=bits | changed)
@@ -96,7 +99,7 @@ def test_a_network_that_differs_in_more_than_its_bits_is_not_beside_it(other, of
 
 def test_a_run_is_known_by_its_settings_not_by_its_name(of_conf):
     """And what changed nothing but bits is no ablation of the experiment."""
-    found = [run(1, 2, experiment=""), run(value=2.0, experiment="ablation_mnist")]
+    found = [replace(run(1, 2), experiment=""), run(value=2.0, experiment="ablation_mnist")]
     assert len(lines(found, of_conf)) == 2
     assert table_of(found, of_conf, "ablations") is None
     assert table_of(found, of_conf, "other_runs") is None
