@@ -42,8 +42,13 @@ class Bits:
         return (*self.weights, *self.activations)
 
     @property
+    def is_uniform(self) -> bool:
+        """Whether all layers have as many bits, of weights and of activations."""
+        return len(self.all) == len(NUMBERS)
+
+    @property
     def value(self) -> Parts:
-        """The same; for programs weights and activations."""
+        """As text; for programs weights and activations."""
         return Parts(str(self), tuple(map(bits_text, (self.weights, self.activations))))
 
     @property
@@ -145,7 +150,7 @@ def _row(
     bits: Bits, each: Pool, specs: dict[str, ImageSpec], packed: list[Record]
 ) -> tuple[Cell, ...]:
     timed = _latest_of(each, packed)
-    time: Value = NOT_RUN if max(bits.all) <= MAX_BITS else "not packed"
+    time: Value = Parts(NOT_RUN if max(bits.all) <= MAX_BITS else "not packed", ())
     if timed is not None:
         time = Number(1e6 / timed.details["images_per_s"], "{:.3g}")
     return (
@@ -216,8 +221,9 @@ def _packed_from(r: Record) -> tuple[str, ...]:
 
 
 def figures(records: list[Record]) -> list[Figure]:
-    """Test error against bits, a panel a network."""
-    panels = tuple(map(_panel, groups(records)))
+    """Test error against bits, a panel a network; those with as many bits in all their layers."""
+    found = ([pair for pair in group if pair[0].is_uniform] for group in groups(records))
+    panels = tuple(_panel(group) for group in found if group)
     if not panels:
         return []
     caption = (

@@ -153,7 +153,7 @@ def test_a_record_that_does_not_tell_has_no_bits(config):
 def test_the_figure_has_a_panel_a_network_and_a_point_a_number_of_bits(of_conf):
     cifar10 = [run(1, 2, 30.0, experiment="bits_cifar10", epochs=5),
                run(1, 1, 35.0, experiment="bits_cifar10", epochs=5)]  # fmt: skip
-    found = [*sweep(), *cifar10]
+    found = [*sweep(), *cifar10, run([1, 2, 2, 1], 2)]
     (figure,) = [f for f in figures(found, of_conf) if f.name == "more_bits"]
     assert [panel.title for panel in figure.panels] == [
         "CIFAR-10, convnet 128-128-256-256-512-512", "MNIST, mlp 3 x 1024",
@@ -161,5 +161,6 @@ def test_the_figure_has_a_panel_a_network_and_a_point_a_number_of_bits(of_conf):
     points = list(csv.DictReader(io.StringIO(figure_csv(figure))))
     shown = {(p["bits"], float(p["error_pct"])) for p in points if "MNIST" in p["panel"]}
     assert {("1 x 1", 2.0), ("1 x 2", 1.6), ("2 x 2", 1.2), ("32 x 32", 0.8)} < shown
+    assert not any("-" in p["bits"] for p in points)
     assert all(float(p["error_pct_low"]) <= float(p["error_pct"]) for p in points)
     assert set(draw(figure)) == {"png", "svg"}
