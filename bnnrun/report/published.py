@@ -6,7 +6,8 @@ BREVITAS = "Brevitas"
 DOREFA = "DoReFa-Net"
 SOURCES = {
     BREVITAS: "Xilinx/brevitas, src/brevitas_examples/bnn_pynq/README.md; 1W1A of 1000 epochs, the "
-    "others of 500; 2 bits are the levels -1, 0, 1",
+    "others of 500; 2 bits are the levels -1, 0, 1, and images of MNIST have as many bits as "
+    "activations",
     DOREFA: "tensorpack/tensorpack, examples/DoReFa-Net/svhn-digit-dorefa.py, of train and extra, "
     "gradients of 4 bits; activations have the levels 0 to 1 in thirds at 2 bits and 0, 1 at 1; "
     "the first and the last layer are real",
