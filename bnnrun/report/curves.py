@@ -1,26 +1,44 @@
 """Curves by epoch (Figure 1): validation error and training cost, the paper's beside ours."""
 
+from collections.abc import Sequence
+
 from bnnrun import paper
 from bnnrun.records import Record
 from bnnrun.report.content import Figure, Panel, Series
+from bnnrun.report.experiments import Experiment, differences
 
 ERROR_LABEL = "validation error, %"
 COST_LABEL = "training cost,\nmean squared hinge"
 PAPER_COST_LABEL = "the paper's cost,\nits own scale, no unit"
 
 
-def figures(records: list[Record]) -> list[Figure]:
+def figures(records: list[Record], experiments: Sequence[Experiment]) -> list[Figure]:
     """Figure 1 where there are runs on CIFAR-10, and the same curves of each other data set.
 
     Where a data set has runs of Table 1's cells, those of other experiments are left out.
     """
     of_data: dict[str, list[Record]] = {}
-    for record in longest(records):
+    for record in longest(drawable(records, experiments)):
         of_data.setdefault(record.data["name"], []).append(record)
     return [
         _figure(data, [run for run in runs if run.cell] or runs)
         for data, runs in sorted(of_data.items())
     ]
+
+
+def drawable(records: list[Record], experiments: Sequence[Experiment]) -> list[Record]:
+    """All but runs that name a cell or an experiment and changed its settings, or that started
+    from weights trained before: their curves are neither's.
+    """
+    by_cell = {e.cell: e for e in experiments if e.cell}
+    by_name = {e.name: e for e in experiments}
+
+    def altered(record: Record) -> bool:
+        named = by_cell.get(record.cell) or by_name.get(record.experiment)
+        changed = named is not None and differences(record.config, named)
+        return bool(record.config.get("init") or changed)
+
+    return [record for record in records if not altered(record)]
 
 
 def longest(records: list[Record]) -> list[Record]:

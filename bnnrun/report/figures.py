@@ -1,13 +1,14 @@
 """The figures of a report: what they show, from records alone; their data as CSV."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from bnnrun.records import Record
-from bnnrun.report import curves, figure3, repetitions, speedup
+from bnnrun.report import curves, figure3, more_bits, repetitions, speedup
 from bnnrun.report.content import Figure, Filters, Panel, Series
+from bnnrun.report.experiments import Experiment
 from bnnrun.report.filters import bits_of
 from bnnrun.report.standing import newest
 from bnnrun.report.timing import timed_runs
@@ -29,18 +30,25 @@ EXPECTED = {
     "epochs or more.",
     "curves_svhn": "Training on SVHN: not run; no record of an SVHN cell holds a curve of two "
     "epochs or more.",
+    "more_bits": "Test error against bits: not run; no record is of a network of 2 to 8 bits "
+    "(`bnnrun train experiment=bits_mnist binarization.activation_bits=2`).",
 }
 
 
-def figures(records: list[Record]) -> list[Figure]:
-    """The figures that these records give, the paper's first."""
+def figures(records: list[Record], experiments: Sequence[Experiment] = ()) -> list[Figure]:
+    """The figures that these records give, the paper's first.
+
+    Args:
+        experiments: whose runs, with a setting changed, have no curve as theirs
+    """
     runs = timed_runs(records)
     standing = newest(records)
     found = [
-        *curves.figures(standing),
+        *curves.figures(standing, experiments),
         *figure3.figures(figure3.kernels(runs)),
         *speedup.figures(runs),
         *repetitions.figures(standing),
+        *more_bits.figures(standing),
     ]
     order = {name: i for i, name in enumerate(EXPECTED)}
     return sorted(found, key=lambda figure: (order.get(figure.name, len(order)), figure.name))

@@ -1,5 +1,6 @@
 """What stands around the paper's tables: ablations, other runs, deviations and reruns."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from bnnrun.paper import RERUNS
@@ -24,10 +25,19 @@ ABLATED = 3  # settings at most that a run may change to be an ablation of an ex
 # ---- ablations and other runs ----------------------------------------------------------------
 
 
-def ablations(cells: Cells, experiments: list[Experiment]) -> tuple[Table, list[Pool]]:
-    """Runs that change a few settings of an experiment, beside it; and the pools left over."""
+def ablations(
+    cells: Cells, experiments: list[Experiment], elsewhere: Iterable[Pool]
+) -> tuple[Table, list[Pool]]:
+    """Runs that change a few settings of an experiment, beside it; and the pools left over.
+
+    Args:
+        elsewhere: pools that another table shows
+    """
     rows, left = [], []
+    elsewhere = list(elsewhere)
     for each in by_budget([*cells.altered, *cells.others]):
+        if each in elsewhere:
+            continue
         found = _nearest_experiment(each, experiments)
         if found is None:
             left.append(each)

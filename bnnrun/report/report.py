@@ -6,12 +6,11 @@ from pathlib import Path
 from bnnrun.config import ReportConfig
 from bnnrun.errors import InputError, RunError
 from bnnrun.files import user_path, write_bytes, write_text
-from bnnrun.records import Record
 from bnnrun.report import formats, tables
 from bnnrun.report.chain import chain
 from bnnrun.report.collect import Collected, collect
 from bnnrun.report.content import Figure, Table
-from bnnrun.report.experiments import Experiment, differences
+from bnnrun.report.experiments import Experiment
 from bnnrun.report.figures import draw, figure_csv, figures
 from bnnrun.report.page import page, without_drawings
 from bnnrun.report.readme import block, readme_of
@@ -36,7 +35,7 @@ def report(config: ReportConfig, experiments: list[Experiment]) -> None:
         print(chain(config.cell, found, collected.records), end="")
         return
     folder = user_path(config.results_dir)
-    drawn = figures(drawable(collected.records, experiments))
+    drawn = figures(collected.records, experiments)
     texts = content(found, drawn, collected)
     readme = readme_of(folder, block(collected.records, experiments))
     if config.check:
@@ -59,24 +58,6 @@ def content(found: list[Table], drawn: list[Figure], collected: Collected) -> di
     left_out = [f"A record was left out: {line}" for line in collected.left_out]
     texts["index.html"] = page(found, drawn, collected.records, left_out)
     return texts
-
-
-def drawable(records: list[Record], experiments: list[Experiment]) -> list[Record]:
-    """All but runs that name a cell or an experiment and changed its settings, or that started
-    from weights trained before: their curves are neither's.
-    """
-    by_cell = {e.cell: e for e in experiments if e.cell}
-    by_name = {e.name: e for e in experiments}
-
-    def altered(record: Record) -> bool:
-        named = by_cell.get(record.cell) or by_name.get(record.experiment)
-        if record.quantity == "test_error" and record.config.get("init"):
-            return True
-        if named is None or record.quantity != "test_error":
-            return False
-        return bool(differences(record.config, named))
-
-    return [record for record in records if not altered(record)]
 
 
 def _tables_md(found: list[Table], drawn: list[Figure]) -> str:

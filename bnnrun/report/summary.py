@@ -1,6 +1,7 @@
 """`bnnrun summary`: a network's layers and what they cost, from the plan alone."""
 
 import math
+from collections.abc import Iterable
 
 from bnnrun.architecture import Layer, plan
 from bnnrun.config import Binarizer, SummaryConfig, TableFormat
@@ -34,7 +35,7 @@ def summary(config: SummaryConfig) -> None:
 
     As CSV it is one table: the energy stands in columns of each layer, and nothing is summed up.
     """
-    layers = plan(config.arch, describe(config.dataset))
+    layers = plan(config.arch, describe(config.dataset), config.binarization)
     binary = config.binarization.weights is not Binarizer.none
     if config.format is TableFormat.csv:
         rows = [[*_layer_row(layer, binary), *_cost_row(layer, binary)] for layer in layers]
@@ -43,9 +44,7 @@ def summary(config: SummaryConfig) -> None:
     print_table(
         LAYER_COLUMNS,
         [*(_layer_row(layer, binary) for layer in layers), _sum_row(layers, binary)],
-        title=f"{config.arch.name} for {config.dataset.name}: "
-        f"weights {config.binarization.weights.value}, "
-        f"activations {config.binarization.activations.value}",
+        title=f"{config.arch.name} for {config.dataset.name}: {_quantized(config, layers)}",
         format=config.format,
     )
     print_table(
@@ -56,9 +55,30 @@ def summary(config: SummaryConfig) -> None:
     )
 
 
+def _quantized(config: SummaryConfig, layers: list[Layer]) -> str:
+    """'weights sign, activations sign of 2 bits'; bits are told where they are not 1."""
+    binarization = config.binarization
+    weights = _of_bits(layer.weight_bits for layer in layers)
+    activations = _of_bits(layer.output_bits for layer in layers if not layer.last)
+    return (f"weights {binarization.weights.value}{weights}, "
+            f"activations {binarization.activations.value}{activations}")  # fmt: skip
+
+
+def _of_bits(of_layers: Iterable[int]) -> str:
+    bits = bits_text(of_layers)
+    return "" if bits in ("", "1") else f" of {bits} bits"
+
+
+def bits_text(of_layers: Iterable[int]) -> str:
+    """'2' where all layers have as many bits, else those of each: '1-2-2'."""
+    bits = [str(each) for each in of_layers]
+    return bits[0] if len(set(bits)) == 1 else "-".join(bits)
+
+
 def packed_bytes(layer: Layer, binary: bool = True) -> int:
-    """Of the weights; a row of bits is padded to whole 32-bit words, as in a packed file."""
-    return layer.outputs * math.ceil(layer.k / 32) * 4 if binary else 4 * layer.weights
+    """Of the weights; a row of a bit plane is padded to whole 32-bit words, as in a packed file."""
+    plane = layer.outputs * math.ceil(layer.k / 32) * 4
+    return layer.weight_bits * plane if binary else 4 * layer.weights
 
 
 def words(weights: int, bits: int) -> int:
@@ -104,7 +124,7 @@ def _sum_row(layers: list[Layer], binary: bool) -> list[Value]:
 
 def _cost_row(layer: Layer, binary: bool) -> list[Value]:
     row: list[Value] = []
-    for bits in (1 if binary else 32, 32):
+    for bits in (layer.weight_bits if binary else 32, 32):
         accesses = words(layer.weights, bits)
         row += [Number(accesses), dram_mj(accesses)]
     return [*row, arithmetic_mj(layer.macs)]
@@ -113,8 +133,10 @@ def _cost_row(layer: Layer, binary: bool) -> list[Value]:
 def _energy_rows(layers: list[Layer]) -> list[list[Value]]:
     """Energy of reading each weight once from DRAM, and of the arithmetic."""
     weights, macs = sum(layer.weights for layer in layers), sum(layer.macs for layer in layers)
+    bits = sum(layer.weights * layer.weight_bits for layer in layers)
     rows: list[list[Value]] = []
-    for name, bits in (("weights from DRAM, float32", 32), ("weights from DRAM, bits", 1)):
-        accesses = words(weights, bits)
+    for name, count in (("weights from DRAM, float32", 32 * weights),
+                        ("weights from DRAM, bits", bits)):  # fmt: skip
+        accesses = words(count, 1)
         rows.append([name, Number(accesses), dram_mj(accesses)])
     return [*rows, ["multiply and add, float32", Number(macs), arithmetic_mj(macs)]]

@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from bnnrun.data import describe
 from bnnrun.records import Record
-from bnnrun.report import figure3, networks, outcomes, overview, speedup, table1
+from bnnrun.report import figure3, more_bits, networks, outcomes, overview, speedup, table1
 from bnnrun.report.content import Table
 from bnnrun.report.devices import devices
 from bnnrun.report.earlier import earlier
@@ -31,7 +32,8 @@ def tables(
     """
     standing, timed = newest(records), timed_runs(records)
     cells = table1.Cells(standing, experiments)
-    ablations, left = overview.ablations(cells, experiments)
+    specs = {e.config.dataset.name: describe(e.config.dataset) for e in experiments}
+    ablations, left = overview.ablations(cells, experiments, more_bits.shown(standing))
     found = [
         outcomes.summary(cells, experiments, damaged),
         table1.table1(cells),
@@ -46,6 +48,7 @@ def tables(
         networks.table3(),
         networks.energy(experiments),
         networks.packed(standing),
+        more_bits.table(standing, specs),
         devices(standing, models),
         ablations,
         overview.others(left),

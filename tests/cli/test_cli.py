@@ -241,6 +241,18 @@ def test_summary_counts_the_papers_network(bnnrun):
     ]
 
 
+def test_summary_counts_the_bits_of_each_layers_weights(bnnrun):
+    one = bnnrun("summary").out
+    assert "weights sign, activations sign" in one and "bits, activations" not in one
+    bits = ("binarization.weight_bits=[1,2,2,1]", "binarization.activation_bits=2")
+    more = bnnrun("summary", *bits).out
+    assert "weights sign of 1-2-2-1 bits, activations sign of 2 bits" in more
+    table = pd.read_csv(io.StringIO(bnnrun("summary", "format=csv").out))
+    of_bits = pd.read_csv(io.StringIO(bnnrun("summary", *bits, "format=csv").out))
+    for name in ("packed_bytes", "packed_words"):
+        assert list(of_bits[name] / table[name]) == [1, 2, 2, 1], name
+
+
 @pytest.mark.parametrize(
     ("data", "float32", "bits", "arithmetic"),
     # mJ an image, reading each weight once from DRAM; the arithmetic in float32.

@@ -126,7 +126,13 @@ def test_the_first_bad_value_is_named_by_its_full_key():
 
 def test_plain_is_what_json_and_checkpoints_can_hold():
     shown = settings.plain(configure("train", "dataset=digits"))
-    assert shown["binarization"] == {"weights": "sign", "activations": "sign", "estimator": "ste"}
+    assert shown["binarization"] == {
+        "weights": "sign",
+        "activations": "sign",
+        "estimator": "ste",
+        "weight_bits": 1,
+        "activation_bits": 1,
+    }
     assert shown["optimizer"]["lr"] == 0.003
 
 

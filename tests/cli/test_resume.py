@@ -9,8 +9,8 @@ from digit_runs import assert_refused, digits, records
 from bnnrun.cli.compose import keys_of
 from bnnrun.cli.verbs import VERBS
 from bnnrun.report.collect import collect
+from bnnrun.report.curves import drawable
 from bnnrun.report.experiments import differences
-from bnnrun.report.report import drawable
 from bnnrun.train import checkpoint, initial
 
 TINY = ("dataset=digits", "arch.width=8", "trainer.epochs=1", "threads=1")

@@ -15,7 +15,7 @@ from test_report import steps_of
 
 from bnnrun.report.collect import Collected, collect
 from bnnrun.report.figures import figures
-from bnnrun.report.report import content, drawable
+from bnnrun.report.report import content
 from bnnrun.report.tables import tables
 from bnnrun.runtime import file
 
@@ -56,7 +56,7 @@ def read(text: str) -> pd.DataFrame:
 
 def csv_files(records, of_conf) -> dict[str, pd.DataFrame]:
     """Every CSV file that a report of these records has."""
-    drawn = figures(drawable(records, of_conf))
+    drawn = figures(records, of_conf)
     made = tables(records, of_conf, ["x.json: altered"], [MODEL])
     texts = content(made, drawn, Collected(records, [], []))
     assert all("\r" not in text for text in texts.values())

@@ -65,6 +65,7 @@ def every_kind() -> list[Record]:
         cifar10(),
         trained(epochs=20),
         trained("table1_svhn_theano", 9.0, epochs=3),
+        trained("bits_mnist", epochs=20, changed={"binarization__activation_bits": 2}),
         counted(),
         *timed(size=2048, kernels=on_gpu, gpu=gpu, device="cuda"),
         *timed(size=8192, kernels=larger, gpu=gpu, device="cuda"),
@@ -96,7 +97,7 @@ def test_with_records_of_every_kind_there_is_every_figure_the_papers_first():
 
 
 def test_every_axis_has_a_label_with_its_unit_and_says_where_it_is_logarithmic():
-    unit = re.compile(r"%|, s\b|epoch|size|layer|hinge|times as fast")
+    unit = re.compile(r"%|, s\b|bits|epoch|size|layer|hinge|times as fast")
     for of in figures(every_kind()):
         assert of.caption and of.title
         for panel in of.panels:

@@ -10,9 +10,10 @@ from made_records import golden_records, packed, read_data, settings, timed, tra
 from bnnrun import paper, records
 from bnnrun.report import formats
 from bnnrun.report.collect import collect
+from bnnrun.report.curves import drawable
 from bnnrun.report.figures import figures
 from bnnrun.report.pooling import pool
-from bnnrun.report.report import content, drawable
+from bnnrun.report.report import content
 from bnnrun.report.tables import tables
 
 
@@ -336,4 +337,4 @@ def test_records_of_every_kind_with_all_they_need_only(of_conf):
     ]
     found = [bare, packed(), *times]
     assert tables(found, of_conf, [])
-    assert figures(drawable(found, of_conf)) is not None
+    assert figures(found, of_conf) is not None

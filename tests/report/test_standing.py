@@ -8,7 +8,7 @@ from made_records import packed, timed, trained
 from bnnrun import records
 from bnnrun.report.collect import collect
 from bnnrun.report.figures import figures
-from bnnrun.report.report import content, drawable
+from bnnrun.report.report import content
 from bnnrun.report.standing import newest
 from bnnrun.report.tables import tables
 
@@ -97,7 +97,7 @@ def test_earlier_measurements_are_one_section_at_the_end_and_in_every_format(tmp
     for record in [single(value=123.0), single(created=1)]:
         records.write(record, tmp_path)
     found = collect(tmp_path)
-    drawn = figures(drawable(found.records, of_conf))
+    drawn = figures(found.records, of_conf)
     texts = content(tables(found.records, of_conf, []), drawn, found)
     main, title, section = texts["tables.md"].partition("## Earlier measurements")
     assert title and "\n## " not in section

@@ -1,0 +1,166 @@
+"""More bits: which networks stand beside each other, their bytes, their times, others' numbers."""
+
+import csv
+import io
+from dataclasses import replace
+
+import pytest
+from made_records import packed, trained
+
+from bnnrun.report.content import Cell
+from bnnrun.report.figures import draw, figure_csv, figures
+from bnnrun.report.more_bits import bits_of
+from bnnrun.report.published import PUBLISHED, SOURCES
+from bnnrun.report.tables import tables
+
+# Rows are padded to words: 784 bits take 25, 1024 take 32.
+WEIGHT_BYTES = 4 * (1024 * 25 + 2 * 1024 * 32 + 10 * 32)
+FLOAT32_BYTES = 4 * (784 * 1024 + 2 * 1024 * 1024 + 1024 * 10)
+REAL = {"binarization__weights": "none", "binarization__activations": "none"}
+
+
+def run(
+    weights=1, activations=1, value=1.0, seed=0, *, experiment="bits_mnist", epochs=20, **changed
+):
+    """A run of the experiment with as many bits."""
+    bits = {"binarization__weight_bits": weights, "binarization__activation_bits": activations}
+    return trained(experiment, value, seed, epochs, changed=bits | changed)
+
+
+def table_of(found, of_conf, name="more_bits"):
+    return next((t for t in tables(found, of_conf, []) if t.name == name), None)
+
+
+def lines(found, of_conf) -> list[dict[str, Cell]]:
+    """Our rows of the table, as dicts of cells."""
+    table = table_of(found, of_conf)
+    titles = [column.title for column in table.columns]
+    rows = [dict(zip(titles, row, strict=True)) for row in table.rows]
+    return [row for row in rows if "published" not in row["network"].text]
+
+
+def sweep() -> list:
+    return [
+        *(run(1, 2, 1.5 + 0.1 * seed, seed) for seed in range(3)),
+        run(2, 2, 1.2),
+        run(value=2.0),
+        run(value=0.8, **REAL),
+        run(value=0.9, binarization__activations="none"),
+        run(8, 8, 1.1),
+    ]
+
+
+def test_there_is_a_row_for_each_number_of_bits_the_fewest_first(of_conf):
+    rows = lines(sweep(), of_conf)
+    shown = [(row["bits, W x A"].text, row["test error %"].text, row["n"].text) for row in rows]
+    assert shown == [
+        ("1 x 1", "2.00", "1"),
+        ("1 x 2", "1.60 ± 0.10", "3"),
+        ("1 x 32", "0.90", "1"),
+        ("2 x 2", "1.20", "1"),
+        ("8 x 8", "1.10", "1"),
+        ("32 x 32", "0.80", "1"),
+    ]
+    assert {row["network"].text for row in rows} == {"mlp 3 x 1024"}
+    assert all(row["test error %"].records for row in rows)
+
+
+def test_bytes_are_of_the_weights_bits(of_conf):
+    counts = {row["bits, W x A"].text: row["bytes of weights"].value.value
+              for row in lines(sweep(), of_conf)}  # fmt: skip
+    assert counts == {
+        "1 x 1": WEIGHT_BYTES, "1 x 2": WEIGHT_BYTES, "1 x 32": WEIGHT_BYTES,
+        "2 x 2": 2 * WEIGHT_BYTES, "8 x 8": 8 * WEIGHT_BYTES, "32 x 32": FLOAT32_BYTES,
+    }  # fmt: skip
+
+
+def test_bits_of_each_layer_are_told_where_they_differ(of_conf):
+    (row,) = lines([run([1, 2, 2, 1], [2, 2, 2])], of_conf)
+    assert row["bits, W x A"].text == "1-2-2-1 x 2"
+    own = 4 * (1024 * 25 + 2 * 2 * 1024 * 32 + 10 * 32)
+    assert row["bytes of weights"].value.value == own
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"epochs": 5},
+        {"arch__width": 512},
+        {"optimizer__clip": "none"},
+        {"binarization__estimator": "identity"},
+        {"binarization__activations": "stochastic"},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_a_network_that_differs_in_more_than_its_bits_is_not_beside_it(other, of_conf):
+    assert len(lines([run(1, 2), run(value=2.0)], of_conf)) == 2
+    assert len(lines([run(1, 2), run(value=2.0, **other)], of_conf)) == 1
+
+
+def test_a_run_is_known_by_its_settings_not_by_its_name(of_conf):
+    """And what changed nothing but bits is no ablation of the experiment."""
+    found = [replace(run(1, 2), experiment=""), run(value=2.0, experiment="ablation_mnist")]
+    assert len(lines(found, of_conf)) == 2
+    assert table_of(found, of_conf, "ablations") is None
+    assert table_of(found, of_conf, "other_runs") is None
+
+
+def test_runs_of_one_bit_alone_are_no_table_and_no_figure(of_conf):
+    found = [run(value=2.0), run(value=0.8, **REAL)]
+    assert table_of(found, of_conf) is None
+    assert "more_bits" not in {figure.name for figure in figures(found, of_conf)}
+
+
+def test_a_time_is_that_of_a_file_packed_from_these_runs(of_conf):
+    trained_as = {"dataset": "mnist", "seed": "0", "epoch": "20", "test_error_pct": "1.2000",
+                  "valid_error_pct": "1.3000"}  # fmt: skip
+    details = packed().details | {"images_per_s": 5000.0, "trained": trained_as}
+    found = [*sweep(), packed(details=details)]
+    times = {row["bits, W x A"].text: row["ms for 1,000 images"].text
+             for row in lines(found, of_conf)}  # fmt: skip
+    assert times == {
+        "1 x 1": "not run", "1 x 2": "not run", "2 x 2": "200",
+        "1 x 32": "not packed", "8 x 8": "not packed", "32 x 32": "not packed",
+    }  # fmt: skip
+    for key, value in (("seed", "1"), ("epoch", "19"), ("valid_error_pct", "9.9000")):
+        other = packed(details=details | {"trained": trained_as | {key: value}})
+        rows = lines([*sweep(), other], of_conf)
+        assert not [r for r in rows if r["ms for 1,000 images"].text == "200"], key
+
+
+def test_published_numbers_of_the_same_data_stand_below_with_their_levels(of_conf):
+    table = table_of([run(1, 2)], of_conf)
+    published = [row for row in table.rows if "published" in row[1].text]
+    assert len(published) == sum(one.dataset == "mnist" for one in PUBLISHED)
+    (lfc,) = [row for row in published if "LFC" in row[1].text and row[2].text == "1 x 2"]
+    assert lfc[3].text == "1.01" and not lfc[3].records
+    notes = " ".join(table.notes)
+    assert "-1, 0, 1" in notes and "DoReFa" not in notes
+
+
+def test_each_published_number_has_a_source():
+    assert {one.by for one in PUBLISHED} == set(SOURCES)
+    assert all(0 < one.low <= one.high < 100 for one in PUBLISHED)
+
+
+@pytest.mark.parametrize(
+    "config", [{}, {"binarization": {}}, {"binarization": {"weights": "sign"}}], ids=str
+)
+def test_a_record_that_does_not_tell_has_no_bits(config):
+    assert bits_of(config) is None
+
+
+def test_the_figure_has_a_panel_a_network_and_a_point_a_number_of_bits(of_conf):
+    cifar10 = [run(1, 2, 30.0, experiment="bits_cifar10", epochs=5),
+               run(1, 1, 35.0, experiment="bits_cifar10", epochs=5)]  # fmt: skip
+    found = [*sweep(), *cifar10, run([1, 2, 2, 1], 2)]
+    (figure,) = [f for f in figures(found, of_conf) if f.name == "more_bits"]
+    assert [panel.title for panel in figure.panels] == [
+        "CIFAR-10, convnet 128-128-256-256-512-512", "MNIST, mlp 3 x 1024",
+    ]  # fmt: skip
+    points = list(csv.DictReader(io.StringIO(figure_csv(figure))))
+    shown = {(p["bits"], float(p["error_pct"])) for p in points if "MNIST" in p["panel"]}
+    assert {("1 x 1", 2.0), ("1 x 2", 1.6), ("2 x 2", 1.2), ("32 x 32", 0.8)} < shown
+    assert not any("-" in p["bits"] for p in points)
+    assert all(float(p["error_pct_low"]) <= float(p["error_pct"]) for p in points)
+    assert set(draw(figure)) == {"png", "svg"}
