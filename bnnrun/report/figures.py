@@ -31,7 +31,7 @@ EXPECTED = {
     "curves_svhn": "Training on SVHN: not run; no record of an SVHN cell holds a curve of two "
     "epochs or more.",
     "more_bits": "Test error against bits: not run; no record is of a network of 2 to 8 bits "
-    "(`bnnrun train experiment=bits_mnist binarization.activation_bits=2`).",
+    "(`bnnrun train experiment=ablation_mnist binarization.activation_bits=2`).",
 }
 
 

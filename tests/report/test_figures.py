@@ -65,7 +65,7 @@ def every_kind() -> list[Record]:
         cifar10(),
         trained(epochs=20),
         trained("table1_svhn_theano", 9.0, epochs=3),
-        trained("bits_mnist", epochs=20, changed={"binarization__activation_bits": 2}),
+        trained("ablation_mnist", epochs=20, changed={"binarization__activation_bits": 2}),
         counted(),
         *timed(size=2048, kernels=on_gpu, gpu=gpu, device="cuda"),
         *timed(size=8192, kernels=larger, gpu=gpu, device="cuda"),

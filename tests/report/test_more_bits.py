@@ -20,7 +20,14 @@ REAL = {"binarization__weights": "none", "binarization__activations": "none"}
 
 
 def run(
-    weights=1, activations=1, value=1.0, seed=0, *, experiment="bits_mnist", epochs=20, **changed
+    weights=1,
+    activations=1,
+    value=1.0,
+    seed=0,
+    *,
+    experiment="ablation_mnist",
+    epochs=20,
+    **changed,
 ):
     """A run of the experiment with as many bits."""
     bits = {"binarization__weight_bits": weights, "binarization__activation_bits": activations}
