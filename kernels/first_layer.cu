@@ -197,8 +197,8 @@ first_layer(const unsigned char* __restrict__ x, const word* __restrict__ w,
         __syncthreads();
     }
 
-    // Of each result of this thread, the bits of four columns in each plane of the codes.
-    word planes[4 / ROWS_OF_PIXEL][OUTPUT_BITS] = {};
+    // Of each result of this thread: the bits of its four columns in plane p are bits 4 * p on.
+    word codes[4 / ROWS_OF_PIXEL] = {};
     const int at = column0 / 32 + tx / 8, pixels = m / images / ROWS_OF_PIXEL;
 #pragma unroll 1
     for (int level = 1; level <= LEVELS; level++) {
@@ -206,13 +206,14 @@ first_layer(const unsigned char* __restrict__ x, const word* __restrict__ w,
         word passed[4] = {};
 #pragma unroll
         for (int r = 0; r < 4; r++) {
-            const int* limits = limit + (long long)(level - 1) * n;
+            int of_class = 0;
 #ifdef CHANNELS
             const int row = row0 + 4 * ty + r;
             int row_y, row_x;
             locate(row < m ? row : 0, shape, row_y, row_x);
-            limits += (long long)classes[row_y * width + row_x] * LEVELS * n;
+            of_class = classes[row_y * width + row_x];
 #endif
+            const int* limits = limit + ((long long)of_class * LEVELS + level - 1) * n;
 #pragma unroll
             for (int c = 0; c < 4; c++) {
                 const int column = column0 + 4 * tx + c;
@@ -224,19 +225,18 @@ first_layer(const unsigned char* __restrict__ x, const word* __restrict__ w,
             word bits = 0;
 #pragma unroll
             for (int c = 0; c < 4; c++) {
-                const int place = (4 * tx + c) % 32;
 #ifdef POOL
-                const bool all = at < ow && (flip[at] >> place & 1);
-                bits |= (word)(all ? passed[c] == 15 : passed[c] != 0) << place;
+                const bool all = at < ow && (flip[at] >> (4 * tx + c) % 32 & 1);
+                bits |= (word)(all ? passed[c] == 15 : passed[c] != 0) << c;
 #else
-                bits |= (passed[c] >> r & 1) << place;
+                bits |= (passed[c] >> r & 1) << c;
 #endif
             }
             // Who passes a level passes all before it, so that bit p of the number of levels
             // passed changes at each multiple of 2^p.
 #pragma unroll
             for (int p = 0; p < OUTPUT_BITS; p++)
-                if (level % (1 << p) == 0) planes[r][p] ^= bits;
+                if (level % (1 << p) == 0) codes[r] ^= bits << 4 * p;
         }
     }
 
@@ -245,7 +245,7 @@ first_layer(const unsigned char* __restrict__ x, const word* __restrict__ w,
         const int row = row0 + 4 * ty + r, pixel = row / ROWS_OF_PIXEL;
 #pragma unroll
         for (int p = 0; p < OUTPUT_BITS; p++) {
-            word bits = planes[r][p];
+            word bits = (codes[r] >> 4 * p & 15) << 4 * tx % 32;
             for (int lane = 1; lane < 8; lane *= 2)
                 bits |= __shfl_xor_sync(0xffffffffu, bits, lane);
             if (tx % 8 == 0 && row < m && at < ow) {

@@ -193,8 +193,8 @@ xnor_conv(const word* __restrict__ a, const word* __restrict__ w, word* __restri
                 d[r][c] += (2 * count[r][c] + __popc(one[r][c])) << (i_plane + j_plane);
     }
 
-    // Of each result of this thread, the bits of four columns in each plane of the codes.
-    word planes[4 / ROWS_OF_PIXEL][OUTPUT_BITS] = {};
+    // Of each result of this thread: the bits of its four columns in plane p are bits 4 * p on.
+    word codes[4 / ROWS_OF_PIXEL] = {};
     const int at = column0 / 32 + tx / 8, pixels = m / images / ROWS_OF_PIXEL;
 #pragma unroll 1
     for (int level = 1; level <= LEVELS; level++) {
@@ -218,19 +218,18 @@ xnor_conv(const word* __restrict__ a, const word* __restrict__ w, word* __restri
             word bits = 0;
 #pragma unroll
             for (int c = 0; c < 4; c++) {
-                const int place = (4 * tx + c) % 32;
 #ifdef POOL
-                const bool all = at < ow && (flip[at] >> place & 1);
-                bits |= (word)(all ? passed[c] == 15 : passed[c] != 0) << place;
+                const bool all = at < ow && (flip[at] >> (4 * tx + c) % 32 & 1);
+                bits |= (word)(all ? passed[c] == 15 : passed[c] != 0) << c;
 #else
-                bits |= (passed[c] >> r & 1) << place;
+                bits |= (passed[c] >> r & 1) << c;
 #endif
             }
             // Who passes a level passes all before it, so that bit p of the number of levels
             // passed changes at each multiple of 2^p.
 #pragma unroll
             for (int p = 0; p < OUTPUT_BITS; p++)
-                if (level % (1 << p) == 0) planes[r][p] ^= bits;
+                if (level % (1 << p) == 0) codes[r] ^= bits << 4 * p;
         }
     }
 
@@ -239,7 +238,7 @@ xnor_conv(const word* __restrict__ a, const word* __restrict__ w, word* __restri
         const int row = row0 + 4 * ty + r, pixel = row / ROWS_OF_PIXEL;
 #pragma unroll
         for (int p = 0; p < OUTPUT_BITS; p++) {
-            word bits = planes[r][p];
+            word bits = (codes[r] >> 4 * p & 15) << 4 * tx % 32;
             // Eight neighbouring threads hold four bits each of one word. All of a warp take part,
             // also those whose row is past the last.
             for (int lane = 1; lane < 8; lane *= 2)
