@@ -11,7 +11,7 @@ from bnnrun.runtime.cuda import CudaNetwork
 TURING, AMPERE, HOPPER = (7, 5), (8, 0), (9, 0)
 MORE_BITS = [(1, 2), (2, 1), (2, 2), (3, 4)]  # of weights and of activations
 # Of the layers of "13x11".
-WEIGHT_BITS, ACTIVATION_BITS = [1, 2, 1, 3, 1, 4, 2, 1], [2, 1, 3, 1, 1, 2, 1]
+WEIGHT_BITS, ACTIVATION_BITS = [3, 2, 1, 3, 1, 4, 2, 1], [2, 1, 3, 1, 1, 2, 1]
 
 
 @pytest.mark.parametrize(
