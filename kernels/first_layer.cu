@@ -15,13 +15,27 @@ Two ways to the same comparison:
   bytes    d = sum of x * -w, four products an instruction (dp4a)
   planes   the paper's: x = sum of 2^p * x_p in bits, so that
            d = sum of 2^p * popc(x_p ^ w) = -x · w + 255 * (how many w are 1)
+Weights of more bits are just other bytes, -15 to 15; in planes, with -DWEIGHT_BITS, W is
+(WEIGHT_BITS, N, KW), the lowest plane first, and d = sum of 2^(p + j) * popc(x_p ^ w_j). Outputs of
+more bits, with -DOUTPUT_BITS, are as of xnor_conv.cu: limit (classes, LEVELS, N), ones
+(B, OUTPUT_BITS), out (B, OUTPUT_BITS, OW) or (B, OUTPUT_BITS, H', S', OW).
+
 A tile of 64 rows is brought to shared memory 32 elements at a time, pixel by pixel, wherever
 they lie; the planes way turns each 32 bytes into eight words of one bit each there.
 
-Launch:   grid (ceil(OW / 2), ceil(R / 64)), block 256, [-DPLANES] [-DCHANNELS=<int> [-DPOOL]]
+Launch:   grid (ceil(OW / 2), ceil(R / 64)), block 256, [-DCHANNELS=<int> [-DPOOL]]
+          [-DPLANES [-DWEIGHT_BITS=<int>]] [-DOUTPUT_BITS=<int>]
           with R = B, or B * H * S, or 4 * B * H' * S' with -DPOOL
 Wrapper:  bnnrun/gemm/cuda.py      Reference: bnnrun/runtime/reference.py
 */
+
+#ifndef WEIGHT_BITS
+#define WEIGHT_BITS 1
+#endif
+#ifndef OUTPUT_BITS
+#define OUTPUT_BITS 1
+#endif
+#define LEVELS ((1 << OUTPUT_BITS) - 1)
 
 #define TILE 64
 #define WORDS 8  // of a row in a step: 32 bytes, or eight planes of 32 bits
@@ -31,7 +45,7 @@ Wrapper:  bnnrun/gemm/cuda.py      Reference: bnnrun/runtime/reference.py
 typedef unsigned int word;
 
 #ifdef PLANES
-#define W_WORDS 1
+#define W_WORDS WEIGHT_BITS
 #else
 #define W_WORDS WORDS
 #endif
@@ -148,73 +162,100 @@ first_layer(const unsigned char* __restrict__ x, const word* __restrict__ w,
         of_x[2 * piece + 1][thread / 4] = bytes[1];
 #endif
         for (int i = thread; i < W_WORDS * TILE; i += THREADS) {
-            const int column = column0 + i / W_WORDS, at = step * W_WORDS + i % W_WORDS;
+            const int column = column0 + i / W_WORDS;
+#ifdef PLANES
+            const int row = i % W_WORDS * n + column, at = step;
+#else
+            const int row = column, at = step * W_WORDS + i % W_WORDS;
+#endif
             of_w[i % W_WORDS][i / W_WORDS] =
-                column < n && at < kw ? w[(long long)column * kw + at] : 0;
+                column < n && at < kw ? w[(long long)row * kw + at] : 0;
         }
         __syncthreads();
 #pragma unroll
         for (int i = 0; i < WORDS; i++) {
             word a[4], b[4];
             *reinterpret_cast<uint4*>(a) = *reinterpret_cast<uint4*>(&of_x[i][4 * ty]);
-            *reinterpret_cast<uint4*>(b) = *reinterpret_cast<uint4*>(&of_w[i % W_WORDS][4 * tx]);
+#ifdef PLANES
+#pragma unroll
+            for (int j = 0; j < WEIGHT_BITS; j++) {
+                *reinterpret_cast<uint4*>(b) = *reinterpret_cast<uint4*>(&of_w[j][4 * tx]);
+#pragma unroll
+                for (int r = 0; r < 4; r++)
+#pragma unroll
+                    for (int c = 0; c < 4; c++) d[r][c] += __popc(a[r] ^ b[c]) << (i + j);
+            }
+#else
+            *reinterpret_cast<uint4*>(b) = *reinterpret_cast<uint4*>(&of_w[i][4 * tx]);
 #pragma unroll
             for (int r = 0; r < 4; r++)
 #pragma unroll
-                for (int c = 0; c < 4; c++) {
-#ifdef PLANES
-                    d[r][c] += __popc(a[r] ^ b[c]) << i;
-#else
-                    // Four products of an unsigned and a signed byte.
-                    d[r][c] = multiply_bytes(a[r], b[c], d[r][c]);
+                // Four products of an unsigned and a signed byte.
+                for (int c = 0; c < 4; c++) d[r][c] = multiply_bytes(a[r], b[c], d[r][c]);
 #endif
-                }
         }
         __syncthreads();
     }
 
-    // Bit r of `passed[c]`: whether row r of this thread passes in column c.
-    word passed[4] = {};
+    // Of each result of this thread: the bits of its four columns in plane p are bits 4 * p on.
+    word codes[4 / ROWS_OF_PIXEL] = {};
+    const int at = column0 / 32 + tx / 8, pixels = m / images / ROWS_OF_PIXEL;
+#pragma unroll 1
+    for (int level = 1; level <= LEVELS; level++) {
+        // Bit r of `passed[c]`: whether row r of this thread passes in column c.
+        word passed[4] = {};
 #pragma unroll
-    for (int r = 0; r < 4; r++) {
-        const int* limits = limit;
+        for (int r = 0; r < 4; r++) {
+            int of_class = 0;
 #ifdef CHANNELS
-        const int row = row0 + 4 * ty + r;
-        int row_y, row_x;
-        locate(row < m ? row : 0, shape, row_y, row_x);
-        limits += (long long)classes[row_y * width + row_x] * n;
+            const int row = row0 + 4 * ty + r;
+            int row_y, row_x;
+            locate(row < m ? row : 0, shape, row_y, row_x);
+            of_class = classes[row_y * width + row_x];
 #endif
+            const int* limits = limit + ((long long)of_class * LEVELS + level - 1) * n;
 #pragma unroll
-        for (int c = 0; c < 4; c++) {
-            const int column = column0 + 4 * tx + c;
-            passed[c] |= (word)(column < n && d[r][c] <= limits[column < n ? column : 0]) << r;
+            for (int c = 0; c < 4; c++) {
+                const int column = column0 + 4 * tx + c;
+                passed[c] |= (word)(column < n && d[r][c] <= limits[column < n ? column : 0]) << r;
+            }
+        }
+#pragma unroll
+        for (int r = 0; r < 4 / ROWS_OF_PIXEL; r++) {
+            word bits = 0;
+#pragma unroll
+            for (int c = 0; c < 4; c++) {
+#ifdef POOL
+                const bool all = at < ow && (flip[at] >> (4 * tx + c) % 32 & 1);
+                bits |= (word)(all ? passed[c] == 15 : passed[c] != 0) << c;
+#else
+                bits |= (passed[c] >> r & 1) << c;
+#endif
+            }
+            // Who passes a level passes all before it, so that bit p of the number of levels
+            // passed changes at each multiple of 2^p.
+#pragma unroll
+            for (int p = 0; p < OUTPUT_BITS; p++)
+                if (level % (1 << p) == 0) codes[r] ^= bits << 4 * p;
         }
     }
 
-    const int at = column0 / 32 + tx / 8, pixels = m / images / ROWS_OF_PIXEL;
-#ifdef POOL
-    {
-        const int row = row0 + 4 * ty, pixel = row / 4;
-#else
 #pragma unroll
-    for (int r = 0; r < 4; r++) {
-        const int row = row0 + 4 * ty + r, pixel = row;
-#endif
-        word bits = 0;
+    for (int r = 0; r < 4 / ROWS_OF_PIXEL; r++) {
+        const int row = row0 + 4 * ty + r, pixel = row / ROWS_OF_PIXEL;
 #pragma unroll
-        for (int c = 0; c < 4; c++) {
-            const int place = (4 * tx + c) % 32;
-#ifdef POOL
-            const bool all = at < ow && (flip[at] >> place & 1);
-            bits |= (word)(all ? passed[c] == 15 : passed[c] != 0) << place;
-#else
-            bits |= (passed[c] >> r & 1) << place;
-#endif
-        }
-        for (int lane = 1; lane < 8; lane *= 2) bits |= __shfl_xor_sync(0xffffffffu, bits, lane);
-        if (tx % 8 == 0 && row < m && at < ow) {
-            out[(long long)pixel * ow + at] = bits;
-            if (ones && bits) atomicAdd(ones + pixel / pixels, __popc(bits));
+        for (int p = 0; p < OUTPUT_BITS; p++) {
+            word bits = (codes[r] >> 4 * p & 15) << 4 * tx % 32;
+            for (int lane = 1; lane < 8; lane *= 2)
+                bits |= __shfl_xor_sync(0xffffffffu, bits, lane);
+            if (tx % 8 == 0 && row < m && at < ow) {
+                // That is (image * OUTPUT_BITS + p) * pixels + the pixel's place in its image.
+                const long long place =
+                    pixel + (long long)(pixel / pixels * (OUTPUT_BITS - 1) + p) * pixels;
+                out[place * ow + at] = bits;
+                if (ones && bits)
+                    atomicAdd(ones + pixel / pixels * OUTPUT_BITS + p, __popc(bits));
+            }
         }
     }
 }

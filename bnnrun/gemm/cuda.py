@@ -245,8 +245,15 @@ def convolution(
     flip: Any,
     pool: bool,
 ) -> Launch:
-    """A launch of xnor_conv.cu, whose header says what each array is; images (B, H, S, CW)."""
-    count, height, width, cw = images.shape
+    """A launch of xnor_conv.cu, whose header says what each array is.
+
+    Shapes, each number in bit planes:
+        images:     (B, input bits, H, S, CW)
+        weights:    (weight bits, N, 9 CW)
+        out:        (B, output bits, H', S', OW)
+        thresholds: (border classes, 2^output bits - 1, N)
+    """
+    count, input_bits, height, width, cw = images.shape
     for name, array in (("images", images), ("weights", weights)):
         if math.prod(array.shape) > MAX_OFFSET:
             raise ValueError(f"xnor_conv: {name} of {array.shape} words, more than its 32-bit "
@@ -256,7 +263,11 @@ def convolution(
     return _checked(
         Launch(
             kernel="xnor_conv",
-            defines=(("CW", int(cw)), *((("POOL", None),) if pool else ())),
+            defines=(
+                ("CW", int(cw)),
+                *((("POOL", None),) if pool else ()),
+                *_planes(INPUT=input_bits, WEIGHT=weights.shape[0], OUTPUT=out.shape[1]),
+            ),
             grid=(-(-ow // 2), -(-count * pixels // CONV_TILE)),
             block=256,
             arguments=(
@@ -267,7 +278,7 @@ def convolution(
                 thresholds,
                 classes,
                 flip,
-                *map(np.int32, (count, height, width, thresholds.shape[1], ow)),
+                *map(np.int32, (count, height, width, thresholds.shape[-1], ow)),
             ),
         )
     )
@@ -277,7 +288,14 @@ def first_layer(
     pixels: Any, weights: Any, out: Any, ones: Any, thresholds: Any, classes: Any, flip: Any, *,
     conv: bool, pool: bool, planes: bool,
 ) -> Launch:  # fmt: skip
-    """A launch of first_layer.cu, whose header says what each array is; pixels (B, C, H, S)."""
+    """A launch of first_layer.cu, whose header says what each array is.
+
+    Shapes:
+        pixels:     (B, C, H, S)
+        weights:    (N, KW), or with `planes` (weight bits, N, KW)
+        out:        (B, output bits, [H', S',] OW)
+        thresholds: (border classes, 2^output bits - 1, N)
+    """
     count, channels, height, width = pixels.shape
     rows = count * (height // 2 * (width // 2) * 4 if pool else height * width) if conv else count
     k = 9 * channels if conv else channels * height * width
@@ -285,6 +303,7 @@ def first_layer(
     defines: list[tuple[str, int | str | None]] = [("PLANES", None)] if planes else []
     if conv:
         defines += [("CHANNELS", int(channels)), *([("POOL", None)] if pool else [])]
+    defines += _planes(WEIGHT=weights.shape[0] if planes else 1, OUTPUT=out.shape[1])
     return _checked(
         Launch(
             kernel="first_layer",
@@ -300,11 +319,41 @@ def first_layer(
                 classes,
                 flip,
                 *map(
-                    np.int32, (count, height, width, k, thresholds.shape[1], weights.shape[1], ow)
+                    np.int32, (count, height, width, k, thresholds.shape[-1], weights.shape[-1], ow)
                 ),
             ),
         )
     )
+
+
+def code_planes(
+    products: Any, out: Any, ones: Any, thresholds: Any, k: int, input_bits: int, weight_bits: int
+) -> Launch:  # fmt: skip
+    """A launch of code_planes.cu, whose header says what each array is.
+
+    Shapes:
+        products:   (B · input bits, weight bits · N) int32, rows of K elements multiplied
+        out:        (B, output bits, OW)
+        thresholds: (2^output bits - 1, N)
+    """
+    (count, bits, ow), n = out.shape, thresholds.shape[-1]
+    base = k * (2**input_bits - 1) * (2**weight_bits - 1)
+    return _checked(
+        Launch(
+            kernel="code_planes",
+            defines=(
+                ("INPUT_BITS", input_bits), ("WEIGHT_BITS", weight_bits), ("OUTPUT_BITS", int(bits))
+            ),
+            grid=(-(-ow // 8), count),
+            block=256,
+            arguments=(products, thresholds, out, ones, *map(np.int32, (n, ow, base))),
+        )
+    )  # fmt: skip
+
+
+def _planes(**bits: int) -> list[tuple[str, int | str | None]]:
+    """Defines of the numbers that have more than one bit: one is what a kernel is made for."""
+    return [(f"{name}_BITS", int(count)) for name, count in bits.items() if count > 1]
 
 
 def baseline(device: Device, a: Any, w: Any, out: Any) -> None:

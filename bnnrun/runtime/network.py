@@ -23,7 +23,7 @@ from bnnrun.gemm.conv import conv_bits
 from bnnrun.gemm.vector import HAS_BYTE_PRODUCT
 from bnnrun.gemm.xnor import Panels, padded_rows
 from bnnrun.runtime.model import PackedLayer, PackedModel, borders
-from bnnrun.runtime.thresholds import accumulator_thresholds, signed_weights
+from bnnrun.runtime.thresholds import accumulator_thresholds, signed_weights, weight_planes
 
 CHUNK_BYTES = 4 * 2**20  # the widest layer's bits for a chunk: they fit a third-level cache
 MAX_CHUNK = 1024  # images of a chunk
@@ -156,12 +156,9 @@ def _weights(
 
 
 def _bit_panels(w: NDArray[np.int8], shape: Layer, group: int, planes: int) -> Panels:
-    codes = (w + np.int8(2**shape.weight_bits - 1)) // 2
-    groups = [
-        pack((codes >> i & 1).astype(bool).reshape(len(w), -1, group)).reshape(len(w), -1)
-        for i in reversed(range(shape.weight_bits))
-    ]
-    return xnor.encode_weights(np.stack(groups), planes)
+    highest_first = weight_planes(w, shape.weight_bits)[::-1]
+    groups = pack(highest_first.reshape(shape.weight_bits, len(w), -1, group))
+    return xnor.encode_weights(groups.reshape(shape.weight_bits, len(w), -1), planes)
 
 
 def _byte_panels(w: NDArray[np.int8]) -> Panels:

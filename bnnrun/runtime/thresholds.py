@@ -20,6 +20,13 @@ def signed_weights(layer: PackedLayer) -> NDArray[np.int8]:
     return w
 
 
+def weight_planes(w: NDArray[np.int8], bits: int) -> NDArray[np.bool_]:
+    """Bit planes of the codes c of weights 2c - n, the lowest first: (N, K) -> (bits, N, K)."""
+    codes = (w + np.int8(2**bits - 1)) // 2
+    planes: NDArray[np.bool_] = (codes >> np.arange(bits, dtype=np.int8)[:, None, None] & 1) != 0
+    return planes
+
+
 def accumulator_thresholds(
     layer: PackedLayer, w: NDArray[np.int8], is_first: bool = False, planes: int = 0
 ) -> NDArray[np.integer[Any]]:

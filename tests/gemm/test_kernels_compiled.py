@@ -37,6 +37,8 @@ class Claim:
 
 OUTS = tuple((f"OUT={out}",) for out in ("BITS", "INT32", "INT16", "FLOAT32"))
 
+MOST_BITS = ("INPUT_BITS=4", "WEIGHT_BITS=4", "OUTPUT_BITS=4")
+
 # What is to be tested of each kernel.
 CLAIMS = {
     "xnor_gemm": Claim(variants=OUTS),
@@ -50,14 +52,24 @@ CLAIMS = {
         )
     ),
     "baseline_gemm": Claim(),
-    "xnor_conv": Claim(variants=(("CW=4",), ("CW=4", "POOL"), ("CW=16",), ("CW=16", "POOL"))),
+    "xnor_conv": Claim(
+        variants=(
+            ("CW=4",),
+            ("CW=4", "POOL"),
+            ("CW=16",),
+            ("CW=16", "POOL"),
+            ("CW=4", *MOST_BITS),
+            ("CW=4", "POOL", *MOST_BITS),
+        )
+    ),
     "first_layer": Claim(
         variants=tuple(
             (*layer, *way)
             for layer in ((), ("CHANNELS=3",), ("CHANNELS=3", "POOL"))
-            for way in ((), ("PLANES",))
+            for way in ((), ("PLANES",), ("OUTPUT_BITS=4",), ("PLANES", *MOST_BITS[1:]))
         )
     ),
+    "code_planes": Claim(variants=(("INPUT_BITS=1", "WEIGHT_BITS=1", "OUTPUT_BITS=2"), MOST_BITS)),
     "adam": Claim(variants=((), ("CLIP",), ("SIGNS",), ("CLIP", "SIGNS"))),
     "norm_sign": Claim(
         variants=tuple(

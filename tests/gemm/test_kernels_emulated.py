@@ -12,6 +12,7 @@ from kernel_checks import (
     OUTS,
     check_adam,
     check_baseline,
+    check_code_planes,
     check_convolution,
     check_first_layer,
     check_norm_sign,
@@ -40,6 +41,9 @@ MATRICES = ((1, 1), (7, 31), (8, 128), (9, 129), (127, 32), (130, 257), (3, 784)
 # Images and columns: one pixel; a row and a column of pixels, which no window fits; odd sizes;
 # more pixels than a tile of rows, more columns than a tile of columns.
 IMAGES = ((1, 1, 1, 1), (3, 1, 9, 5), (2, 5, 7, 33), (5, 8, 8, 64), (1, 15, 13, 131), (2, 2, 2, 70))
+FEW_IMAGES = ((2, 5, 7, 33), (1, 2, 2, 70))
+# Outputs of less than a word, of more words than a block's eight.
+CODES = ((1, 1), (3, 33), (2, 300))
 POOLED = ((1, 2, 2, 1), (2, 5, 7, 33), (5, 8, 8, 64), (1, 15, 13, 131), (3, 3, 2, 70))
 
 
@@ -65,6 +69,10 @@ class Emulation:
         self.check(launch, self.defines, shape)
 
 
+def _bits(inputs, weights, outputs):
+    return {"INPUT_BITS": inputs, "WEIGHT_BITS": weights, "OUTPUT_BITS": outputs}
+
+
 def emulations():
     """All of them. A variant of a kernel is tested by an entry here."""
     for out in OUTS:
@@ -80,6 +88,8 @@ def emulations():
         ({"CW": 4}, IMAGES, True),
         ({"CW": 12}, IMAGES, False),
         ({"CW": 4, "POOL": None}, POOLED, True),
+        ({"CW": 4, **_bits(2, 3, 2)}, FEW_IMAGES, True),
+        ({"CW": 4, "POOL": None, **_bits(4, 1, 3)}, FEW_IMAGES, False),
     ):
         yield Emulation("xnor_conv", check_convolution, shapes, defines, (), sanitize)
     for defines, shapes, sanitize in (
@@ -89,8 +99,16 @@ def emulations():
         ({"CHANNELS": 5, "PLANES": None}, IMAGES, True),
         ({"CHANNELS": 3, "POOL": None}, POOLED, True),
         ({"CHANNELS": 3, "POOL": None, "PLANES": None}, POOLED, False),
+        ({"OUTPUT_BITS": 4}, FEW_IMAGES, False),
+        (
+            {"CHANNELS": 3, "POOL": None, "PLANES": None, "WEIGHT_BITS": 4, "OUTPUT_BITS": 2},
+            FEW_IMAGES,
+            True,
+        ),
     ):
         yield Emulation("first_layer", check_first_layer, shapes, defines, (), sanitize)
+    for bits in ((1, 1, 2), (3, 4, 1), (2, 2, 4)):
+        yield Emulation("code_planes", check_code_planes, CODES, _bits(*bits))
     for defines in ({}, {"CLIP": None}, {"SIGNS": None}, {"CLIP": None, "SIGNS": None}):
         yield Emulation("adam", check_adam, VECTORS, defines, (), len(defines) == 2)
     for name in ("MOMENTS", "LINE", "SIGN", "GRADIENT_SUMS", "FACTORS", "GRADIENT"):

@@ -116,6 +116,17 @@ def test_networks_are_the_definition(device, name, kernel, first):
         assert_same(network, pixels_for(model, n, seed=n))
 
 
+@pytest.mark.parametrize("first", FIRSTS, ids=lambda f: f.value)
+@pytest.mark.parametrize("bits", [(1, 2), (2, 1), (2, 2), (3, 4)], ids=str)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_of_more_bits_are_the_definition(device, name, bits, first):
+    weight_bits, activation_bits = bits
+    model = made(*NETWORKS[name], weight_bits=weight_bits, activation_bits=activation_bits, seed=1)
+    network = CudaNetwork(model, device, first)
+    for n in (7, 3, 7, 64):
+        assert_same(network, pixels_for(model, n, seed=n))
+
+
 @pytest.fixture
 def exact_memory():
     """Each array is an allocation of its own, so that compute-sanitizer sees where it ends."""
@@ -142,6 +153,7 @@ def test_watched_networks(device, exact_memory):
     for first in FIRSTS:
         for name in ("five inputs", "odd, pooled to one"):
             test_networks_are_the_definition(device, name, "auto", first)
+            test_networks_of_more_bits_are_the_definition(device, name, (3, 4), first)
 
 
 def test_kernels_wait_for_torch_s_stream(device):

@@ -121,7 +121,39 @@ def check_packing(launch, defines, shape):
     np.testing.assert_array_equal(ones, np.bitwise_count(expected).sum(axis=1))
 
 
-# --------------------------------------------------------------------------- convolutions
+# ---------------------------------------------------------- codes of more bits, convolutions
+
+
+def planes_of(codes, count):
+    """Bit planes, the lowest first: (...) -> (count, ...) booleans."""
+    return np.stack([codes >> i & 1 != 0 for i in range(count)])
+
+
+def levels_among(rng, d, bits, shape):
+    """Limits of codes of `bits` bits, (*shape[:-1], levels, shape[-1]), the largest first."""
+    limit = limits_among(rng, d, (*shape[:-1], 2**bits - 1, shape[-1]))
+    return np.ascontiguousarray(np.sort(limit, axis=-2)[..., ::-1, :])
+
+
+def check_code_planes(launch, defines, shape):
+    """Codes of (M, N) outputs from the products of planes."""
+    m, n = shape
+    a_bits, w_bits, bits = (defines[f"{of}_BITS"] for of in ("INPUT", "WEIGHT", "OUTPUT"))
+    rng, k = np.random.default_rng(shape), 37
+    a, w = (rng.integers(0, 2**b, (rows, k)) for b, rows in ((a_bits, m), (w_bits, n)))
+    a_planes, w_planes = planes_of(a, a_bits), planes_of(w, w_bits)
+    s = np.einsum("imk,jnk->mijn", 2 * a_planes - 1, 2 * w_planes - 1)
+    s = np.ascontiguousarray(s, np.int32)
+    d = np.einsum("mijn,i,j->mn", (k - s) // 2, 2 ** np.arange(a_bits), 2 ** np.arange(w_bits))
+    limit = levels_among(rng, d, bits, (n,))
+    expected = rows_of(planes_of((d[:, None] <= limit).sum(axis=1), bits).swapaxes(0, 1))
+    cw = expected.shape[-1]
+    out, before = poisoned(expected.shape, np.uint32), rng.integers(0, 100, (m, bits))
+    ones = before.astype(np.int32)
+    base = k * (2**a_bits - 1) * (2**w_bits - 1)
+    launch((*blocks((cw, 8)), m), (256,), [s, limit, out, ones, *map(np.int32, (n, cw, base))])
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(ones - before, np.bitwise_count(expected).sum(axis=2))
 
 
 def patches_of(padded):
@@ -136,28 +168,29 @@ def around(images):
     return np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
 
 
-def check_layer(launch, d, operands, sizes, *, tile, pool, classes):
-    """A layer whose counts are d (B, H, S, N): its bits by limits, in windows with `pool`."""
+def check_layer(launch, d, operands, sizes, defines, *, classes):
+    """A layer whose counts are d (B, H, S, N): its codes by limits, in windows with POOL."""
+    pool, of_output = "POOL" in defines, defines.get("OUTPUT_BITS", 1)
     b, h, s, n = d.shape
     rng = np.random.default_rng(d.shape)
     of_pixel = rng.integers(0, classes, h * s).astype(np.int32)
-    limit = limits_among(rng, d, (classes, n))
-    passes = d <= limit[of_pixel].reshape(h, s, n)
+    limit = levels_among(rng, d, of_output, (classes, n))
+    codes = (d[:, :, :, None] <= limit[of_pixel].reshape(h, s, -1, n)).sum(axis=3)
     flip = rng.random(n) < 0.5
     if pool:
         h, s = h // 2, s // 2
-        windows = passes[:, : 2 * h, : 2 * s].reshape(b, h, 2, s, 2, n)
-        passes = np.where(flip, windows.all(axis=(2, 4)), windows.any(axis=(2, 4)))
-    expected = rows_of(passes)
+        windows = codes[:, : 2 * h, : 2 * s].reshape(b, h, 2, s, 2, n)
+        codes = np.where(flip, windows.min(axis=(2, 4)), windows.max(axis=(2, 4)))
+    expected = rows_of(planes_of(codes, of_output).swapaxes(0, 1))
     ow = expected.shape[-1]
-    out, before = poisoned(expected.shape, np.uint32), rng.integers(0, 100, b).astype(np.int32)
-    ones = before.copy() if n % 2 else None
+    out, before = poisoned(expected.shape, np.uint32), rng.integers(0, 100, (b, of_output))
+    ones = before.astype(np.int32) if n % 2 else None
     arguments = [*operands, out, ones, limit, of_pixel if classes > 1 else None,
                  rows_of(flip) if pool else None, *map(np.int32, (*sizes, ow))]  # fmt: skip
-    launch(blocks((ow, 2), (b * h * s * (4 if pool else 1), tile)), (256,), arguments)
+    launch(blocks((ow, 2), (b * h * s * (4 if pool else 1), 64)), (256,), arguments)
     np.testing.assert_array_equal(out, expected)
     if ones is not None:
-        np.testing.assert_array_equal(ones - before, passes.sum(axis=(1, 2, 3)))
+        np.testing.assert_array_equal(ones - before, np.bitwise_count(expected).sum(axis=(2, 3, 4)))
 
 
 def check_convolution(launch, defines, shape):
@@ -165,13 +198,18 @@ def check_convolution(launch, defines, shape):
     b, h, s, n = shape
     rng = np.random.default_rng(shape)
     channels = 32 * defines["CW"] - 5
-    a, w = rng.random((b, h, s, channels)) < 0.5, rng.random((n, 9, channels)) < 0.5
-    # popc(a ^ w), where padding counts as 0 bits
-    rows, flat = patches_of(around(a)).reshape(b * h * s, -1), w.reshape(n, -1)
-    both = rows.astype(np.float32) @ flat.T.astype(np.float32)
-    d = rows.sum(axis=1)[:, None] + flat.sum(axis=1) - 2 * both.astype(np.int64)
-    check_layer(launch, d.reshape(b, h, s, n), [rows_of(a), rows_of(w)], shape, tile=64,
-                pool="POOL" in defines, classes=4)  # fmt: skip
+    a = rng.random((defines.get("INPUT_BITS", 1), b, h, s, channels)) < 0.5
+    w = rng.random((defines.get("WEIGHT_BITS", 1), n, 9, channels)) < 0.5
+    d = np.zeros((b, h, s, n), np.int64)
+    # popc(a ^ w) of each plane with each, where padding counts as 0 bits
+    for i, plane in enumerate(a):
+        rows = patches_of(around(plane)).reshape(b * h * s, -1)
+        for j, flat in enumerate(w.reshape(len(w), n, -1)):
+            both = rows.astype(np.float32) @ flat.T.astype(np.float32)
+            differ = rows.sum(axis=1)[:, None] + flat.sum(axis=1) - 2 * both.astype(np.int64)
+            d += differ.reshape(d.shape) << i + j
+    images = np.ascontiguousarray(rows_of(a).swapaxes(0, 1))
+    check_layer(launch, d, [images, rows_of(w)], shape, defines, classes=4)
 
 
 def check_first_layer(launch, defines, shape):
@@ -186,17 +224,18 @@ def check_first_layer(launch, defines, shape):
     else:
         rows = x.reshape(b, 1, 1, h * s).astype(np.int64)
     k = rows.shape[-1]
-    w = rng.random((n, k)) < 0.5
-    d = -rows @ np.where(w, 1, -1).T
+    # Bytes are of any number of bits.
+    of_weight = defines.get("WEIGHT_BITS", 1) if "PLANES" in defines else 3
+    codes = rng.integers(0, 2**of_weight, (n, k))
+    w = 2 * codes - (2**of_weight - 1)
+    d = -rows @ w.T
     if "PLANES" in defines:
-        d += 255 * w.sum(axis=1)
-        words = bits.pack(w)
+        d += 255 * codes.sum(axis=1)
+        words = bits.pack(planes_of(codes, of_weight))
     else:
-        minus = np.pad(np.where(w, -1, 1).astype(np.int8), ((0, 0), (0, -k % 4)))
-        words = minus.view(np.uint32)
-    sizes = (b, h, s, k, n, words.shape[1])
-    check_layer(launch, d, [x, words], sizes, tile=64,
-                pool="POOL" in defines, classes=4 if "CHANNELS" in defines else 1)  # fmt: skip
+        words = np.pad((-w).astype(np.int8), ((0, 0), (0, -k % 4))).view(np.uint32)
+    sizes = (b, h, s, k, n, words.shape[-1])
+    check_layer(launch, d, [x, words], sizes, defines, classes=4 if "CHANNELS" in defines else 1)
 
 
 def check_adam(launch, defines, shape):

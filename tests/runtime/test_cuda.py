@@ -179,7 +179,7 @@ def test_arrays_of_another_device_are_refused(xnor, monkeypatch):
 
 def test_more_rows_than_a_grid_takes_are_refused():
     images = np.empty((0, 32, 32, 4), np.uint32)
-    many = np.lib.stride_tricks.as_strided(images, (70_000, 32, 32, 4), (0, 0, 0, 4))
+    many = np.lib.stride_tricks.as_strided(images, (70_000, 1, 32, 32, 4), (0, 0, 0, 0, 4))
     with pytest.raises(ValueError, match="xnor_conv: 1120000 blocks"):
         cuda.convolution(many, images, images, None, np.zeros((1, 3)), None, None, pool=False)
 
@@ -187,8 +187,9 @@ def test_more_rows_than_a_grid_takes_are_refused():
 def test_more_words_than_offsets_reach_are_refused():
     """Within the grid, past 32 bits: a kernel would read elsewhere."""
     images = np.empty((0, 32, 32, 4), np.uint32)
-    for images_of, words in ((2000, 1049), (2000, 4096)):
-        many = np.lib.stride_tricks.as_strided(images, (images_of, 32, 32, words), (0, 0, 0, 4))
+    for planes, words in ((1, 1049), (1, 4096), (2, 528)):
+        shape = (2000, planes, 32, 32, words)
+        many = np.lib.stride_tricks.as_strided(images, shape, (0, 0, 0, 0, 4))
         with pytest.raises(ValueError, match=r"xnor_conv: images of .* 32-bit offsets"):
             cuda.convolution(many, images, images, None, np.zeros((1, 3)), None, None, pool=False)
 
@@ -223,7 +224,9 @@ def test_what_is_asked_for_decides_the_device(emulated_gpu, monkeypatch):
         Classifier(model, Kernel.reference, FirstLayer.auto, Device.cuda)
 
 
-@pytest.mark.parametrize("name", [*VARIANTS, "xnor_conv", "first_layer", "pack_bits"])
+@pytest.mark.parametrize(
+    "name", [*VARIANTS, "xnor_conv", "first_layer", "code_planes", "pack_bits"]
+)
 def test_a_kernel_s_text_is_found(name):
     assert f"\n{name} -- " in cuda_device.source(name)
 
