@@ -236,15 +236,9 @@ class Xnor:
 
 
 def convolution(
-    images: Any,
-    weights: Any,
-    out: Any,
-    ones: Any,
-    thresholds: Any,
-    classes: Any,
-    flip: Any,
+    images: Any, weights: Any, out: Any, ones: Any, thresholds: Any, classes: Any, flip: Any,
     pool: bool,
-) -> Launch:
+) -> Launch:  # fmt: skip
     """A launch of xnor_conv.cu, whose header says what each array is.
 
     Shapes, each number in bit planes:
@@ -271,17 +265,11 @@ def convolution(
             grid=(-(-ow // 2), -(-count * pixels // CONV_TILE)),
             block=256,
             arguments=(
-                images,
-                weights,
-                out,
-                ones,
-                thresholds,
-                classes,
-                flip,
+                images, weights, out, ones, thresholds, classes, flip,
                 *map(np.int32, (count, height, width, thresholds.shape[-1], ow)),
             ),
         )
-    )
+    )  # fmt: skip
 
 
 def first_layer(
@@ -311,19 +299,13 @@ def first_layer(
             grid=(-(-ow // 2), -(-rows // CONV_TILE)),
             block=256,
             arguments=(
-                pixels,
-                weights,
-                out,
-                ones,
-                thresholds,
-                classes,
-                flip,
+                pixels, weights, out, ones, thresholds, classes, flip,
                 *map(
                     np.int32, (count, height, width, k, thresholds.shape[-1], weights.shape[-1], ow)
                 ),
             ),
         )
-    )
+    )  # fmt: skip
 
 
 def code_planes(
