@@ -18,12 +18,12 @@ REQUIRED = [(name, file) for name, file in FILES if not file.optional]
 BY_PATH = pytest.mark.parametrize(("name", "file"), REQUIRED, ids=[f.path for _, f in REQUIRED])
 
 
-@BY_PATH
 def compressed(content):
     """Without the time: it stands in the names of tests, which two processes must agree on."""
     return gzip.compress(content, mtime=0)
 
 
+@BY_PATH
 def test_an_absent_file_is_named_with_its_checksum(name, file, tmp_path):
     WRITERS[name](tmp_path)
     (tmp_path / file.path).unlink()
