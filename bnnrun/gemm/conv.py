@@ -82,18 +82,19 @@ def _compare_levels(
 ):  # fmt: skip
     """The codes of `bits` bits (cpu.py), pooled where `window` is 4; `level` thresholds a level."""
     for r in range(row_begin, row_end, window):
+        lowest = to + targets[r] + p + (bits - 1) * plane
         for i in range(bits):
-            bit = np.uint16(0)
-            for j in range(1 << i, 1 << bits, 1 << i):
-                some, every = np.uint16(0), np.uint16(0xFFFF)
-                for q in range(r, r + window):
-                    at = (j - 1) * level + 16 * (borders[q] * panels + p)
-                    reached = at_most(
-                        load(accumulators, 16 * (q - row_begin)), load(thresholds, at)
-                    )
-                    some, every = some | reached, every & reached
-                bit ^= some & ~flip | every & flip
-            out[to + targets[r] + p + (bits - 1 - i) * plane] = bit
+            out[lowest - i * plane] = 0
+        for j in range(1, 1 << bits):
+            some, every = np.uint16(0), np.uint16(0xFFFF)
+            for q in range(r, r + window):
+                at = (j - 1) * level + 16 * (borders[q] * panels + p)
+                reached = at_most(load(accumulators, 16 * (q - row_begin)), load(thresholds, at))
+                some, every = some | reached, every & reached
+            pooled, i = some & ~flip | every & flip, 0
+            while j % (1 << i) == 0:
+                out[lowest - i * plane] ^= pooled
+                i += 1
 
 
 @kernel()

@@ -261,12 +261,14 @@ def _compare_levels(
         plane:    elements of `out` from one bit plane to the next, the highest first
     """
     for r in range(rows):
-        d = load(accumulators, 16 * r)
+        d, to = load(accumulators, 16 * r), at + r * width + (bits - 1) * plane
         for i in range(bits):
-            bit = np.uint16(0)
-            for j in range(1 << i, 1 << bits, 1 << i):
-                bit ^= at_most(d, load(thresholds, t + (j - 1) * level))
-            out[at + r * width + (bits - 1 - i) * plane] = bit
+            out[to - i * plane] = 0
+        for j in range(1, 1 << bits):
+            reached, i = at_most(d, load(thresholds, t + (j - 1) * level)), 0
+            while j % (1 << i) == 0:
+                out[to - i * plane] ^= reached
+                i += 1
 
 
 @kernel()

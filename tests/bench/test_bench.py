@@ -172,7 +172,7 @@ def change_answers(monkeypatch, product, change):
 
     def changed(*arguments):
         inner(*arguments)
-        change(arguments[-1])
+        change(arguments[4])
 
     monkeypatch.setattr(xnor, product, changed)
 

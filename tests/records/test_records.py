@@ -15,7 +15,12 @@ def record(seed=0, value=1.5, created="2026-01-02T03:04:05+00:00", **changes) ->
         "seed": seed,
         "dataset": {"name": "digits"},
         "arch": {"name": "mlp", "depth": 3, "width": 512},
-        "binarization": {"weights": "sign", "activations": "sign"},
+        "binarization": {
+            "weights": "sign",
+            "activations": "sign",
+            "weight_bits": 1,
+            "activation_bits": 1,
+        },
         "trainer": {"epochs": 60},
     }
     base = Record(

@@ -1,5 +1,7 @@
 """Filters: counted, drawn, and how many distinct ones chance gives."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from digit_runs import assert_refused, records
@@ -55,7 +57,7 @@ def test_filters_of_colours_are_drawn_in_colours_and_no_more_than_256():
     layer = convolution(channels=3, outputs=300)
     picture = np.asarray(draw(kept(layer)))
     assert picture.shape == (16 * (3 * CELL + GAP) + GAP,) * 2 + (3,)
-    w = unpack(layer.weight, 27).reshape(300, 3, 3, 3)
+    w = unpack(layer.weight[0], 27).reshape(300, 3, 3, 3)
     at = GAP + 15 * (3 * CELL + GAP)
     cells = picture[at : at + 3 * CELL : CELL, at : at + 3 * CELL : CELL]
     np.testing.assert_array_equal(cells, np.where(w[255] > 0, 255, 0))
@@ -73,14 +75,14 @@ def convolution(channels: int, outputs: int, seed: int = 0) -> PackedLayer:
     rng = np.random.default_rng(seed)
     w = rng.random((outputs, 9 * channels)) < 0.5
     none = np.zeros(0)
-    t, flip = np.zeros((1, outputs), np.int32), np.zeros(outputs, bool)
-    return PackedLayer(shape, to_bits(w), t, flip, none, none, none)
+    t, flip = np.zeros((1, 1, outputs), np.int32), np.zeros(outputs, bool)
+    return PackedLayer(shape, to_bits(w[None]), t, flip, none, none, none)
 
 
 @pytest.mark.parametrize(("channels", "outputs"), [(1, 1), (1, 300), (5, 7), (33, 40), (3, 1000)])
 def test_unique_filters_are_those_that_sets_hold(channels, outputs):
     layer = convolution(channels, outputs)
-    w = unpack(layer.weight, 9 * channels).reshape(outputs, 9, channels)
+    w = unpack(layer.weight[0], 9 * channels).reshape(outputs, 9, channels)
     counts = []
     for c in range(channels):
         different = set()
@@ -94,9 +96,9 @@ def test_unique_filters_are_those_that_sets_hold(channels, outputs):
 
 def test_a_filter_and_its_negative_are_one():
     layer = convolution(2, 4)
-    w = unpack(layer.weight, 18)
+    w = unpack(layer.weight[0], 18)
     w[1:] = -w[0]
-    same = PackedLayer(layer.shape, to_bits(w), layer.threshold, layer.flip, *[np.zeros(0)] * 3)
+    same = dataclasses.replace(layer, weight=to_bits(w[None]))
     assert unique_filters(same) == 0.25
 
 
