@@ -10,11 +10,23 @@ from bnnrun.gemm.compiled import kernel, njit, prange
 from bnnrun.gemm.cpu import (
     ALGORITHM_BITS,
     ALGORITHM_BYTES,
+    codes,
     multiply_panel,
     pack_row_planes,
 )
 from bnnrun.gemm.simd_f32 import to_floats
-from bnnrun.gemm.vector import add, at_most, load, store, subtract
+from bnnrun.gemm.vector import (
+    add,
+    at_most,
+    bits_at,
+    largest,
+    load,
+    select,
+    smallest,
+    store,
+    subtract,
+    zero,
+)
 
 
 @njit
@@ -82,19 +94,14 @@ def _compare_levels(
 ):  # fmt: skip
     """The codes of `bits` bits (cpu.py), pooled where `window` is 4; `level` thresholds a level."""
     for r in range(row_begin, row_end, window):
-        lowest = to + targets[r] + p + (bits - 1) * plane
+        most = least = zero()
+        for q in range(r, r + window):
+            at, d = 16 * (borders[q] * panels + p), load(accumulators, 16 * (q - row_begin))
+            c = codes(d, thresholds, at, level, bits)
+            most, least = (c, c) if q == r else (largest(most, c), smallest(least, c))
+        pooled = select(flip, least, most)
         for i in range(bits):
-            out[lowest - i * plane] = 0
-        for j in range(1, 1 << bits):
-            some, every = np.uint16(0), np.uint16(0xFFFF)
-            for q in range(r, r + window):
-                at = (j - 1) * level + 16 * (borders[q] * panels + p)
-                reached = at_most(load(accumulators, 16 * (q - row_begin)), load(thresholds, at))
-                some, every = some | reached, every & reached
-            pooled, i = some & ~flip | every & flip, 0
-            while j % (1 << i) == 0:
-                out[lowest - i * plane] ^= pooled
-                i += 1
+            out[to + targets[r] + p + (bits - 1 - i) * plane] = bits_at(pooled, i)
 
 
 @kernel()

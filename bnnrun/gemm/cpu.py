@@ -24,9 +24,11 @@ from bnnrun.gemm.vector import (
     add_bytes,
     add_weighted_bytes,
     at_most,
+    bits_at,
     broadcast,
     carry,
     carry_out,
+    count_at_most,
     load,
     popcount,
     popcount_bytes,
@@ -247,28 +249,30 @@ def _compare(accumulators, rows, threshold, out, at, width):
         out[at + r * width] = at_most(load(accumulators, 16 * r), threshold)
 
 
+@njit(forceinline=True)
+def codes(d, thresholds, t, level, bits):
+    """The numbers of thresholds that sixteen accumulators are at most as large as.
+
+    Vectors compare no more often than in a binary search lane by lane, for each lane has its own.
+
+    Args:
+        t, level: where the first thresholds are; elements from them to the next
+    """
+    c = zero()
+    for j in range((1 << bits) - 1):
+        c = count_at_most(c, d, load(thresholds, t + j * level))
+    return c
+
+
 @njit
 def _compare_levels(
     accumulators, rows, thresholds, t, level, bits, out, at, width, plane
 ):  # fmt: skip
-    """Write the codes, the number of thresholds that an accumulator is at most as large as.
-
-    Bit i of a code is the parity of how many of the thresholds 2^i, 2 · 2^i, ... are reached, for
-    thresholds are nested. Vectors compare no more often than in a binary search lane by lane.
-
-    Args:
-        t, level: where the panel's first thresholds are; elements from them to the next level's
-        plane:    elements of `out` from one bit plane to the next, the highest first
-    """
+    """Write codes to a column of panels of `out`, planes `plane` elements apart, highest first."""
     for r in range(rows):
-        d, to = load(accumulators, 16 * r), at + r * width + (bits - 1) * plane
+        c = codes(load(accumulators, 16 * r), thresholds, t, level, bits)
         for i in range(bits):
-            out[to - i * plane] = 0
-        for j in range(1, 1 << bits):
-            reached, i = at_most(d, load(thresholds, t + (j - 1) * level)), 0
-            while j % (1 << i) == 0:
-                out[to - i * plane] ^= reached
-                i += 1
+            out[at + r * width + (bits - 1 - i) * plane] = bits_at(c, i)
 
 
 @kernel()
