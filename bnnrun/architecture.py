@@ -4,6 +4,7 @@ Pure Python: neither torch nor a weight is needed to know a network's shapes and
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +18,8 @@ from bnnrun.config import (
 )
 from bnnrun.data.dataset import ImageSpec
 from bnnrun.errors import InputError
+
+ARCHS: dict[str, type[ArchConfig]] = {"mlp": MlpConfig, "convnet": ConvNetConfig}
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,7 @@ class Layer:
 
     @property
     def unit(self) -> int:
-        """n_a n_w: products of k bits are sums of integers, which many times what they stand for.
-
-        With one bit it is 1.
-        """
+        """n_a n_w: what sums of the integers 2c - n are divided by; 1 where all have one bit."""
         return int((2**self.input_bits - 1) * (2**self.weight_bits - 1))
 
     @property
@@ -129,11 +129,29 @@ def plan(
     ]
 
 
-def bits_of(binarization: BinarizationConfig) -> str:
-    """'weights of 2 bits, activations of [2, 1] bits': what has more bits than one; else ""."""
+def has_one_bit(binarization: BinarizationConfig) -> bool:
+    """Whether no weight and no activation has more bits than one."""
+    return all(
+        bits_text(bits) == "1" for bits in (binarization.weight_bits, binarization.activation_bits)
+    )
+
+
+def describe(binarization: BinarizationConfig) -> str:
+    """'weights sign, activations sign of 2 bits'; bits are told where they are not 1."""
     b = binarization
-    settings = (("weights", b.weight_bits), ("activations", b.activation_bits))
-    return ", ".join(f"{of} of {bits} bits" for of, bits in settings if bits != 1)
+    parts = ("weights", b.weights, b.weight_bits), ("activations", b.activations, b.activation_bits)
+    return ", ".join(f"{of} {how.value}{_of_bits(bits)}" for of, how, bits in parts)
+
+
+def _of_bits(bits: int | list[int]) -> str:
+    text = bits_text(bits)
+    return "" if text == "1" else f" of {text} bits"
+
+
+def bits_text(bits: int | Sequence[int]) -> str:
+    """'2' where all layers have as many bits, else those of each: '1-2-2'."""
+    each = [str(n) for n in bits] if isinstance(bits, Sequence) else [str(bits)]
+    return each[0] if len(set(each)) == 1 else "-".join(each)
 
 
 def _bits(binarization: BinarizationConfig, layers: int) -> tuple[list[int], list[int]]:
@@ -176,7 +194,7 @@ def _shapes(arch: ArchConfig, spec: ImageSpec) -> list[Layer]:
         convolutions = _convolutions(arch, spec)
         features = convolutions[-1].activations
         return convolutions + _fully_connected([features, *arch.fc, classes], 0.0, 0.0)
-    raise InputError(f"arch={arch.name}: no builder of that name; known: mlp, convnet")
+    raise InputError(f"arch={arch.name}: no builder of that name; known: {', '.join(ARCHS)}")
 
 
 def _fully_connected(sizes: list[int], first_dropout: float, dropout: float) -> list[Layer]:

@@ -181,7 +181,7 @@ class _Float:
     """The network as one would run it in PyTorch: ±1 weights as floats, batch norm as a line.
 
     Numbers of k bits are the integers 2c - n, by a formula with floor. The input stays p·x + q,
-    whole numbers whose float32 sums are exact; d goes to the first line.
+    integers whose float32 sums are exact; d goes to the first line.
     In bfloat16 the first layer and every batch norm stay float32: sums of 8-bit pixels would be
     rounded, and signs with them.
     """

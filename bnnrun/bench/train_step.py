@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bnnrun.architecture import bits_of
+from bnnrun.architecture import describe, has_one_bit
 from bnnrun.bench import rates
 from bnnrun.bench.eager import EagerStep
 from bnnrun.bench.measure import Competitor, Timing
@@ -53,8 +53,8 @@ def competitors(
         raise InputError("binarization: the competitor has no sampled signs")
     if b.estimator is not Estimator.ste:
         raise InputError(f"binarization.estimator={b.estimator.value}: the competitor has only ste")
-    if bits_of(b):
-        raise InputError(f"binarization: {bits_of(b)}; the competitor has only one")
+    if not has_one_bit(b):
+        raise InputError(f"binarization: {describe(b)}; the competitor has only one bit")
     dataset = _first_minibatch(load(config.dataset), config.trainer.batch_size)
     on_cpu = device.type == "cpu"
     jobs = {

@@ -10,7 +10,7 @@ import psutil
 import torch
 
 from bnnrun import machine
-from bnnrun.architecture import bits_of
+from bnnrun.architecture import describe, has_one_bit
 from bnnrun.bench import gemm, gemm_cuda, network
 from bnnrun.bench import train_step as step
 from bnnrun.bench.measure import Competitor, Timing, measure
@@ -150,9 +150,10 @@ def _title(config: BenchConfig) -> str:
     if config.workload is Workload.train_step:
         return (f"one training step: {config.dataset.name}, {config.arch.name}, batch "
                 f"{config.trainer.batch_size}")  # fmt: skip
-    bits = bits_of(config.binarization)
+    b = config.binarization
+    bits = "" if has_one_bit(b) else f", {describe(b)}"
     return (
-        f"{config.arch.name} for {config.dataset.name}{bits and f', {bits}'}, {config.batch} "
+        f"{config.arch.name} for {config.dataset.name}{bits}, {config.batch} "
         "images, pixels to labels"
     )
 

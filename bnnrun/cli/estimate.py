@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bnnrun import data, machine, records
-from bnnrun.architecture import plan
-from bnnrun.config import ArchConfig, ConvNetConfig, DatasetConfig, Device, MlpConfig
+from bnnrun.architecture import ARCHS, plan
+from bnnrun.config import ArchConfig, DatasetConfig, Device
 from bnnrun.errors import InputError
 from bnnrun.records import Record
 from bnnrun.settings import plain, restore
-
-ARCHS: dict[str, type[ArchConfig]] = {"mlp": MlpConfig, "convnet": ConvNetConfig}
 
 
 @dataclass(frozen=True)

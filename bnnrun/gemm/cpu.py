@@ -253,7 +253,8 @@ def _compare(accumulators, rows, threshold, out, at, width):
 def codes(d, thresholds, t, level, bits):
     """The numbers of thresholds that sixteen accumulators are at most as large as.
 
-    Vectors compare no more often than in a binary search lane by lane, for each lane has its own.
+    No binary search: selecting the next threshold for each lane takes as many instructions as the
+    comparisons that it saves.
 
     Args:
         t, level: where the first thresholds are; elements from them to the next

@@ -27,6 +27,7 @@ class Algorithm(Enum):
     """By what numbers are multiplied and summed."""
 
     float32 = "float32"
+    float64 = "float64"
     winograd = "Winograd float32"
     popcount = "popcount"
     lut = "LUT float32"
@@ -252,4 +253,5 @@ class Engine:
 
     def describe(self, block: Block) -> Description:
         """How training computes a block: the only source of what record and roofline say."""
-        return Description()
+        exact = Algorithm.float32 if block.product.fits_float32 else Algorithm.float64
+        return Description(exact, exact, exact)

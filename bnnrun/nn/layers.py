@@ -45,9 +45,14 @@ class Product(nn.Module):
         s, unit = self.sums(a, w), self.layer.unit
         return s if unit == 1 else (s / unit).to(a.dtype)
 
+    @property
+    def fits_float32(self) -> bool:
+        """Whether float32 holds every sum of integers."""
+        return self.layer.unit * self.layer.k < EXACT_FLOAT32
+
     def sums(self, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         """n_a n_w times the product; float64 where float32 does not hold every integer."""
-        if self.layer.unit * self.layer.k >= EXACT_FLOAT32:
+        if not self.fits_float32:
             a, w = a.double(), w.double()
         return F.conv2d(a, w, padding=1) if self.layer.is_conv else F.linear(a.flatten(1), w)
 

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bnnrun import config
-from bnnrun.architecture import Layer
+from bnnrun.architecture import ARCHS, Layer
 from bnnrun.config import (
     ArchConfig,
     BinarizationConfig,
@@ -17,6 +16,7 @@ from bnnrun.config import (
     NormConfig,
     PackConfig,
     Preprocessing,
+    ShiftNormConfig,
 )
 from bnnrun.data.dataset import ImageSpec
 from bnnrun.data.preprocess import Input
@@ -138,8 +138,8 @@ def trained(path: Path) -> tuple[Network, dict[str, Any]]:
     saved = checkpoint.load(path, "network")
     saved_config, images = saved["config"], saved["images"]
     spec = ImageSpec(tuple(images["image_shape"]), tuple(images["classes"]), images["levels"])
-    arch: ArchConfig = restore(_SCHEMAS["arch"][saved_config["arch"]["name"]], saved_config["arch"])
-    norm: NormConfig = restore(_SCHEMAS["norm"][saved_config["norm"]["name"]], saved_config["norm"])
+    arch: ArchConfig = restore(ARCHS[saved_config["arch"]["name"]], saved_config["arch"])
+    norm: NormConfig = restore(_NORMS[saved_config["norm"]["name"]], saved_config["norm"])
     binarization = restore(BinarizationConfig, saved_config["binarization"])
     state = saved["network"]
     p, q, d = (float(state[f"input.{name}"]) for name in "pqd")
@@ -152,10 +152,7 @@ def trained(path: Path) -> tuple[Network, dict[str, Any]]:
     return network, saved
 
 
-_SCHEMAS: dict[str, dict[str, type]] = {
-    "arch": {"mlp": config.MlpConfig, "convnet": config.ConvNetConfig},
-    "norm": {"batch": config.NormConfig, "shift": config.ShiftNormConfig},
-}
+_NORMS: dict[str, type[NormConfig]] = {"batch": NormConfig, "shift": ShiftNormConfig}
 
 
 @torch.no_grad()

@@ -30,8 +30,8 @@ def filters(config: FiltersConfig, run: Run) -> list[Record]:
     for shape in (layer.shape for layer in layers):
         if shape.weight_bits != 1:
             raise InputError(
-                f"{path}: {shape.name} has weights of {shape.weight_bits} bits; filters are "
-                "counted of one bit, of which there are 512"
+                f"{path}: {shape.name} has weights of {shape.weight_bits} bits; only "
+                "filters of one bit are compared"
             )
     counted = [unique_filters(layer) for layer in layers]
     chance = [expected_share(layer.shape.outputs) for layer in layers]

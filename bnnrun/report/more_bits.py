@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from bnnrun.architecture import plan
-from bnnrun.config import ArchConfig, BinarizationConfig, Binarizer, ConvNetConfig, MlpConfig
+from bnnrun.architecture import ARCHS, bits_text, plan
+from bnnrun.config import BinarizationConfig, Binarizer
 from bnnrun.data.dataset import ImageSpec
 from bnnrun.paper import DATASETS
 from bnnrun.records import Record
@@ -14,13 +14,12 @@ from bnnrun.report.content import Cell, Figure, Panel, Series, Table
 from bnnrun.report.experiments import BUDGET, DATA, flat
 from bnnrun.report.pooling import NOT_RUN, Pool, by_budget, interval, interval_value, notes, pool
 from bnnrun.report.published import PUBLISHED, SOURCES, Published
-from bnnrun.report.summary import bits_text, packed_bytes
+from bnnrun.report.summary import packed_bytes
 from bnnrun.runtime.model import MAX_BITS
 from bnnrun.settings import restore
 from bnnrun.table import Column, Number, Parts, Value
 
 FLOAT = 32
-ARCHS: dict[str, type[ArchConfig]] = {"mlp": MlpConfig, "convnet": ConvNetConfig}
 NUMBERS = ("weight", "activation")
 BITS = {f"binarization.{of}{what}" for of in NUMBERS for what in ("s", "_bits")}
 # In what the networks of one group may differ: their epochs they share.

@@ -1,8 +1,8 @@
 """`bnnrun summary`: a network's layers and what they cost, from the plan alone."""
 
 import math
-from collections.abc import Iterable
 
+from bnnrun import architecture
 from bnnrun.architecture import Layer, plan
 from bnnrun.config import Binarizer, SummaryConfig, TableFormat
 from bnnrun.data import describe
@@ -41,10 +41,11 @@ def summary(config: SummaryConfig) -> None:
         rows = [[*_layer_row(layer, binary), *_cost_row(layer, binary)] for layer in layers]
         print_table([*LAYER_COLUMNS, *COST_COLUMNS], rows, format=config.format)
         return
+    quantized = architecture.describe(config.binarization)
     print_table(
         LAYER_COLUMNS,
         [*(_layer_row(layer, binary) for layer in layers), _sum_row(layers, binary)],
-        title=f"{config.arch.name} for {config.dataset.name}: {_quantized(config, layers)}",
+        title=f"{config.arch.name} for {config.dataset.name}: {quantized}",
         format=config.format,
     )
     print_table(
@@ -53,26 +54,6 @@ def summary(config: SummaryConfig) -> None:
         title="by the paper's Tables 2 and 3 (45 nm); computed, not measured",
         format=config.format,
     )
-
-
-def _quantized(config: SummaryConfig, layers: list[Layer]) -> str:
-    """'weights sign, activations sign of 2 bits'; bits are told where they are not 1."""
-    binarization = config.binarization
-    weights = _of_bits(layer.weight_bits for layer in layers)
-    activations = _of_bits(layer.output_bits for layer in layers if not layer.last)
-    return (f"weights {binarization.weights.value}{weights}, "
-            f"activations {binarization.activations.value}{activations}")  # fmt: skip
-
-
-def _of_bits(of_layers: Iterable[int]) -> str:
-    bits = bits_text(of_layers)
-    return "" if bits in ("", "1") else f" of {bits} bits"
-
-
-def bits_text(of_layers: Iterable[int]) -> str:
-    """'2' where all layers have as many bits, else those of each: '1-2-2'."""
-    bits = [str(each) for each in of_layers]
-    return bits[0] if len(set(bits)) == 1 else "-".join(bits)
 
 
 def packed_bytes(layer: Layer, binary: bool = True) -> int:

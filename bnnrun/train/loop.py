@@ -3,8 +3,7 @@
 import numpy as np
 import torch
 
-from bnnrun import machine
-from bnnrun.architecture import bits_of
+from bnnrun import architecture, machine
 from bnnrun.config import Device, TrainConfig
 from bnnrun.data import load
 from bnnrun.data.dataset import Dataset
@@ -64,12 +63,11 @@ def torch_device(device: Device, threads: int) -> torch.device:
 
 def describe(config: TrainConfig, dataset: Dataset) -> str:
     """One line on what is trained."""
-    b, bits = config.binarization, bits_of(config.binarization)
+    quantized = architecture.describe(config.binarization)
     return (
         f"{dataset.name}: {len(dataset.train):,} training, {len(dataset.valid):,} validation, "
-        f"{len(dataset.test):,} test images; {config.arch.name}, weights {b.weights.value}, "
-        f"activations {b.activations.value}{bits and f', {bits}'}; {config.optimizer.name}, "
-        f"seed {config.seed}"
+        f"{len(dataset.test):,} test images; {config.arch.name}, {quantized}; "
+        f"{config.optimizer.name}, seed {config.seed}"
     )
 
 

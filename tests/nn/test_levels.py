@@ -10,8 +10,9 @@ from networks import images, labels_of, network
 from bnnrun.architecture import plan
 from bnnrun.config import BinarizationConfig, Binarizer, Estimator, MlpConfig
 from bnnrun.data.dataset import ImageSpec
+from bnnrun.engine.cpu.engine import CpuEngine
 from bnnrun.errors import InputError
-from bnnrun.nn.engine import Engine
+from bnnrun.nn.engine import Algorithm, Engine
 from bnnrun.nn.quantizers import levels, quantize, sign
 from bnnrun.nn.quantizers.levels import codes, thresholds
 
@@ -102,9 +103,13 @@ def test_sums_that_float32_does_not_hold_are_float64():
     assert sums.dtype == torch.float64
     assert torch.equal(sums, (a.long() @ w.long().t()).double())
     x = images(8)
-    step = Engine(net)
-    loss = step.gradients(x, labels_of(x, net))
-    assert torch.isfinite(loss)
+    expected = Engine(net).forward(x)
+    for engine in (Engine(net), CpuEngine(net)):
+        assert engine.describe(block).product is Algorithm.float64
+        assert engine.describe(net.blocks[0]).product is Algorithm.float32
+        assert torch.isfinite(engine.gradients(x, labels_of(x, net)))
+    assert torch.equal(CpuEngine(net).product(block, a), Engine(net).product(block, a))
+    assert expected.dtype == torch.float32
 
 
 def test_a_list_gives_each_layer_its_own_bits():

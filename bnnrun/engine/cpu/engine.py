@@ -10,10 +10,10 @@ from bnnrun.engine.cpu.products import BinaryLinear, PackedLinear, PopcountConv,
 from bnnrun.engine.cpu.sampling import dropout, levels_into, sample_into
 from bnnrun.engine.cpu.state import BinaryState
 from bnnrun.engine.cpu.update import FUSED
-from bnnrun.engine.memory import filters_innermost
+from bnnrun.engine.memory import empty_like, filters_innermost
 from bnnrun.gemm.lut_gemm import HAS_LUT
 from bnnrun.nn.engine import Algorithm, Description, Engine
-from bnnrun.nn.layers import EXACT_FLOAT32, Block
+from bnnrun.nn.layers import Block
 from bnnrun.nn.network import Network
 from bnnrun.nn.norm import BatchNorm
 from bnnrun.nn.optim import Adam, Rule
@@ -74,6 +74,8 @@ class CpuEngine(Engine):
     def _algorithms(self, block: Block) -> tuple[Algorithm, Algorithm, Algorithm]:
         """The algorithms of s, g_a and g_W."""
         layer, binary = block.layer, block.product.binary
+        if not block.product.fits_float32:
+            return (Algorithm.float64,) * 3
         if layer.is_conv:
             if not winograd.fits(layer.size, layer.inputs, layer.outputs):
                 return (Algorithm.float32,) * 3
@@ -110,7 +112,7 @@ class CpuEngine(Engine):
             block.product.weight,
         )
         unit = block.layer.unit
-        if unit * block.layer.k >= EXACT_FLOAT32:
+        if algorithm is Algorithm.float64:
             return super().product(block, a)
         if algorithm is Algorithm.winograd:
             s: torch.Tensor = WinogradConv.apply(a, self.binarize(block), self.workspace)
@@ -145,7 +147,9 @@ class CpuEngine(Engine):
         if block.product.stochastic:
             key = layer_key(self.step_key, block.index, Use.weights)
             return sample_into(state.weight.detach(), key, state.empty_signs())
-        return None if block.layer.unit == 1 else self.evaluated_weights(block)
+        if block.layer.unit == 1:
+            return None
+        return levels_into(state.weight.detach(), block.layer.weight_bits, state.empty_signs())
 
     def norm_act(self, block: Block, s: torch.Tensor) -> torch.Tensor:
         if not self.describe(block).fused_norm:
@@ -187,8 +191,9 @@ class CpuEngine(Engine):
     def evaluated_weights(self, block: Block) -> torch.Tensor:
         if not block.product.binary:
             return super().evaluated_weights(block)
-        state = self.state[block.index]
-        return levels_into(state.weight.detach(), block.layer.weight_bits, state.empty_signs())
+        # Not the buffer of W^b: a backward pass may still read that.
+        w = block.product.weight.detach()
+        return levels_into(w, block.layer.weight_bits, empty_like(w))
 
     def evaluate_norm_act(self, block: Block, s: torch.Tensor) -> tuple[torch.Tensor, float]:
         relu = block.activations is Binarizer.none

@@ -1,5 +1,6 @@
 """Alg. 1 on an NVIDIA GPU. What a block is computed by is decided here alone, by `describe`."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -128,7 +129,9 @@ class CudaEngine(Engine):
         fused_update = isinstance(self.optimizer, Adam)
         fused_norm = self._fuses_norm(block)
         if not _is_one_bit(block):
-            return Description(fused_norm=fused_norm, fused_update=fused_update)
+            return replace(
+                super().describe(block), fused_norm=fused_norm, fused_update=fused_update
+            )
         s = Algorithm.tf32 if block.binary_input else Algorithm.float32
         return Description(s, Algorithm.tf32, Algorithm.tf32, fused_norm, fused_update)
 
