@@ -20,10 +20,11 @@ from bnnrun.nn import sampling
 from bnnrun.nn.engine import Engine
 from bnnrun.nn.layers import Block
 from bnnrun.nn.network import Network
-from bnnrun.nn.norm import BatchNorm
+from bnnrun.nn.norm import BatchNorm, ShiftBatchNorm, ap2
 from bnnrun.nn.optim import Rule
 from bnnrun.nn.quantizers import identity
 from bnnrun.nn.quantizers.levels import thresholds
+from bnnrun.nn.sampling import Use
 
 # Of a product of real numbers, by the norm of each channel. Winograd's filtering is off by 1e-6 of
 # the norm of all (engine/cpu/winograd.py), by three times that in a channel of large outliers.
@@ -31,6 +32,8 @@ PRODUCT = 2.0**-17
 # Of y = (p - mean) · scale + beta, by (|p| + |mean|) · scale + |beta|: six roundings of 2^-24 by
 # each engine, in whatever order it takes these operations.
 NORM = 2.0**-20
+# Of 1 / deviation by shift-based batch norm: a sum of float32 in pairs, a root.
+SHIFT = 2.0**-20
 # Of gradients, by the norm: 16-bit integers are off by 2^-14 (engine/cpu/factors.py), all others by
 # 2^-17 after some layers (TF32's are float32's on the processor). Four times the first.
 GRADIENT = 2.0**-12
@@ -156,12 +159,19 @@ class Edges(Engine):
 
     def norm_act(self, block: Block, s: torch.Tensor) -> torch.Tensor:
         if block.index in self.fused:
-            self.count += self._on_edge(block, block.pool(s))
+            on_edge = {BatchNorm: self._on_edge, ShiftBatchNorm: self._shift_on_edge}
+            # Whoever fuses another norm adds its edges here.
+            self.count += on_edge[type(block.norm)](block, block.pool(s))
         return super().norm_act(block, s)
+
+    def _shift_on_edge(self, block: Block, p: torch.Tensor) -> int:
+        """How many channels' 1 / deviation; p - mean, and so y, are the same to the bit."""
+        inv_std = block.norm.normalize(p)[2]
+        rounding = SHIFT if is_exact(block) else LARGEST * PRODUCT
+        return int((ap2(inv_std * (1 - rounding)) != ap2(inv_std * (1 + rounding))).sum())
 
     def _on_edge(self, block: Block, p: torch.Tensor) -> int:
         """How many; none of those that are on it exactly, by a scale and a beta of 0."""
-        assert type(block.norm) is BatchNorm, "whoever fuses another norm adds its edges here"
         y, mean, inv_std = block.norm.normalize(p)
         mean, scale, beta = (
             t.abs().view(1, -1, *[1] * (p.dim() - 2))
@@ -169,7 +179,10 @@ class Edges(Engine):
         )
         of_product = LARGEST * product_rounding(block, p)
         rounding = NORM * ((p.abs() + mean) * scale + beta) + of_product * scale
-        clipped = block.activations is Binarizer.sign and block.estimator is Estimator.ste
-        edges = {-1, 1} if clipped else set()
-        edges |= set(thresholds(block.layer.output_bits, y.dtype).tolist())
+        real, sampled = (block.activations is b for b in (Binarizer.none, Binarizer.stochastic))
+        edges = [] if real or block.estimator is not Estimator.ste else [-1, 1]
+        if sampled:
+            edges.append(self.sample(block, Use.activations, y) / 2**31 - 1)
+        else:
+            edges += thresholds(block.layer.output_bits, y.dtype).tolist()
         return sum(int(((y - edge).abs() < rounding).sum()) for edge in edges)

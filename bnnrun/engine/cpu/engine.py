@@ -15,7 +15,7 @@ from bnnrun.gemm.lut_gemm import HAS_LUT
 from bnnrun.nn.engine import Algorithm, Description, Engine
 from bnnrun.nn.layers import Block
 from bnnrun.nn.network import Network
-from bnnrun.nn.norm import BatchNorm
+from bnnrun.nn.norm import BatchNorm, ShiftBatchNorm
 from bnnrun.nn.optim import Adam, Rule
 from bnnrun.nn.quantizers import identity
 from bnnrun.nn.quantizers.levels import Unscaled
@@ -63,10 +63,9 @@ class CpuEngine(Engine):
             product,
             linear,
             last,
-            fused_norm=type(norm) is BatchNorm
+            fused_norm=type(norm) in (BatchNorm, ShiftBatchNorm)
             and not block.layer.last
             and not odd
-            and block.activations is not Binarizer.stochastic
             and (relu or block.estimator in ESTIMATORS),
             fused_update=type(self.optimizer) in FUSED,
         )
@@ -154,8 +153,8 @@ class CpuEngine(Engine):
     def norm_act(self, block: Block, s: torch.Tensor) -> torch.Tensor:
         if not self.describe(block).fused_norm:
             return super().norm_act(block, s)
-        norm = block.norm
-        fused = PoolNormActivation.apply(s, norm.gamma, norm.beta, NormAct.of(block))
+        norm, options = block.norm, NormAct.of(block, self.step_key)
+        fused = PoolNormActivation.apply(s, norm.gamma, norm.beta, options)
         a: torch.Tensor = fused[0]
         norm.track(*fused[1:])
         return a

@@ -71,7 +71,7 @@ def adam_kernel(w: Floats, g: Floats, m: Floats, v: Floats, constants: Floats, c
 
 
 @njit(inline="always")
-def _ap2(x):  # type: ignore[no-untyped-def]
+def ap2(x):  # type: ignore[no-untyped-def]
     """norm.ap2 of one float32: rounds its bits to a power of two."""
     carried = np.float32(x).view(np.int32) + np.int32(0x80_0000 - 0x35_04F4)
     return np.int32(carried & np.int32(~0x7F_FFFF)).view(np.float32)
@@ -95,11 +95,11 @@ def adamax_kernel(
         m[i] = m[i] + b1_rest * (g[i] - m[i])
         largest = max(b2 * u[i], abs(g[i]))
         if by_code:
-            u[i] = _ap2(largest) + added
+            u[i] = ap2(largest) + added
             moved = m[i] / u[i]
         else:
             u[i] = largest
-            moved = m[i] * _ap2(one / largest) if largest >= least else zero
+            moved = m[i] * ap2(one / largest) if largest >= least else zero
         w[i] = min(bound, max(-bound, w[i] - step * moved))
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from bnnrun.engine.cpu.kernels.elementwise import ap2
 from bnnrun.gemm.compiled import kernel, prange
 
 # Rows per partial sum. Fixed, so the reduction order does not depend on the number of threads.
@@ -58,18 +59,37 @@ def moment_kernel(p, parts):
 
 
 @kernel()
-def activation_kernel(p, affine, relu, thresholds, a):
+def shift_variance_kernel(p, mean, parts):
+    """Partial sums of C · AP2(C), C = p - mean. Shapes: of `moment_kernel`; parts (., 1, N)."""
+    across = -(-p.shape[1] // TASK_COLUMNS)
+    for task in prange(len(parts) * across):
+        part, left = task // across, task % across * TASK_COLUMNS
+        columns = slice(left, left + TASK_COLUMNS)
+        total, mean_of = parts[part, 0, columns], mean[columns]
+        for r in range(part * ROWS_PER_PART, min(len(p), (part + 1) * ROWS_PER_PART)):
+            row = p[r, columns]
+            for c in range(row.size):
+                off = row[c] - mean_of[c]
+                total[c] += np.float64(off * ap2(off))
+
+
+@kernel()
+def activation_kernel(p, affine, floor, thresholds, a):
     """a = 2c - n, c the number of thresholds that y = (p - mean) · scale + beta reaches; of the one
-    threshold 0 it is Sign(y). Or where `relu`, max(y, 0).
+    threshold 0 it is Sign(y). Of no threshold it is max(y, floor).
 
     Shapes: p, a (R, N); affine (3, N): mean, scale, beta; thresholds (n,)
     """
     none, up, n = np.float32(0), np.float32(2), np.float32(thresholds.size)
     for r in prange(len(p)):
+        if thresholds.size == 0:
+            for c in range(p.shape[1]):
+                y = (p[r, c] - affine[0, c]) * affine[1, c] + affine[2, c]
+                a[r, c] = max(y, floor)
+            continue
         for c in range(p.shape[1]):
             y = (p[r, c] - affine[0, c]) * affine[1, c] + affine[2, c]
-            level = up - n if y >= thresholds[0] else -n
-            a[r, c] = max(y, none) if relu else level
+            a[r, c] = up - n if y >= thresholds[0] else -n
         # The row is in the first-level cache: computing y again costs less than storing it.
         for j in range(1, thresholds.size):
             for c in range(p.shape[1]):
@@ -100,8 +120,10 @@ def evaluation_kernel(p, affine, relu, thresholds, a, saturated):
 
 
 @kernel()
-def gradient_sum_kernel(g, p, affine, passing, parts):
-    """Partial sums of g_y and g_y · (p - mean); g_y = g if passing[0] <= y <= passing[1], else 0.
+def gradient_sum_kernel(g, p, affine, shift, passing, parts):
+    """Partial sums of g_y and g_y · C; g_y = g if passing[0] <= y <= passing[1], else 0.
+
+    C = p - mean, or where `shift`, AP2(p - mean).
 
     Shapes: as of `moment_kernel` and `activation_kernel`
     """
@@ -119,17 +141,20 @@ def gradient_sum_kernel(g, p, affine, passing, parts):
                 y = off * scale[c] + beta[c]
                 g_y = g_r[c] if (low <= y) & (y <= high) else np.float32(0)
                 total[c] += np.float64(g_y)
-                products[c] += np.float64(g_y * off)
+                products[c] += np.float64(g_y * (ap2(off) if shift else off))
 
 
 @kernel()
-def gradient_kernel(g, p, affine, coefficients, passing, out):
-    """out = k0 · g_y + k1 + k2 · p. Shapes: coefficients (3, N): k0, k1, k2."""
+def gradient_kernel(g, p, affine, shift, coefficients, passing, out):
+    """out = k0 · g_y + k1 + k2 · p, or where `shift`, + k2 · AP2(p - mean).
+
+    Shapes: coefficients (3, N): k0, k1, k2
+    """
     low, high = passing
     for r in prange(len(p)):
         for c in range(p.shape[1]):
-            y = (p[r, c] - affine[0, c]) * affine[1, c] + affine[2, c]
+            off = p[r, c] - affine[0, c]
+            y = off * affine[1, c] + affine[2, c]
             g_y = g[r, c] if (low <= y) & (y <= high) else np.float32(0)
-            out[r, c] = coefficients[0, c] * g_y + (
-                coefficients[1, c] + coefficients[2, c] * p[r, c]
-            )
+            x = ap2(off) if shift else p[r, c]
+            out[r, c] = coefficients[0, c] * g_y + (coefficients[1, c] + coefficients[2, c] * x)
