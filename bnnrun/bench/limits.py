@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from bnnrun.bench.measure import Competitor
 from bnnrun.gemm.bits import Words
 from bnnrun.gemm.compiled import kernel, njit, prange, thread_count
-from bnnrun.gemm.cpu import full_adder
 from bnnrun.gemm.simd_f32 import add_floats, choose
+from bnnrun.gemm.tiles import full_adder
 from bnnrun.gemm.vector import (
     HAS_POPCOUNT,
     LANES,

@@ -160,7 +160,7 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Kernel]:
 
 def cache_folder() -> str | None:
     """The folder of the compiled kernels; None if there is none."""
-    cache = open_cache(_kernels[0].function, {}) if _kernels else None
+    cache = open_cache(cache_folder, {})
     return None if cache is None else str(cache.cache_path)
 
 

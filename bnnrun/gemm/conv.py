@@ -1,4 +1,4 @@
-"""3x3 convolutions of ±1, or of bytes with ±1, by the products of cpu.py.
+"""3x3 convolutions of ±1, or of bytes with ±1, by the products of tiles.py.
 
 A thread gathers the patches of some pixels and multiplies them by every panel of the weights, so
 that the array of all patches (im2col) is never in memory.
@@ -7,14 +7,9 @@ that the array of all patches (im2col) is never in memory.
 import numpy as np
 
 from bnnrun.gemm.compiled import kernel, njit, prange
-from bnnrun.gemm.cpu import (
-    ALGORITHM_BITS,
-    ALGORITHM_BYTES,
-    codes,
-    multiply_panel,
-    pack_row_planes,
-)
+from bnnrun.gemm.cpu import codes, pack_row_planes
 from bnnrun.gemm.simd_f32 import to_floats
+from bnnrun.gemm.tiles import ALGORITHM_BITS, ALGORITHM_BYTES, product
 from bnnrun.gemm.vector import (
     add,
     at_most,
@@ -25,7 +20,6 @@ from bnnrun.gemm.vector import (
     smallest,
     store,
     subtract,
-    zero,
 )
 
 
@@ -44,7 +38,7 @@ def _gather_rows(
     images, at, plane_size, line, run, origins, row_begin, row_end, kw, algorithm, planes, block,
     scratch,
 ):  # fmt: skip
-    """Write patches `row_begin` to `row_end` of an image to `block`: rows of `multiply_panel`."""
+    """Write patches `row_begin` to `row_end` of an image to `block`: rows of tiles.py."""
     stride = kw * planes
     for r in range(row_begin, row_end):
         origin, to = at + origins[r], (r - row_begin) * stride
@@ -58,50 +52,82 @@ def _gather_rows(
             pack_row_planes(scratch, 0, 3 * run, block, to, kw, planes)
 
 
-@njit
-def _compare_at_border(
-    accumulators, row_begin, row_end, thresholds, borders, p, panels, out, to, targets
-):
-    for r in range(row_begin, row_end):
-        threshold = load(thresholds, 16 * (borders[r] * panels + p))
-        out[to + targets[r] + p] = at_most(load(accumulators, 16 * (r - row_begin)), threshold)
+@njit(forceinline=True)
+def _threshold(thresholds, borders, r, p, panels):
+    return load(thresholds, 16 * (borders[r] * panels + p))
 
 
-@njit
-def _compare_windows(
-    accumulators, row_begin, row_end, thresholds, borders, p, panels, flip, out, to, targets
-):
-    """As `_compare_at_border`, with 2x2 max pooling: each four rows are one window."""
-    for r in range(row_begin, row_end, 4):
-        o = 16 * (r - row_begin)
-        b0 = at_most(load(accumulators, o), load(thresholds, 16 * (borders[r] * panels + p)))
-        b1 = at_most(
-            load(accumulators, o + 16), load(thresholds, 16 * (borders[r + 1] * panels + p))
-        )
-        b2 = at_most(
-            load(accumulators, o + 32), load(thresholds, 16 * (borders[r + 2] * panels + p))
-        )
-        b3 = at_most(
-            load(accumulators, o + 48), load(thresholds, 16 * (borders[r + 3] * panels + p))
-        )
-        out[to + targets[r] + p] = (b0 | b1 | b2 | b3) & ~flip | (b0 & b1 & b2 & b3) & flip
+@njit(forceinline=True)
+def _compare(
+    d0, d1, d2, d3, r, _, p, thresholds, level, borders, panels, pool, flips, bits, out, at,
+    targets, plane,
+):  # fmt: skip
+    """Write bits, or codes, of four patches with panel p, or of the one pooling window they are."""
+    at += p
+    if bits > 1:
+        _compare_levels(
+            d0, d1, d2, d3, r, p, thresholds, level, borders, panels, pool, flips, bits, out, at,
+            targets, plane,
+        )  # fmt: skip
+        return
+    b0 = at_most(d0, _threshold(thresholds, borders, r, p, panels))
+    b1 = at_most(d1, _threshold(thresholds, borders, r + 1, p, panels))
+    b2 = at_most(d2, _threshold(thresholds, borders, r + 2, p, panels))
+    b3 = at_most(d3, _threshold(thresholds, borders, r + 3, p, panels))
+    if pool:
+        flip = flips[p]
+        out[at + targets[r]] = (b0 | b1 | b2 | b3) & ~flip | (b0 & b1 & b2 & b3) & flip
+    else:
+        out[at + targets[r]] = b0
+        out[at + targets[r + 1]] = b1
+        out[at + targets[r + 2]] = b2
+        out[at + targets[r + 3]] = b3
+
+
+@njit(forceinline=True)
+def _codes(d, r, p, thresholds, level, borders, panels, bits):
+    return codes(d, thresholds, 16 * (borders[r] * panels + p), level, bits)
 
 
 @njit
 def _compare_levels(
-    accumulators, row_begin, row_end, thresholds, level, borders, p, panels, window, flip, bits,
-    out, to, targets, plane,
+    d0, d1, d2, d3, r, p, thresholds, level, borders, panels, pool, flips, bits, out, at, targets,
+    plane,
 ):  # fmt: skip
-    """The codes of `bits` bits (cpu.py), pooled where `window` is 4; `level` thresholds a level."""
-    for r in range(row_begin, row_end, window):
-        most = least = zero()
-        for q in range(r, r + window):
-            at, d = 16 * (borders[q] * panels + p), load(accumulators, 16 * (q - row_begin))
-            c = codes(d, thresholds, at, level, bits)
-            most, least = (c, c) if q == r else (largest(most, c), smallest(least, c))
-        pooled = select(flip, least, most)
-        for i in range(bits):
-            out[to + targets[r] + p + (bits - 1 - i) * plane] = bits_at(pooled, i)
+    """As `_compare`, codes of `bits` bits; `level` thresholds a level."""
+    c0 = _codes(d0, r, p, thresholds, level, borders, panels, bits)
+    c1 = _codes(d1, r + 1, p, thresholds, level, borders, panels, bits)
+    c2 = _codes(d2, r + 2, p, thresholds, level, borders, panels, bits)
+    c3 = _codes(d3, r + 3, p, thresholds, level, borders, panels, bits)
+    if pool:
+        most = largest(largest(c0, c1), largest(c2, c3))
+        least = smallest(smallest(c0, c1), smallest(c2, c3))
+        c0 = select(flips[p], least, most)
+    for i in range(bits):
+        of_plane = at + (bits - 1 - i) * plane
+        out[of_plane + targets[r]] = bits_at(c0, i)
+        if not pool:
+            out[of_plane + targets[r + 1]] = bits_at(c1, i)
+            out[of_plane + targets[r + 2]] = bits_at(c2, i)
+            out[of_plane + targets[r + 3]] = bits_at(c3, i)
+
+
+@njit(forceinline=True)
+def _preactivations(d0, d1, d2, d3, r, _, p, base, borders, panels, out, begin):
+    """Write base - 2 d of four patches with panel p, as float32."""
+    _preactivation(d0, r, p, base, borders, panels, out, begin)
+    _preactivation(d1, r + 1, p, base, borders, panels, out, begin)
+    _preactivation(d2, r + 2, p, base, borders, panels, out, begin)
+    _preactivation(d3, r + 3, p, base, borders, panels, out, begin)
+
+
+@njit(forceinline=True)
+def _preactivation(d, r, p, base, borders, panels, out, begin):
+    s = subtract(load(base, 16 * (borders[r] * panels + p)), add(d, d))
+    store(out, 16 * ((begin + r) * panels + p), to_floats(s))
+
+
+_multiply_to_bits, _multiply = product(_compare), product(_preactivations)
 
 
 @kernel()
@@ -114,10 +140,11 @@ def conv_bits(
     line,
     run,
     w,
+    panel_size,
     kw,
-    algorithm,
     planes,
-    weight_planes,
+    pairs,
+    algorithm,
     thresholds,
     bits,
     borders,
@@ -142,14 +169,13 @@ def conv_bits(
                     elements in three pixels. An image of words is `planes` bit planes, the highest
                     first, `plane_size` elements apart; of uint8, plane_size is 0
         origins, borders, targets: (R,) int32, R a multiple of TILE_ROWS
-        w:          (panels, weight_planes, kw, 16) uint32, flat
+        w:          (panels, weight planes, kw, 16) uint32, flat; `panel_size` a panel
         thresholds: (2^bits - 1, border classes, panels · 16) int32, flat
         flips:      (panels,) uint16, a bit a column
         out:        (count, out_size) uint16, flat; bit planes of codes, the highest first, are
                     `out_plane` elements apart
-        rows:       patches of a task, at most BAND_ROWS
+        rows:       patches of a task, a multiple of TILE_ROWS
     """
-    panel_size = 16 * kw * weight_planes
     panels = w.size // panel_size
     bands = (origins.size + rows - 1) // rows
     stride, level = kw * planes, thresholds.size // ((1 << bits) - 1)
@@ -157,38 +183,24 @@ def conv_bits(
         image, row_begin = task // bands, (task % bands) * rows
         row_end = min(origins.size, row_begin + rows)
         block = np.zeros(rows * stride, np.uint32)
-        accumulators = np.empty(16 * rows, np.int32)
         scratch = np.empty(3 * run, np.uint8)
         _gather_rows(
             images, image * size, plane_size, line, run, origins, row_begin, row_end, kw, algorithm,
             planes, block, scratch,
         )  # fmt: skip
-        to = image * out_size
-        for p in range(panels):
-            multiply_panel(
-                block, 0, stride, row_end - row_begin, w, panel_size * p, kw, algorithm, planes,
-                weight_planes, accumulators,
-            )  # fmt: skip
-            if bits > 1:
-                _compare_levels(
-                    accumulators, row_begin, row_end, thresholds, level, borders, p, panels,
-                    4 if pool else 1, flips[p], bits, out, to, targets, out_plane,
-                )  # fmt: skip
-            elif pool:
-                _compare_windows(
-                    accumulators, row_begin, row_end, thresholds, borders, p, panels, flips[p], out,
-                    to, targets,
-                )  # fmt: skip
-            else:
-                _compare_at_border(
-                    accumulators, row_begin, row_end, thresholds, borders, p, panels, out, to,
-                    targets,
-                )  # fmt: skip
+        target = (
+            thresholds, level, borders, panels, pool, flips, bits, out, image * out_size, targets,
+            out_plane,
+        )  # fmt: skip
+        _multiply_to_bits(
+            block, 0, stride, row_begin, row_end, w, 0, panels, panel_size, kw, pairs,
+            algorithm, target,
+        )  # fmt: skip
 
 
 @kernel()
 def conv_preactivations(
-    images, count, size, plane_size, origins, line, run, w, kw, planes, weight_planes, base,
+    images, count, size, plane_size, origins, line, run, w, panel_size, kw, planes, pairs, base,
     borders, out, rows,
 ):  # fmt: skip
     """Pre-activations of 3x3 convolutions of bits: base - 2 · accumulators, as float32.
@@ -197,7 +209,6 @@ def conv_preactivations(
         base: (border classes, panels · 16) int32, flat
         out:  (count, R, panels · 16) float32, flat
     """
-    panel_size = 16 * kw * weight_planes
     panels = w.size // panel_size
     bands = (origins.size + rows - 1) // rows
     stride = kw * planes
@@ -205,18 +216,12 @@ def conv_preactivations(
         image, row_begin = task // bands, (task % bands) * rows
         row_end = min(origins.size, row_begin + rows)
         block = np.zeros(rows * stride, np.uint32)
-        accumulators = np.empty(16 * rows, np.int32)
         none = np.empty(0, np.uint8)
         _gather_rows(
             images, image * size, plane_size, line, run, origins, row_begin, row_end, kw,
             ALGORITHM_BITS, planes, block, none,
         )  # fmt: skip
-        for p in range(panels):
-            multiply_panel(
-                block, 0, stride, row_end - row_begin, w, panel_size * p, kw, ALGORITHM_BITS,
-                planes, weight_planes, accumulators,
-            )  # fmt: skip
-            for r in range(row_begin, row_end):
-                d = load(accumulators, 16 * (r - row_begin))
-                s = subtract(load(base, 16 * (borders[r] * panels + p)), add(d, d))
-                store(out, 16 * ((image * origins.size + r) * panels + p), to_floats(s))
+        _multiply(
+            block, 0, stride, row_begin, row_end, w, 0, panels, panel_size, kw, pairs,
+            ALGORITHM_BITS, (base, borders, panels, out, image * origins.size),
+        )  # fmt: skip

@@ -7,8 +7,8 @@ third of the time. Layouts and popcount algorithms are those of cpu.py.
 """
 
 from bnnrun.gemm.compiled import kernel, njit, prange
-from bnnrun.gemm.cpu import ALGORITHM_POPCOUNT, FLUSH_WORDS, full_adder, sum_adders
 from bnnrun.gemm.simd_f32 import scale, to_floats
+from bnnrun.gemm.tiles import ALGORITHM_POPCOUNT, FLUSH_WORDS, full_adder, sum_adders
 from bnnrun.gemm.vector import (
     add,
     add_bytes,

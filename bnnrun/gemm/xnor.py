@@ -6,12 +6,13 @@ A packed network's fully connected layers call these, and so does the benchmark 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bnnrun.gemm import cpu
+from bnnrun.gemm import cpu, tiles
 from bnnrun.gemm.bits import LANES, Words, aligned, to_panels, words
 from bnnrun.gemm.compiled import thread_count
 
@@ -22,7 +23,7 @@ class Panels:
 
     Attributes:
         data:          (ceil(N / 16), weight_planes · kw, 16) uint32
-        algorithm:     of `cpu.multiply_panel`
+        algorithm:     of tiles.py
         planes:        bit planes of a row of A; 1 of bytes
         weight_planes: those of W; 1 of bytes
     """
@@ -37,6 +38,11 @@ class Panels:
         """Words of a plane of a column."""
         return int(self.data.shape[1]) // self.weight_planes
 
+    @cached_property
+    def pairs(self) -> NDArray[np.int64]:
+        """The products of bit planes (tiles.plane_pairs)."""
+        return tiles.plane_pairs(self.planes, self.weight_planes, self.kw)
+
     @property
     def row(self) -> int:
         """Words of a row of A."""
@@ -50,7 +56,7 @@ class Panels:
 
 def row_words(k: int) -> int:
     """Words of a row of `k` bits as the kernels read it: a multiple of 4."""
-    return -(-words(k) // cpu.UNIT_WORDS) * cpu.UNIT_WORDS
+    return -(-words(k) // tiles.UNIT_WORDS) * tiles.UNIT_WORDS
 
 
 def encode_weights(w: Words, planes: int = 1) -> Panels:
@@ -68,7 +74,7 @@ def encode_weights(w: Words, planes: int = 1) -> Panels:
     rows = np.zeros((n, weight_planes, kw), np.uint32)
     rows[..., :used] = w.transpose(1, 0, 2)
     data = to_panels(rows.reshape(n, -1), weight_planes * kw)
-    return Panels(data, cpu.ALGORITHM_BITS, planes, weight_planes)
+    return Panels(data, tiles.ALGORITHM_BITS, planes, weight_planes)
 
 
 def empty_rows(m: int, width: int) -> Words:
@@ -78,14 +84,15 @@ def empty_rows(m: int, width: int) -> Words:
 
 def padded_rows(m: int) -> int:
     """`m` rounded up to the rows that the kernels compute."""
-    return -(-m // cpu.TILE_ROWS) * cpu.TILE_ROWS
+    return -(-m // tiles.TILE_ROWS) * tiles.TILE_ROWS
 
 
 def task_panels(m: int, panels: int) -> int:
     """Panels of a task, so that every thread gets tasks; for m rows and `panels` panels."""
     wanted = 4 * thread_count()
     bands = max(1, -(-m // cpu.BAND_ROWS))
-    return max(1, panels // max(1, -(-wanted // bands)))
+    groups = -(-panels // tiles.TILE_PANELS)
+    return tiles.TILE_PANELS * max(1, groups // -(-wanted // bands))
 
 
 def multiply(a: Words, m: int, w: Panels, base: NDArray[np.int32], out: NDArray[np.int32]) -> None:
@@ -137,11 +144,10 @@ def multiply_to_bits(  # noqa: PLR0917
 
 def _operands(a: Words, m: int, w: Panels) -> tuple[Any, ...]:
     """The arguments that `cpu.dense` and `cpu.dense_bits` have in common."""
-    rows, panels = padded_rows(m), len(w.data)
-    _check("A", a, np.uint32, rows, w.row)
+    _check("A", a, np.uint32, padded_rows(m), w.row)
     return (
-        a.ravel(), a.shape[1], rows, w.data.ravel(), w.kw, w.algorithm, w.planes,
-        w.weight_planes, task_panels(rows, panels),
+        a.ravel(), a.shape[1], m, w.data.ravel(), w.data[0].size, w.kw, w.pairs, w.algorithm,
+        task_panels(m, len(w.data)),
     )  # fmt: skip
 
 

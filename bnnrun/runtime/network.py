@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bnnrun.architecture import Layer
 from bnnrun.config import FirstLayer
-from bnnrun.gemm import cpu, xnor
+from bnnrun.gemm import cpu, tiles, xnor
 from bnnrun.gemm.bits import LANES, Words, aligned, pack, to_panels, unpack_bits, words
 from bnnrun.gemm.compiled import number_of_threads, set_threads, thread_count
 from bnnrun.gemm.conv import conv_bits
@@ -165,7 +165,7 @@ def _byte_panels(w: NDArray[np.int8]) -> Panels:
     rows = np.zeros((len(w), -(-w.shape[1] // 4) * 4), np.int8)
     rows[:, : w.shape[1]] = -w
     data = to_panels(rows.view(np.uint32), rows.shape[1] // 4)
-    return Panels(data, cpu.ALGORITHM_BYTES)
+    return Panels(data, tiles.ALGORITHM_BYTES)
 
 
 class _Step(ABC):
@@ -243,7 +243,7 @@ class _Dense(_Step):
     def enter(self, pixels: NDArray[np.uint8], buffer: NDArray[Any]) -> None:
         flat = np.ascontiguousarray(pixels.reshape(len(pixels), -1))
         panels = self.weights.panels
-        if panels.algorithm != cpu.ALGORITHM_BYTES:
+        if panels.algorithm != tiles.ALGORITHM_BYTES:
             m, k = flat.shape
             cpu.pack_planes(flat.ravel(), m, k, buffer.ravel(), panels.kw, panels.planes)
         else:
@@ -319,14 +319,16 @@ class _Conv(_Step):
         targets = next_step.target(self.y, self.x, self.shape.pooled[1], cells).astype(np.int32)
         halves = out.reshape(len(out), -1).view(np.uint16)
         bands = max(1, -(-4 * thread_count() // count))
-        rows = min(cpu.BAND_ROWS, -(-len(self.origins) // bands // cpu.TILE_ROWS) * cpu.TILE_ROWS)
+        rows = min(
+            cpu.BAND_ROWS, -(-len(self.origins) // bands // tiles.TILE_ROWS) * tiles.TILE_ROWS
+        )
         conv_bits(
             buffer.ravel(), count, buffer[0].size,
             0 if self.dtype is np.uint8 else self.plane, self.origins, self.line,
-            self.run_length, panels.data.ravel(), panels.kw, panels.algorithm, panels.planes,
-            panels.weight_planes, w.thresholds.ravel(), self.shape.output_bits, self.borders,
-            self.shape.pool, w.flips, halves.ravel(), halves.shape[1], 2 * next_step.plane,
-            targets, rows,
+            self.run_length, panels.data.ravel(), panels.data[0].size, panels.kw, panels.planes,
+            panels.pairs, panels.algorithm, w.thresholds.ravel(), self.shape.output_bits,
+            self.borders, self.shape.pool, w.flips, halves.ravel(), halves.shape[1],
+            2 * next_step.plane, targets, rows,
         )  # fmt: skip
 
     def target(

@@ -11,7 +11,7 @@ from bnnrun.engine.cpu import winograd
 from bnnrun.engine.cpu.factors import MAX_BATCH, ByteFactors, RealFactors
 from bnnrun.engine.cpu.kernels.elementwise import adam_kernel
 from bnnrun.engine.cpu.packed import PackedFilters, PackedWeights
-from bnnrun.gemm import bits, cpu, lut_gemm
+from bnnrun.gemm import bits, lut_gemm, tiles
 from bnnrun.gemm.xnor import row_words
 
 EPS = 2.0**-24  # of float32, by which a rounded sum is off
@@ -122,7 +122,7 @@ def test_lut_products_do_not_depend_on_how_the_panels_are_shared(across):
 # K: the edges of a word and of four; more words than a byte can count at once (31 · 16).
 @pytest.mark.parametrize("k", [1, 31, 32, 33, 127, 128, 513, 4097, 16_900])
 @pytest.mark.parametrize("factor", [1.0, 2.0])
-@pytest.mark.parametrize("algorithm", [cpu.ALGORITHM_ADDERS, cpu.ALGORITHM_POPCOUNT])
+@pytest.mark.parametrize("algorithm", [tiles.ALGORITHM_ADDERS, tiles.ALGORITHM_POPCOUNT])
 def test_masked_products_are_those_of_integers(monkeypatch, k, factor, algorithm):
     monkeypatch.setattr(packing, "ALGORITHM_BITS", algorithm)
     rng = np.random.default_rng(k)

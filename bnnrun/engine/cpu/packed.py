@@ -15,8 +15,9 @@ from bnnrun.gemm import lut_gemm
 from bnnrun.gemm.bits import LANES, Words, aligned, words
 from bnnrun.gemm.compiled import thread_count
 from bnnrun.gemm.conv import conv_preactivations
-from bnnrun.gemm.cpu import ALGORITHM_BITS, BAND_ROWS, TILE_ROWS
+from bnnrun.gemm.cpu import BAND_ROWS
 from bnnrun.gemm.masked_xnor import masked_xnor
+from bnnrun.gemm.tiles import ALGORITHM_BITS, TILE_ROWS, plane_pairs
 from bnnrun.gemm.xnor import row_words
 from bnnrun.runtime.model import borders
 
@@ -81,6 +82,7 @@ class PackedFilters:
         self.layer, (self.height, self.width) = layer, layer.size
         self.cells = words(layer.inputs)
         self.kw = row_words(9 * 32 * self.cells)
+        self.pairs = plane_pairs(layer.input_bits, layer.weight_bits, self.kw)
         across = layer.weight_bits * self.kw
         self.panels = aligned((layer.outputs // LANES, across, LANES), np.uint32)
         size = layer.input_bits, self.height + 2, self.width + 2, self.cells
@@ -116,8 +118,8 @@ class PackedFilters:
         rows = min(BAND_ROWS, -(-len(self.origins) // bands // TILE_ROWS) * TILE_ROWS)
         conv_preactivations(
             self.images.ravel(), batch, self.images[0].size, self.images[0, 0].size, self.origins,
-            line, 3 * self.cells, self.panels.ravel(), self.kw, planes, self.layer.weight_bits,
-            self.base.ravel(), self.classes, flat(out), rows,
+            line, 3 * self.cells, self.panels.ravel(), self.panels[0].size, self.kw, planes,
+            self.pairs, self.base.ravel(), self.classes, flat(out), rows,
         )  # fmt: skip
         return out.permute(0, 3, 1, 2)
 
