@@ -62,6 +62,8 @@ _METHODS = {
     (Role.low_precision, "tf32"): "torch tf32",
     (Role.peer, "reference"): "reference",
     (Role.roofline, "xor_popcount_add"): "roofline: xor, popcount, add",
+    (Role.roofline, "carry_save_popcount"): "roofline: carry-save adder, popcount, add",
+    (Role.roofline, "vector_loads"): "roofline: loads of the tile",
     (Role.roofline, "carry_save_adders"): "roofline: carry-save adders",
     (Role.roofline, "memory_copy"): "roofline: copying memory",
     (Role.roofline, "lut_sums"): "roofline: tables of sums",

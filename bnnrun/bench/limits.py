@@ -2,6 +2,14 @@
 
 A product cannot be faster than its operations on words that are in registers or the first cache;
 measured in the same run and in turns with the kernels, a limit drifts with the machine as they do.
+The limit is that of the cheapest exact sequence of operations, of a vector of words:
+
+    xor, popcount, add                              3
+    carry-save adder for two, popcount, add         2.5: three ternary operations, which overwrite
+                                                    an operand, and a popcount and an addition
+    four levels of carry-save adders, popcount      without a vector popcount
+
+and no more than the loads of the tile (gemm/tiles.py) allow.
 
 Each loop keeps several chains of operations that do not wait for each other, from different
 starts: one chain alone would measure how long an operation takes, not how many are done at once,
@@ -18,7 +26,7 @@ from bnnrun.bench.measure import Competitor
 from bnnrun.gemm.bits import Words
 from bnnrun.gemm.compiled import kernel, njit, prange, thread_count
 from bnnrun.gemm.simd_f32 import add_floats, choose
-from bnnrun.gemm.tiles import full_adder
+from bnnrun.gemm.tiles import TILE_PANELS, TILE_ROWS, full_adder
 from bnnrun.gemm.vector import (
     HAS_POPCOUNT,
     LANES,
@@ -37,10 +45,14 @@ from bnnrun.roles import Implementation, Role
 
 BITS = 32 * LANES  # of a vector
 TRIPLES = Implementation(Role.roofline, "xor_popcount_add")
+CARRIES = Implementation(Role.roofline, "carry_save_popcount")
 ADDERS = Implementation(Role.roofline, "carry_save_adders")
+LOADS = Implementation(Role.roofline, "vector_loads")
 COPY = Implementation(Role.roofline, "memory_copy")
-TRIPLE_CHAINS, ADDER_CHAINS = 12, 3
-TRIPLE_WORDS, ADDER_WORDS = 1, 16  # that a chain counts in a round
+TRIPLE_CHAINS, CARRY_CHAINS, ADDER_CHAINS, LOAD_CHAINS = 12, 6, 3, 12
+TRIPLE_WORDS, CARRY_WORDS, ADDER_WORDS = 1, 2, 16  # that a chain counts in a round
+# A tile multiplies four vectors of W by four words of A: that many products for each load.
+LOAD_WORDS = TILE_ROWS * TILE_PANELS / (TILE_ROWS + TILE_PANELS)
 SETS = 4  # of words, that take turns
 ROUNDS = 2_000_000
 COPIED = 64 * 2**20  # bytes: past every cache of this size
@@ -75,7 +87,7 @@ def _triples(threads, rounds, words, starts, out):
 
 @njit(forceinline=True)
 def _two(ones, words, j, y):
-    """Two words into the ones, as in gemm/cpu.py.
+    """Two words into the ones, as in gemm/tiles.py.
 
     The words are loaded, though a register would do: a loaded word may be overwritten, one that
     is needed again would first be copied, and copies take the place of operations; loads do not.
@@ -83,6 +95,56 @@ def _two(ones, words, j, y):
     t = xor3(ones, load(words, j), y)
     s = xor3(t, load(words, j + 16), y)
     return s, carry(t, s, ones)
+
+
+@njit(forceinline=True)
+def _two_and_popcount(chain, words, j, y):
+    ones, n = chain
+    ones, twos = _two(ones, words, j, y)
+    return ones, add(n, popcount(twos))
+
+
+@kernel()
+def _carries(threads, rounds, words, starts, out):
+    """6 chains in each thread, a carry-save adder and a popcount, from `starts` (6, 2, 16).
+
+    Counts the words of a round that differ from the first word; `words` (sets, 6, 2, 16).
+    """
+    for thread in prange(threads):
+        y, to = load(words, 0), thread * starts.size
+        a, b = (load(starts, 0), load(starts, 16)), (load(starts, 32), load(starts, 48))
+        c, d = (load(starts, 64), load(starts, 80)), (load(starts, 96), load(starts, 112))
+        e, f = (load(starts, 128), load(starts, 144)), (load(starts, 160), load(starts, 176))
+        for i in range(rounds):
+            j = 192 * (i % SETS)
+            a, b = _two_and_popcount(a, words, j, y), _two_and_popcount(b, words, j + 32, y)
+            c, d = _two_and_popcount(c, words, j + 64, y), _two_and_popcount(d, words, j + 96, y)
+            e, f = _two_and_popcount(e, words, j + 128, y), _two_and_popcount(f, words, j + 160, y)
+        for chain in (a, b, c, d, e, f):
+            for value in chain:
+                store(out, to, value)
+                to += LANES
+
+
+@kernel()
+def _loads(threads, rounds, words, starts, out):
+    """12 chains in each thread: n ^= a vector loaded, from `starts` (12, 16)."""
+    for thread in prange(threads):
+        to = thread * starts.size
+        a, b, c, d = load(starts, 0), load(starts, 16), load(starts, 32), load(starts, 48)
+        e, f, g, h = load(starts, 64), load(starts, 80), load(starts, 96), load(starts, 112)
+        k, m, n, p = load(starts, 128), load(starts, 144), load(starts, 160), load(starts, 176)
+        for r in range(rounds):
+            i = 192 * (r % SETS)
+            a, b = xor(a, load(words, i)), xor(b, load(words, i + 16))
+            c, d = xor(c, load(words, i + 32)), xor(d, load(words, i + 48))
+            e, f = xor(e, load(words, i + 64)), xor(f, load(words, i + 80))
+            g, h = xor(g, load(words, i + 96)), xor(h, load(words, i + 112))
+            k, m = xor(k, load(words, i + 128)), xor(m, load(words, i + 144))
+            n, p = xor(n, load(words, i + 160)), xor(p, load(words, i + 176))
+        for x in (a, b, c, d, e, f, g, h, k, m, n, p):
+            store(out, to, x)
+            to += LANES
 
 
 @njit(forceinline=True)
@@ -119,7 +181,7 @@ def _begin(starts, at):
 
 @kernel()
 def _adders(threads, rounds, words, starts, out):
-    """The carry-save tree of gemm/cpu.py, three in each thread, from `starts` (3, 5, 16).
+    """The carry-save tree of gemm/tiles.py, three in each thread, from `starts` (3, 5, 16).
 
     Counts the words of a set that differ from the first word; `words` (sets, 3, 16, 16) is small
     enough for the first cache, and the sets take turns, so that no load is spared.
@@ -209,6 +271,33 @@ def _after_triples(rounds: int, words: Words, starts: Words) -> Words:
     return n
 
 
+def _of_round(words: Words, i: int, chains: int, size: int) -> Words:
+    """The words that the chains take in round i: (chains, size, 16)."""
+    flat = words.reshape(-1, LANES)[: SETS * chains * size]
+    of_round: Words = flat.reshape(SETS, chains, size, LANES)[i % SETS]
+    return of_round
+
+
+def _carried(chains: Words) -> NDArray[np.int64]:
+    """Bits that the carry-save adders hold, of each chain and lane."""
+    return np.bitwise_count(chains[..., 0, :]) + 2 * chains[..., 1, :].astype(np.int64)
+
+
+def _after_carries(rounds: int, words: Words, starts: Words) -> NDArray[np.int64]:
+    """Bits that `_carries` has counted, of each chain and lane."""
+    first = words.reshape(-1, LANES)[0]
+    taken = (_of_round(words, i, CARRY_CHAINS, CARRY_WORDS) for i in range(rounds))
+    return _carried(starts) + sum(np.bitwise_count(w ^ first).sum(1, np.int64) for w in taken)
+
+
+def _after_loads(rounds: int, words: Words, starts: Words) -> Words:
+    """What `_loads` leaves."""
+    n = starts.copy()
+    for i in range(rounds):
+        n ^= _of_round(words, i, LOAD_CHAINS, 1)[:, 0]
+    return n
+
+
 def _counted(chains: Words) -> NDArray[np.int64]:
     """Bits that the adders hold, of each chain and lane; the last value counts in bytes."""
     held = np.bitwise_count(chains[..., :-1, :]).astype(np.int64)
@@ -228,7 +317,7 @@ def _in_registers(
     loop: Callable[..., None],
     starts: Words,
     *,
-    words_of_round: int,
+    words_of_round: float,
     held: Callable[[Words], NDArray[np.integer]],
     expected: Callable[..., NDArray[np.integer]],
 ) -> Competitor:
@@ -263,9 +352,30 @@ def limits() -> list[Competitor]:
             words_of_round=TRIPLE_WORDS,
             held=lambda chains: chains,
             expected=_after_triples,
-        )
+        ),
+        _in_registers(
+            LOADS,
+            _loads,
+            rng.integers(0, 2**32, (LOAD_CHAINS, LANES), dtype=np.uint32),
+            words_of_round=LOAD_WORDS,
+            held=lambda chains: chains,
+            expected=_after_loads,
+        ),
     ]
-    if not HAS_POPCOUNT:
+    if HAS_POPCOUNT:
+        starts = rng.integers(0, 2**32, (CARRY_CHAINS, 2, LANES), dtype=np.uint32)
+        starts[:, 1] >>= 8  # the counts, that must not wrap around
+        found.append(
+            _in_registers(
+                CARRIES,
+                _carries,
+                starts,
+                words_of_round=CARRY_WORDS,
+                held=_carried,
+                expected=_after_carries,
+            )
+        )
+    else:
         starts = rng.integers(0, 2**32, (ADDER_CHAINS, 5, LANES), dtype=np.uint32)
         starts[:, -1] = 0  # the counts
         found.append(
@@ -287,3 +397,9 @@ def limits() -> list[Competitor]:
         return None if np.array_equal(source, target) else "the copy differs"
 
     return [*found, Competitor(COPY, lambda: _copy(source, target), copied)]
+
+
+def limit(rates: dict[Implementation, float]) -> float:
+    """The rate that no popcount product exceeds: of the cheapest operations, or of the loads."""
+    operations = max(rates[each] for each in (TRIPLES, CARRIES, ADDERS) if each in rates)
+    return min(operations, rates.get(LOADS, operations))

@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from torch.profiler import ProfilerActivity
 
 from bnnrun.bench.limits import (
-    ADDERS,
     COPIED,
     COPY,
-    TRIPLES,
+    limit,
     limits,
     sum_byte_products,
     sum_choices,
@@ -150,7 +149,7 @@ def _rates(rate: dict[Implementation, float]) -> dict[Algorithm, float]:
     found = {
         Algorithm.float32: floats,
         Algorithm.winograd: 4 * floats,  # 36 products for 144
-        Algorithm.popcount: max(rate[of] for of in (TRIPLES, ADDERS) if of in rate),
+        Algorithm.popcount: limit(rate),
     }
     if TABLES in rate:
         found[Algorithm.lut] = rate[TABLES]

@@ -11,7 +11,7 @@ import torch
 
 from bnnrun import machine
 from bnnrun.architecture import describe, has_one_bit
-from bnnrun.bench import gemm, gemm_cuda, network
+from bnnrun.bench import gemm, gemm_cuda, limits, network
 from bnnrun.bench import train_step as step
 from bnnrun.bench.measure import Competitor, Timing, measure
 from bnnrun.config import BenchConfig, Device, Workload, computed
@@ -64,9 +64,8 @@ class _Timed:
 
     @property
     def limit(self) -> float | None:
-        """The highest rate of the operations in registers; None where it was not measured."""
-        found = [rate for of, rate in self.rates.items() if of.role is Role.roofline]
-        return max(found) if found else None
+        """The rate that no popcount product exceeds; None where it was not measured."""
+        return limits.limit(self.rates) if limits.TRIPLES in self.rates else None
 
     def share(self, of: Implementation) -> float | None:
         """A competitor's rate over its limit, known or measured; None where it has none."""

@@ -50,11 +50,48 @@ def test_the_adders_count_every_bit_of_sixteen_words_a_round(words):
             assert held + 16 * counted == before + bits
 
 
-@pytest.mark.parametrize("loop", ["_triples", "_adders"])
-def test_chains_from_different_starts_end_differently(words, loop):
+def test_a_carry_save_adder_counts_every_bit_of_two_words_a_round(words):
+    starts = random_starts(limits.CARRY_CHAINS, 2)
+    starts[:, 1] >>= 8
+    after = ran(limits._carries, words, starts)
+    flat = [[int(word) for word in vector] for vector in words.reshape(-1, 16)]
+    for c, (chain, start) in enumerate(zip(after, starts, strict=True)):
+        for lane in range(16):
+            before, held = (
+                int(x[0, lane]).bit_count() + 2 * int(x[1, lane]) for x in (start, chain)
+            )
+            at = [12 * (r % limits.SETS) + 2 * c + i for r in range(ROUNDS) for i in range(2)]
+            assert held == before + sum((flat[i][lane] ^ flat[0][lane]).bit_count() for i in at)
+
+
+def test_a_load_is_loaded(words):
+    starts, flat = random_starts(limits.LOAD_CHAINS), words.reshape(-1, 12, 16)
+    expected = starts.copy()
+    for r in range(ROUNDS):
+        expected ^= flat[r % limits.SETS]
+    assert (ran(limits._loads, words, starts) == expected).all()
+
+
+def test_the_limit_is_of_the_cheapest_operations_or_of_the_loads():
+    rates = {limits.TRIPLES: 3.0, limits.CARRIES: 4.0}
+    assert limits.limit(rates) == 4
+    assert limits.limit({limits.TRIPLES: 3.0, limits.ADDERS: 2.0}) == 3
+    assert limits.limit({**rates, limits.LOADS: 3.5}) == 3.5
+    assert limits.limit({**rates, limits.LOADS: 9.0}) == 4
+
+
+@pytest.mark.parametrize(
+    ("loop", "shape"),
+    [
+        ("_triples", (limits.TRIPLE_CHAINS,)),
+        ("_carries", (limits.CARRY_CHAINS, 2)),
+        ("_adders", (limits.ADDER_CHAINS, 5)),
+        ("_loads", (limits.LOAD_CHAINS,)),
+    ],
+)
+def test_chains_from_different_starts_end_differently(words, loop, shape):
     """Equal chains could be computed once, and the rate would be that of fewer."""
-    chains = limits.TRIPLE_CHAINS if loop == "_triples" else limits.ADDER_CHAINS
-    starts = random_starts(chains) if loop == "_triples" else random_starts(chains, 5)
+    starts, chains = random_starts(*shape), shape[0]
     after = ran(getattr(limits, loop), words, starts)
     assert len({chain.tobytes() for chain in after}) == chains
 
@@ -67,7 +104,7 @@ def test_every_limit_is_right_and_rated():
         assert (limit.macs > 0) is (limit.implementation != limits.COPY)
 
 
-@pytest.mark.parametrize("loop", ["_triples", "_adders"])
+@pytest.mark.parametrize("loop", ["_triples", "_carries", "_adders", "_loads"])
 def test_a_limit_that_skips_a_round_is_not_timed(monkeypatch, loop):
     whole = getattr(limits, loop)
 
@@ -75,7 +112,7 @@ def test_a_limit_that_skips_a_round_is_not_timed(monkeypatch, loop):
         whole(threads, max(0, rounds - 1), *arrays)
 
     monkeypatch.setattr(limits, loop, shorter)
-    monkeypatch.setattr(limits, "HAS_POPCOUNT", False)
+    monkeypatch.setattr(limits, "HAS_POPCOUNT", loop != "_adders")
     with pytest.raises(RunError, match="wrong answer, not timed: after 1 rounds"):
         measure.measure(limits.limits(), rounds=3, seconds=0.1)
 
