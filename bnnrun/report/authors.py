@@ -98,15 +98,15 @@ def departures(experiment: Experiment) -> list[tuple[str, Value, Value, Value]]:
     ours = experiment.settings
     code, text = CODE.get(experiment.cell, {}), PAPER.get(experiment.cell, {})
     scaled = {"dataset.preprocessing": {"scale": "none"}}  # to [-1, 1] is no preprocessing
-    found: list[tuple[str, Value, Value, Value]] = []
+    rows: list[tuple[str, Value, Value, Value]] = []
     for key in sorted({*code, *text}):
         value = ours.get(key)
         said = [side[key] for side in (code, text) if key in side]
         if all(each in (value, scaled.get(key, {}).get(str(value))) for each in said):
             continue
         sides = [_setting(side[key]) if key in side else "" for side in (code, text)]
-        found.append((key, _setting(value), sides[0], sides[1]))
-    return found
+        rows.append((key, _setting(value), sides[0], sides[1]))
+    return rows
 
 
 def _setting(value: Any) -> Parts:

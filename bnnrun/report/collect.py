@@ -45,7 +45,7 @@ class Collected:
 
 def collect(results_dir: str | Path) -> Collected:
     """Read every file of `results_dir`/runs/; one bad file never costs the others."""
-    found: dict[str, tuple[Path, Record]] = {}
+    by_checksum: dict[str, tuple[Path, Record]] = {}
     left_out = []
     for path in sorted((user_path(results_dir) / "runs").glob("*.json")):
         try:
@@ -55,13 +55,16 @@ def collect(results_dir: str | Path) -> Collected:
             continue
         if (wrong := _wrong(record)) is not None:
             left_out.append(f"{path.name}: {wrong}")
-        elif record.checksum in found:
-            left_out.append(f"{path.name}: the same record as {found[record.checksum][0].name}")
+        elif record.checksum in by_checksum:
+            first, _ = by_checksum[record.checksum]
+            left_out.append(f"{path.name}: the same record as {first.name}")
         else:
-            found[record.checksum] = path, record
-    whole = sorted((record for _, record in found.values()), key=lambda r: (r.created, r.name))
+            by_checksum[record.checksum] = path, record
+    intact = sorted(
+        (record for _, record in by_checksum.values()), key=lambda r: (r.created, r.name)
+    )
     models = sorted((user_path(results_dir) / "models").glob("*.safetensors"))
-    return Collected(whole, left_out, models)
+    return Collected(intact, left_out, models)
 
 
 def _wrong(record: Record) -> str | None:

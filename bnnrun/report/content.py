@@ -60,7 +60,7 @@ class Series:
     Attributes:
         label:     in the legend
         x, y:      points; of bars `x` counts the panel's names from 0
-        of:        what it shows: series of the same thing share a colour and a marker
+        group:     what it shows: series of the same group share a colour and a marker
         low, high: the noise around `y`; () where none is known
         dashed:    the curve is drawn dashed
         of_paper:  read off the paper's plot, or printed there
@@ -70,7 +70,7 @@ class Series:
     label: str
     x: tuple[float, ...]
     y: tuple[float, ...]
-    of: str = ""
+    group: str = ""
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     dashed: bool = False

@@ -43,14 +43,14 @@ def drawable(records: list[Record], experiments: Sequence[Experiment]) -> list[R
 
 def longest(records: list[Record]) -> list[Record]:
     """Of each cell, else experiment, the run of the most epochs that kept its curve; the latest."""
-    found: dict[str, Record] = {}
+    by_cell: dict[str, Record] = {}
     for record in records:  # oldest first
         cell = record.cell or record.experiment
         known = record.quantity == "test_error" and record.data.get("name")
         epochs = _epochs(record) if known else 0
-        if cell and epochs and (cell not in found or epochs >= _epochs(found[cell])):
-            found[cell] = record
-    return [found[cell] for cell in sorted(found)]
+        if cell and epochs and (cell not in by_cell or epochs >= _epochs(by_cell[cell])):
+            by_cell[cell] = record
+    return [by_cell[cell] for cell in sorted(by_cell)]
 
 
 def _epochs(record: Record) -> int:
@@ -61,8 +61,8 @@ def _epochs(record: Record) -> int:
     error, cost = curve.get("valid_error_pct"), curve.get("train_loss")
     if not isinstance(error, list) or not isinstance(cost, list) or len(error) != len(cost):
         return 0
-    whole = len(error) > 1 and all(isinstance(v, int | float) for v in error + cost)
-    return len(error) if whole else 0
+    is_complete = len(error) > 1 and all(isinstance(v, int | float) for v in error + cost)
+    return len(error) if is_complete else 0
 
 
 def _figure(data: str, runs: list[Record]) -> Figure:
@@ -95,15 +95,15 @@ def _figure(data: str, runs: list[Record]) -> Figure:
 def _ours(run: Record) -> tuple[Series, Series]:
     """Validation error and training cost of a run."""
     count, curve = _epochs(run), run.details["curve"]
-    of, x = row_label(run), tuple(float(e) for e in range(1, count + 1))
-    label = f"{of}, ours, {count} epochs"
+    group, x = row_label(run), tuple(float(e) for e in range(1, count + 1))
+    label = f"{group}, ours, {count} epochs"
     error, cost = (
         tuple(map(float, curve["valid_error_pct"])),
         tuple(map(float, curve["train_loss"])),
     )
     return (
-        Series(label, x, error, of=of, records=(run.name,)),
-        Series(label, x, cost, of=of, dashed=True, records=(run.name,)),
+        Series(label, x, error, group=group, records=(run.name,)),
+        Series(label, x, cost, group=group, dashed=True, records=(run.name,)),
     )
 
 
@@ -115,12 +115,12 @@ def row_label(run: Record) -> str:
 
 def _of_paper(curve: paper.Curve) -> Series:
     labels = {"float": "no binarization"}
-    of = labels.get(curve.key, curve.label)
+    group = labels.get(curve.key, curve.label)
     return Series(
-        label=f"{of}, paper",
+        label=f"{group}, paper",
         x=tuple(float(epoch) for epoch, _ in curve.points),
         y=tuple(value for _, value in curve.points),
-        of=of,
+        group=group,
         low=tuple(value for _, value in curve.low),
         high=tuple(value for _, value in curve.high),
         dashed=curve.kind == "train_cost",

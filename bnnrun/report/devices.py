@@ -18,8 +18,8 @@ WORD_BITS = 32
 def devices(records: list[Record], models: Iterable[Path]) -> Table:
     """A row for each packed file that was evaluated, smallest first."""
     evaluated = {r.details["sha256"]: r for r in records if r.quantity == "packed_test_error"}
-    found = [(path, evaluated.get(file.sha256(path))) for path in models]
-    rows = sorted(_row(path, record) for path, record in found if record is not None)
+    evaluations = [(path, evaluated.get(file.sha256(path))) for path in models]
+    rows = sorted(_row(path, record) for path, record in evaluations if record is not None)
     return Table(
         name="devices",
         title="Networks in C",

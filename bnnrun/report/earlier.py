@@ -50,11 +50,11 @@ def _in_order(pair: tuple[Record, Record]) -> tuple[object, ...]:
 def _row(record: Record, now: Record) -> tuple[Cell, ...]:
     competitor = Parts("", ())
     if record.quantity.endswith("_time"):
-        of, remark = implementation(record), str(record.details.get("remark", ""))
-        competitor = Parts(shown(of, remark), (of.role.value, of.variant, remark or None))
+        timed, remark = implementation(record), str(record.details.get("remark", ""))
+        competitor = Parts(shown(timed, remark), (timed.role.value, timed.variant, remark or None))
     return (
         Cell(record.quantity),
-        Cell(_of(record)),
+        Cell(_workload(record)),
         Cell(competitor),
         Cell(where(record)),
         Cell(Number(record.seed)),
@@ -66,7 +66,7 @@ def _row(record: Record, now: Record) -> tuple[Cell, ...]:
     )  # fmt: skip
 
 
-def _of(record: Record) -> Parts:
+def _workload(record: Record) -> Parts:
     """The work of a time; else data set and experiment, or the packed file."""
     if record.quantity.endswith("_time"):
         return work(record).value

@@ -40,13 +40,13 @@ class Experiment:
         if begin is None:
             return "", ()
         against = comment[begin].partition("Deviations from ")[2].removesuffix(":")
-        found = [""]
+        sentences = [""]
         for line in comment[begin + 1 :]:
-            found[-1] = f"{found[-1]} {line}".strip()
+            sentences[-1] = f"{sentences[-1]} {line}".strip()
             if line.endswith((";", ".")):
-                found[-1] = found[-1][:-1]
-                found.append("")
-        return against, tuple(part for part in found if part)
+                sentences[-1] = sentences[-1][:-1]
+                sentences.append("")
+        return against, tuple(part for part in sentences if part)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -87,32 +87,32 @@ def differences(config: dict[str, Any], experiment: Experiment) -> tuple[Differe
         for key, value in ours.items()
         if key.endswith(".name") and theirs.get(key, value) != value
     ]
-    found = [
+    changes = [
         Difference(f"{group}={theirs[f'{group}.name']}{_words(group, theirs, ours)}",
                    ours[f"{group}.name"])
         for group in chosen
     ]  # fmt: skip
     for key, value in ours.items():
-        given = theirs.get(key, ABSENT)
-        if given is ABSENT or given == value or key in BUDGET | DATA:
+        their_value = theirs.get(key, ABSENT)
+        if their_value is ABSENT or their_value == value or key in BUDGET | DATA:
             continue
         if key.startswith(tuple(f"{group}." for group in chosen)):
             continue
         # A halving interval belongs to the budget: it is not compressed with the epochs.
         if key == "optimizer.halve_every":
             continue
-        found.append(Difference(f"{key}={shown(given)}", shown(value)))
+        changes.append(Difference(f"{key}={shown(their_value)}", shown(value)))
     if init := theirs.get("init"):
-        found.append(Difference(f"init={str(init)[:8]}", "weights of its own"))
-    return tuple(found)
+        changes.append(Difference(f"init={str(init)[:8]}", "weights of its own"))
+    return tuple(changes)
 
 
 def _words(group: str, theirs: dict[str, Any], ours: dict[str, Any]) -> str:
     """', rule=code': what a chosen group says in words and the other has no setting for."""
     own = (key for key in theirs if key.startswith(f"{group}.") and key not in ours)
-    told = [f"{key.removeprefix(f'{group}.')}={theirs[key]}" for key in own
+    texts = [f"{key.removeprefix(f'{group}.')}={theirs[key]}" for key in own
             if isinstance(theirs[key], str)]  # fmt: skip
-    return "".join(f", {each}" for each in told)
+    return "".join(f", {each}" for each in texts)
 
 
 def shown(value: Any) -> str:

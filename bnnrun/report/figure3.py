@@ -79,14 +79,14 @@ class Kernel:
 
 def kernels(runs: list[Timed]) -> list[Kernel]:
     """Figure 3: each of our kernels on the paper's workloads, by workload, device and machine."""
-    found: list[Kernel] = []
+    measured: list[Kernel] = []
     for kind, (title, _) in HEADLINES.items():
         of_kind = _headline(runs, kind)
         for device in ("cpu", "cuda"):
             of_device = [run for run in of_kind if run.device == device]
             for where in sorted({run.machine for run in of_device}):
-                found += _on([run for run in of_device if run.machine == where], title)
-    return found
+                measured += _on([run for run in of_device if run.machine == where], title)
+    return measured
 
 
 def _headline(runs: list[Timed], kind: str) -> list[Timed]:
@@ -106,34 +106,34 @@ def _on(runs: list[Timed], title: str) -> Iterator[Kernel]:
     """The kernels of a workload on a machine."""
     title = f"{title}, {runs[0].work.size[1]:,} images" if runs[0].kind == "convnet" else title
     ours = [
-        (run, of)
-        for run, of in standing_times(runs)
-        if of.role is Role.ours and of != PACK_BITS  # which is no product
+        (run, implementation)
+        for run, implementation in standing_times(runs)
+        if implementation.role is Role.ours and implementation != PACK_BITS  # which is no product
     ]
-    for run, of in sorted(ours, key=lambda each: each[1].name):
+    for run, implementation in sorted(ours, key=lambda each: each[1].name):
         yield Kernel(
             title,
             run,
-            of,
-            latest_ratio(runs, of, lambda each: each.fastest(_is_baseline)),
-            latest_ratio(runs, of, yardstick),
-            latest_ratio(runs, of, Timed.precision),
+            implementation,
+            latest_ratio(runs, implementation, lambda each: each.fastest(_is_baseline)),
+            latest_ratio(runs, implementation, yardstick),
+            latest_ratio(runs, implementation, Timed.precision),
         )
 
 
-def _is_baseline(of: Implementation) -> bool:
-    return of.role is Role.baseline
+def _is_baseline(implementation: Implementation) -> bool:
+    return implementation.role is Role.baseline
 
 
 # ---- the table -------------------------------------------------------------------------------
 
 
-def table(found: list[Kernel]) -> Table:
+def table(kernels: list[Kernel]) -> Table:
     """A row for each kernel, and one for each workload and device that was not run."""
     rows = []
     for kind in HEADLINES:
         for device in ("cpu", "cuda"):
-            of_device = [k for k in found if (k.run.kind, k.run.device) == (kind, device)]
+            of_device = [k for k in kernels if (k.run.kind, k.run.device) == (kind, device)]
             rows += [_row(kernel) for kernel in of_device] or [_not_run(kind, device)]
     gemm, mlp = (
         ", ".join(FIGURE3[kind, kernel].text for kernel in ("baseline", "blas", "xnor"))
@@ -176,29 +176,31 @@ COLUMNS = (
 
 
 def _row(kernel: Kernel) -> tuple[Cell, ...]:
-    run, of = kernel.run, kernel.implementation
-    record = run.records[of]
+    run, implementation = kernel.run, kernel.implementation
+    record = run.records[implementation]
 
-    def ratio(measure: str, found: Ratio | None, shown: Callable[[Ratio], Number | Parts]) -> Cell:
-        id = time_id("figure3", run, of, measure)
+    def ratio(
+        measure: str, speedup: Ratio | None, shown: Callable[[Ratio], Number | Parts]
+    ) -> Cell:
+        id = time_id("figure3", run, implementation, measure)
         printed = FIGURE3_RATIOS.get((run.kind, measure)) if kernel.as_the_papers else None
         said = Parts(f"{printed.text}x", (printed.value,)) if printed else ""
-        if found is None:
+        if speedup is None:
             return Cell("", id, said, "" if run.kind == "train_step" else NOT_RUN)
-        return Cell(shown(found), id, said, records=found.records)
+        return Cell(shown(speedup), id, said, records=speedup.records)
 
-    def value(found: Ratio) -> Number:
-        return Number(found.value, times_as)
+    def value(speedup: Ratio) -> Number:
+        return Number(speedup.value, times_as)
 
     return (
         Cell(run.work.named(kernel.title)),
-        Cell(Parts(of.name, (of.variant,))),
+        Cell(Parts(implementation.name, (implementation.variant,))),
         Cell(run.where),
-        Cell(Number(record.value, milliseconds), time_id("figure3", run, of),
+        Cell(Number(record.value, milliseconds), time_id("figure3", run, implementation),
              records=(record.name,), notes=tuple(record_notes(record))),
         ratio("baseline", kernel.over_baseline, value),
         ratio("blas", kernel.over_float32, value),
-        ratio("best", kernel.over_best, lambda found: found.over_name),
+        ratio("best", kernel.over_best, lambda speedup: speedup.over_name),
         Cell(of_limit(record.details)),
         Cell(spread(record.details)),
         Cell(record.created[:10]),
@@ -215,14 +217,14 @@ def _not_run(kind: str, device: str) -> tuple[Cell, ...]:
 # ---- the drawing -----------------------------------------------------------------------------
 
 
-def figures(found: list[Kernel]) -> list[Figure]:
+def figures(kernels: list[Kernel]) -> list[Figure]:
     """Bars of the paper's two workloads; [] where neither was run."""
     panels = []
     for kind, title in (
         ("gemm", "product of two 8192 x 8192 matrices of ±1"),
         ("mlp", "MNIST network, 10,000 images"),
     ):
-        series = _bars([k for k in found if k.run.kind == kind and k.as_the_papers])
+        series = _bars([k for k in kernels if k.run.kind == kind and k.as_the_papers])
         if series:
             panels.append(
                 Panel(title, "time, s (log scale)", "", (_paper_bars(kind), *series), log_x=True,
@@ -242,15 +244,15 @@ def figures(found: list[Kernel]) -> list[Figure]:
 
 def _paper_bars(workload: str) -> Series:
     y = tuple(paper.FIGURE3[workload, kernel].value for kernel in ("baseline", "blas", "xnor"))
-    of = f"paper, {FIGURE3_GPU}"
-    return Series(of, (0.0, 1.0, 2.0), y, of=of, of_paper=True)
+    group = f"paper, {FIGURE3_GPU}"
+    return Series(group, (0.0, 1.0, 2.0), y, group=group, of_paper=True)
 
 
-def _bars(found: list[Kernel]) -> list[Series]:
+def _bars(kernels: list[Kernel]) -> list[Series]:
     """A colour for each machine; a bar that was not run is left out."""
     series = []
-    for where in sorted({kernel.run.machine for kernel in found}):
-        fastest = min((k for k in found if k.run.machine == where), key=lambda k: k.time_s)
+    for where in sorted({kernel.run.machine for kernel in kernels}):
+        fastest = min((k for k in kernels if k.run.machine == where), key=lambda k: k.time_s)
         bars = {2.0: fastest.time_s}
         records = {fastest.run.records[fastest.implementation].name}
         for place, ratio in ((0.0, fastest.over_baseline), (1.0, fastest.over_float32)):
@@ -259,5 +261,5 @@ def _bars(found: list[Kernel]) -> list[Series]:
                 bars[place] = ours.value / 1e3 * ratio.value
                 records |= set(ratio.records)
         x, y = zip(*sorted(bars.items()), strict=True)
-        series.append(Series(f"ours, {where}", x, y, of=where, records=tuple(sorted(records))))
+        series.append(Series(f"ours, {where}", x, y, group=where, records=tuple(sorted(records))))
     return series

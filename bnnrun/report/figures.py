@@ -43,7 +43,7 @@ def figures(records: list[Record], experiments: Sequence[Experiment] = ()) -> li
     """
     runs = timed_runs(records)
     standing = newest(records)
-    found = [
+    all_figures = [
         *curves.figures(standing, experiments),
         *figure3.figures(figure3.kernels(runs)),
         *speedup.figures(runs),
@@ -51,12 +51,12 @@ def figures(records: list[Record], experiments: Sequence[Experiment] = ()) -> li
         *more_bits.figures(standing),
     ]
     order = {name: i for i, name in enumerate(EXPECTED)}
-    return sorted(found, key=lambda figure: (order.get(figure.name, len(order)), figure.name))
+    return sorted(all_figures, key=lambda figure: (order.get(figure.name, len(order)), figure.name))
 
 
-def absent(found: list[Figure]) -> list[str]:
+def absent(all_figures: list[Figure]) -> list[str]:
     """A sentence for each figure that has no records."""
-    names = {figure.name for figure in found}
+    names = {figure.name for figure in all_figures}
     return [sentence for name, sentence in EXPECTED.items() if name not in names]
 
 

@@ -50,7 +50,7 @@ def filters(config: FiltersConfig, run: Run) -> list[Record]:
     columns = ["layer", "maps", "unique %", "by chance %", "work saved %", "times less"]
     print_table(columns, rows, title=f"{path}: unique 3x3 filters of each input map")
     picture = run.folder / "filters.png"
-    write_atomically(picture, lambda file: draw(kept(layers[0])).save(file, "PNG"))
+    write_atomically(picture, lambda file: draw(packed_filters(layers[0])).save(file, "PNG"))
     print(f"{layers[0].shape.name}, first {min(256, layers[0].shape.outputs)} filters: {picture}")
     hidden = counted[1:] or counted
     return [
@@ -71,7 +71,7 @@ def filters(config: FiltersConfig, run: Run) -> list[Record]:
                     for layer, share, by_chance in zip(layers, counted, chance, strict=True)
                 },
                 "by_chance_pct": 100 * float(np.mean(chance[1:] or chance)),
-                "first_layer": asdict(kept(layers[0])),
+                "first_layer": asdict(packed_filters(layers[0])),
                 "trained": model.source,
                 "sha256": file.sha256(path),
             },
@@ -98,7 +98,7 @@ def expected_share(outputs: int) -> float:
     return PATTERNS * (1 - (1 - 1 / PATTERNS) ** outputs) / outputs
 
 
-def kept(layer: PackedLayer) -> Filters:
+def packed_filters(layer: PackedLayer) -> Filters:
     """The layer's filters as a record keeps them."""
     bits = layer.weight[0].astype("<u4").tobytes().hex()
     return Filters(layer.shape.outputs, layer.shape.inputs, bits)

@@ -50,8 +50,8 @@ class _Notes:
         self.numbers: dict[str, int] = {}
 
     def marks(self, cell: Cell) -> str:
-        found = [self.numbers.setdefault(note, len(self.numbers) + 1) for note in cell.notes]
-        return ",".join(map(str, sorted(found)))
+        numbers = [self.numbers.setdefault(note, len(self.numbers) + 1) for note in cell.notes]
+        return ",".join(map(str, sorted(numbers)))
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
         return ((i, note) for note, i in self.numbers.items())

@@ -20,8 +20,8 @@ from bnnrun.settings import restore
 from bnnrun.table import Column, Number, Parts, Value
 
 FLOAT = 32
-NUMBERS = ("weight", "activation")
-BITS = {f"binarization.{of}{what}" for of in NUMBERS for what in ("s", "_bits")}
+OPERANDS = ("weight", "activation")
+BITS = {f"binarization.{operand}{what}" for operand in OPERANDS for what in ("s", "_bits")}
 # In what the networks of one group may differ: their epochs they share.
 VARIED = (BUDGET - {"trainer.epochs"}) | DATA | BITS
 
@@ -43,7 +43,7 @@ class Bits:
     @property
     def is_uniform(self) -> bool:
         """Whether all layers have as many bits, of weights and of activations."""
-        return len(self.all) == len(NUMBERS)
+        return len(self.all) == len(OPERANDS)
 
     @property
     def value(self) -> Parts:
@@ -61,16 +61,16 @@ def bits_of(config: dict[str, Any]) -> Bits | None:
     """The bits that a record's network was trained with; None where signs were sampled, or the
     record does not tell.
     """
-    told = config.get("binarization", {})
-    found = []
-    for of in NUMBERS:
-        kind, bits = told.get(f"{of}s"), told.get(f"{of}_bits", 1)
+    settings = config.get("binarization", {})
+    bits_by_operand = []
+    for operand in OPERANDS:
+        kind, bits = settings.get(f"{operand}s"), settings.get(f"{operand}_bits", 1)
         if kind not in (Binarizer.sign.value, Binarizer.none.value):
             return None
         each = tuple(bits) if isinstance(bits, list) else (bits,)
         real = kind == Binarizer.none.value
-        found.append((FLOAT,) if real else each[:1] if len(set(each)) == 1 else each)
-    return Bits(*found)
+        bits_by_operand.append((FLOAT,) if real else each[:1] if len(set(each)) == 1 else each)
+    return Bits(*bits_by_operand)
 
 
 Group = list[tuple[Bits, Pool]]
@@ -82,15 +82,15 @@ def groups(records: Iterable[Record]) -> list[Group]:
     Of each number of bits the pool that leads stands for it. A run from weights of its own is left
     out: it has more epochs than it tells.
     """
-    found: dict[str, dict[Bits, Pool]] = {}
+    pools: dict[str, dict[Bits, Pool]] = {}
     for each in by_budget(pool(r for r in records if r.quantity == "test_error")):
         config = each.first.config
         bits = bits_of(config)
         if bits is not None and "arch" in config and not config.get("init"):
-            found.setdefault(_all_else(each), {}).setdefault(bits, each)
+            pools.setdefault(_all_else(each), {}).setdefault(bits, each)
     return [
         sorted(group.items(), key=lambda pair: pair[0].key)
-        for _, group in sorted(found.items())
+        for _, group in sorted(pools.items())
         if any(1 < each < FLOAT for bits in group for each in bits.all)
     ]
 
@@ -117,9 +117,9 @@ def table(records: list[Record], specs: dict[str, ImageSpec]) -> Table:
         specs:   of the data sets whose networks' bytes are to be computed, by their names
     """
     packed = [r for r in records if r.quantity == "packed_test_error"]
-    found = groups(records)
-    rows = [_row(bits, each, specs, packed) for group in found for bits, each in group]
-    data = {each.dataset for group in found for _, each in group}
+    all_groups = groups(records)
+    rows = [_row(bits, each, specs, packed) for group in all_groups for bits, each in group]
+    data = {each.dataset for group in all_groups for _, each in group}
     others = [one for one in PUBLISHED if one.dataset in data]
     return Table(
         name="more_bits",
@@ -200,15 +200,15 @@ def _bytes(config: dict[str, Any], spec: ImageSpec | None) -> Value:
 def _latest_of(each: Pool, packed: list[Record]) -> Record | None:
     """The latest evaluation of a file that was packed from one of these runs."""
     runs = {_provenance(run) for run in each.records}
-    found = [r for r in packed if r.details["kernel"] == "xnor" and _packed_from(r) in runs]
-    return found[-1] if found else None
+    evaluations = [r for r in packed if r.details["kernel"] == "xnor" and _packed_from(r) in runs]
+    return evaluations[-1] if evaluations else None
 
 
 def _provenance(run: Record) -> tuple[str, ...]:
     """What a packed file tells of its run, as text."""
     errors = (run.value, run.details.get("valid_error_pct"))
-    told = ("" if error is None else f"{error:.4f}" for error in errors)
-    return (str(run.data.get("name")), str(run.seed), str(run.details.get("epoch")), *told)
+    error_texts = ("" if error is None else f"{error:.4f}" for error in errors)
+    return (str(run.data.get("name")), str(run.seed), str(run.details.get("epoch")), *error_texts)
 
 
 def _packed_from(r: Record) -> tuple[str, ...]:
@@ -221,8 +221,8 @@ def _packed_from(r: Record) -> tuple[str, ...]:
 
 def figures(records: list[Record]) -> list[Figure]:
     """Test error against bits, a panel a network; those with as many bits in all their layers."""
-    found = ([pair for pair in group if pair[0].is_uniform] for group in groups(records))
-    panels = tuple(_panel(group) for group in found if group)
+    uniform = ([pair for pair in group if pair[0].is_uniform] for group in groups(records))
+    panels = tuple(_panel(group) for group in uniform if group)
     if not panels:
         return []
     caption = (
@@ -235,15 +235,15 @@ def figures(records: list[Record]) -> list[Figure]:
 def _panel(group: Group) -> Panel:
     first = group[0][1]
     data = DATASETS.get(first.dataset, first.dataset)
-    of = f"{data}, {_network(first.first.config)}"
+    network = f"{data}, {_network(first.first.config)}"
     intervals = [interval(each) or (each.mean, each.mean) for _, each in group]
     return Panel(
-        title=of,
+        title=network,
         x_label="bits of weights x bits of activations",
         y_label="test error, %",
         series=(
             Series(
-                label=f"{of}, {first.epochs} epochs",
+                label=f"{network}, {first.epochs} epochs",
                 x=tuple(map(float, range(len(group)))),
                 y=tuple(each.mean for _, each in group),
                 low=tuple(low for low, _ in intervals),

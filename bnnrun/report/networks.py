@@ -104,9 +104,9 @@ def _networks(experiments: list[Experiment]) -> list[tuple[Parts, list[Layer]]]:
     named = []
     for layers, cells in shapes.items():
         data, first = sorted(cells)[0].split(".")[1], layers[0]
-        of = "ConvNet" if first.is_conv else f"MLP, {first.outputs} units"
+        network = "ConvNet" if first.is_conv else f"MLP, {first.outputs} units"
         kind = ("convnet", None) if first.is_conv else ("mlp", first.outputs)
-        named.append((Parts(f"{DATASETS.get(data, data)}, {of}", (data, *kind)), list(layers)))
+        named.append((Parts(f"{DATASETS.get(data, data)}, {network}", (data, *kind)), list(layers)))
     return sorted(named, key=lambda pair: pair[0].text)
 
 
@@ -137,7 +137,7 @@ def _exact(count: int) -> Parts:
 
 def packed(records: list[Record]) -> Table:
     """A row for each packed file that was evaluated, with a kernel on a machine."""
-    found = [r for r in records if r.quantity == "packed_test_error"]
+    evaluations = [r for r in records if r.quantity == "packed_test_error"]
     return Table(
         name="packed",
         title="Packed networks",
@@ -155,7 +155,7 @@ def packed(records: list[Record]) -> Table:
             Column("kernel", "kernel first_layer"),
             Column("machine", MACHINE),
         ),
-        rows=tuple(map(_packed_row, sorted(found, key=_by_data_and_epoch))),
+        rows=tuple(map(_packed_row, sorted(evaluations, key=_by_data_and_epoch))),
         notes=(
             "A packed network's test error is the trained one's own, bit for bit. A file named is "
             "in models/, where SHA256SUMS has its whole checksum; `bnnrun eval model=FILE "
@@ -242,7 +242,7 @@ def _unique_of_paper() -> Parts:
 
 def _filter_rows(r: Record) -> list[tuple[Cell, ...]]:
     trained = r.details.get("trained", {})
-    of, epoch = str(trained.get("dataset", "")), str(trained.get("epoch", ""))
+    data, epoch = str(trained.get("dataset", "")), str(trained.get("epoch", ""))
     layers = {
         name: (layer["unique_pct"], layer["by_chance_pct"])
         for name, layer in r.details.get("layers", {}).items()
@@ -251,13 +251,13 @@ def _filter_rows(r: Record) -> list[tuple[Cell, ...]]:
     rows: list[tuple[Cell, ...]] = []
     for name, (share, chance) in layers.items():
         mean = name.startswith("mean")
-        printed = _unique_of_paper() if mean and of == "cifar10" else ""
+        printed = _unique_of_paper() if mean and data == "cifar10" else ""
         place = "" if mean else f".{name}"
         rows.append(
             (
-                Cell(of), Cell(epoch), Cell(name),
+                Cell(data), Cell(epoch), Cell(name),
                 Cell(Number(share, "{:.1f}"),
-                     f"filters.{of}.{r.details['sha256'][:8]}{place}", printed,
+                     f"filters.{data}.{r.details['sha256'][:8]}{place}", printed,
                      notes=tuple(record_notes(r)) if mean else (), records=(r.name,)),
                 Cell(Number(chance, "{:.1f}")), Cell(Number(100 - share, "{:.1f}")),
                 Cell(Number(100 / share, "{:.2f}")),

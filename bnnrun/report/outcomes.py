@@ -103,18 +103,18 @@ def _distance(lead: Pool | None, cell: str) -> tuple[Cell, Cell]:
 
 def _why(lead: Pool, cell: str, protocol: int) -> Parts:
     """In what the runs differ: 'budget (20 of 1,000 epochs), protocol (2 differences)'."""
-    found = []
-    whole = EPOCHS[number(cell).column]
+    reasons = []
+    full_schedule = EPOCHS[number(cell).column]
     if lead.epochs is None:
-        found.append("budget (epochs not recorded)")
-    elif lead.epochs < whole:
-        found.append(f"budget ({lead.epochs:,} of {whole:,} epochs)")
+        reasons.append("budget (epochs not recorded)")
+    elif lead.epochs < full_schedule:
+        reasons.append(f"budget ({lead.epochs:,} of {full_schedule:,} epochs)")
     other_data = bool(data_notes(lead.first))
     if other_data:
-        found.append("data")
+        reasons.append("data")
     if protocol:
-        found.append(f"protocol ({protocol} difference{'s' if protocol > 1 else ''})")
-    return Parts(", ".join(found), (lead.epochs, whole, other_data, protocol))
+        reasons.append(f"protocol ({protocol} difference{'s' if protocol > 1 else ''})")
+    return Parts(", ".join(reasons), (lead.epochs, full_schedule, other_data, protocol))
 
 
 def cost_h(cells: Cells, cell: str) -> tuple[float, str] | None:
@@ -130,9 +130,9 @@ def cost_h(cells: Cells, cell: str) -> tuple[float, str] | None:
     for each in by_budget(p for p in own if _rate(p)) or by_budget(p for p in same if _rate(p)):
         epoch_s = TRAIN_IMAGES[column] / _rate(each)
         hours = epoch_s * EPOCHS[column] / 3600
-        of = "" if each in own else f" of {label(each.first.cell)}"
+        other_cell = "" if each in own else f" of {label(each.first.cell)}"
         return hours, (
-            f"from {each.epochs:,} epoch{'s' if each.epochs != 1 else ''}{of} on "
+            f"from {each.epochs:,} epoch{'s' if each.epochs != 1 else ''}{other_cell} on "
             f"{machine(_latest(each))}, {epoch_s:,.0f} s to train for an epoch of "
             f"{TRAIN_IMAGES[column]:,} {DATASETS[column]} images"
         )

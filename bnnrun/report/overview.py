@@ -38,11 +38,11 @@ def ablations(
     for each in by_budget([*cells.altered, *cells.others]):
         if each in elsewhere:
             continue
-        found = _nearest_experiment(each, experiments)
-        if found is None:
+        nearest = _nearest_experiment(each, experiments)
+        if nearest is None:
             left.append(each)
             continue
-        base, changed = found
+        base, changed = nearest
         rows.append(_ablation_row(each, base, changed, _unaltered(cells, base, each)))
     table = Table(
         name="ablations",
@@ -68,13 +68,13 @@ def _nearest_experiment(
 ) -> tuple[Experiment, tuple[Difference, ...]] | None:
     """The experiment of the same data that differs least, in 1 to `ABLATED` settings."""
     config = each.first.config
-    found = {
+    by_name = {
         e.name: (e, differences(config, e))
         for e in experiments
         if e.config.dataset.name == each.dataset and "arch" in config
     }
-    named = [found[name] for name in found if name == each.first.experiment]
-    best = min(named or found.values(), key=lambda pair: len(pair[1]), default=None)
+    named = [by_name[name] for name in by_name if name == each.first.experiment]
+    best = min(named or by_name.values(), key=lambda pair: len(pair[1]), default=None)
     return best if best is not None and 1 <= len(best[1]) <= ABLATED else None
 
 
@@ -161,11 +161,11 @@ def _network(config: dict[str, Any]) -> Parts:
 
 def deviations(experiments: list[Experiment]) -> Table:
     """How each cell's experiment departs from the authors: from its file, and from its settings."""
-    found: dict[tuple[str, Value, Value, Value], list[str]] = {}
+    cells: dict[tuple[str, Value, Value, Value], list[str]] = {}
     for e in sorted((e for e in experiments if e.cell), key=lambda e: e.cell):
         for row in all_departures(e):
-            found.setdefault(row, []).append(e.cell.removeprefix("table1."))
-    rows = [tuple(map(Cell, (*row, Listed(tuple(of))))) for row, of in found.items()]
+            cells.setdefault(row, []).append(e.cell.removeprefix("table1."))
+    rows = [tuple(map(Cell, (*row, Listed(tuple(names))))) for row, names in cells.items()]
     return Table(
         name="deviations",
         title="Deviations from the paper",
@@ -189,8 +189,8 @@ def all_departures(e: Experiment) -> list[tuple[str, Value, Value, Value]]:
     """(what, here, in the authors' code, in the paper's text), in sentences and in settings."""
     against, sentences = e.deviations
     _, which, clause = against.partition("which ")
-    told = [*([f"the paper {clause}"] if which else []), *sentences]
-    return [*((text, "", "", "") for text in told), *departures(e)]
+    texts = [*([f"the paper {clause}"] if which else []), *sentences]
+    return [*((text, "", "", "") for text in texts), *departures(e)]
 
 
 def reruns(cells: Cells) -> Table:

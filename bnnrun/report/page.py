@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from bnnrun.records import Record
-from bnnrun.report import origin
+from bnnrun.report import provenance
 from bnnrun.report.content import Cell, Figure, Table
 from bnnrun.report.figures import absent, draw
 
@@ -57,9 +57,9 @@ def page(
         traced=traced,
         records=shown,
         total=len(records),
-        origin=origin,
-        environments=_numbered(map(origin.environment, shown)),
-        files=_numbered(filter(None, map(origin.files, shown))),
+        provenance=provenance,
+        environments=_numbered(map(provenance.environment, shown)),
+        files=_numbered(filter(None, map(provenance.files, shown))),
         notes=[*notes, *absent(list(figures))],
     )
 
@@ -96,11 +96,11 @@ def _traced(tables: Sequence[Table], by_name: dict[str, Record]) -> dict[str, Tr
                 known = _known(cell.records, by_name)
                 if not cell.id or not known:
                     continue
-                of = traced.setdefault(cell.id, Traced(cell, table, row[0].text, column.title))
-                of.records |= known
+                entry = traced.setdefault(cell.id, Traced(cell, table, row[0].text, column.title))
+                entry.records |= known
                 if places[cell.id] == (table.name, i, j):
-                    of.cell, of.table = cell, table
-                    of.row, of.column = row[0].text, column.title
+                    entry.cell, entry.table = cell, table
+                    entry.row, entry.column = row[0].text, column.title
     return traced
 
 

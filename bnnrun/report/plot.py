@@ -64,7 +64,7 @@ def draw(figure: Figure) -> dict[str, bytes]:
 
 def _canvas(figure: Figure) -> Canvas:
     """The panels under each other, one legend under all."""
-    colours = {of: i for i, of in enumerate(dict.fromkeys(map(_of, _all(figure))))}
+    colours = {group: i for i, group in enumerate(dict.fromkeys(map(_group, _all(figure))))}
     labels = list(dict.fromkeys(series.label for series in _all(figure)))
     across = 2 if max(map(len, labels)) < 24 else 1
     heights = [
@@ -91,8 +91,8 @@ def _all(figure: Figure) -> list[Series]:
     return [series for panel in figure.panels for series in panel.series]
 
 
-def _of(series: Series) -> str:
-    return series.of or series.label
+def _group(series: Series) -> str:
+    return series.group or series.label
 
 
 # ---- curves ----------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ def _curves(panel: Panel, ax: Axes, colours: dict[str, int]) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for series in panel.series:
         on = right if right is not None and series.of_paper else ax
-        shown[series.label] = _curve(series, on, colours[_of(series)])
+        shown[series.label] = _curve(series, on, colours[_group(series)])
     _scales(panel, ax)
     if panel.mark is not None:
         ax.axvline(panel.mark, color=INK, linewidth=0.8, linestyle=":")
@@ -174,7 +174,7 @@ def _bars(panel: Panel, ax: Axes, colours: dict[str, int]) -> dict[str, Any]:
     values = [y for series in panel.series for y in series.y]
     left, right = 10 ** math.floor(math.log10(min(values))), max(values)
     for j, series in enumerate(panel.series):
-        colour = _colour(colours[_of(series)])
+        colour = _colour(colours[_group(series)])
         hatch = "/////" if series.of_paper else ""
         of_name = dict(zip(series.x, series.y, strict=True))
         for i in range(len(panel.names)):

@@ -49,14 +49,14 @@ class Pool:
     @property
     def epochs(self) -> int | None:
         """None where the record does not tell."""
-        told = self.first.details.get("epochs") or _leaf(self.first.config, "trainer", "epochs")
-        return told if isinstance(told, int) else None
+        epochs = self.first.details.get("epochs") or _leaf(self.first.config, "trainer", "epochs")
+        return epochs if isinstance(epochs, int) else None
 
     @property
     def images(self) -> int | None:
         """Test images: the record's own number, else the published set's."""
-        told = self.first.data.get("test")
-        return told if isinstance(told, int) and told > 0 else TEST_IMAGES.get(self.dataset)
+        images = self.first.data.get("test")
+        return images if isinstance(images, int) and images > 0 else TEST_IMAGES.get(self.dataset)
 
     @property
     def latest(self) -> str:
@@ -106,25 +106,26 @@ def alike(record: Record) -> str:
     )
 
 
-def interval(of: Pool) -> tuple[float, float] | None:
+def interval(pooled: Pool) -> tuple[float, float] | None:
     """95 % interval of the test error, %: Student's t between seeds, Wilson's of a single run.
 
     None where a single run does not say on how many images.
     """
-    if of.deviation is not None:
-        half = stats.t.ppf((1 + CONFIDENCE) / 2, of.n - 1) * of.deviation / math.sqrt(of.n)
-        return max(0.0, of.mean - half), min(100.0, of.mean + half)
-    if not of.images or not 0 <= of.mean <= 100:
+    if pooled.deviation is not None:
+        deviations = stats.t.ppf((1 + CONFIDENCE) / 2, pooled.n - 1)
+        half = deviations * pooled.deviation / math.sqrt(pooled.n)
+        return max(0.0, pooled.mean - half), min(100.0, pooled.mean + half)
+    if not pooled.images or not 0 <= pooled.mean <= 100:
         return None
-    wrong = round(of.mean / 100 * of.images)
-    found = stats.binomtest(wrong, of.images).proportion_ci(CONFIDENCE, method="wilson")
-    return 100 * float(found.low), 100 * float(found.high)
+    wrong = round(pooled.mean / 100 * pooled.images)
+    wilson = stats.binomtest(wrong, pooled.images).proportion_ci(CONFIDENCE, method="wilson")
+    return 100 * float(wilson.low), 100 * float(wilson.high)
 
 
-def interval_value(of: Pool) -> Value:
+def interval_value(pooled: Pool) -> Value:
     """The interval as a table shows it."""
-    found = interval(of)
-    return Parts(f"{found[0]:.2f} to {found[1]:.2f}", found) if found else ""
+    limits = interval(pooled)
+    return Parts(f"{limits[0]:.2f} to {limits[1]:.2f}", limits) if limits else ""
 
 
 def printed_value(paper: Number) -> Parts:
@@ -132,50 +133,50 @@ def printed_value(paper: Number) -> Parts:
     return Parts(paper.text, (paper.value, paper.deviation))
 
 
-def noise(of: Pool) -> float | None:
+def noise(pooled: Pool) -> float | None:
     """What a difference from a single run of others may be by chance, in % of test images.
 
     2 sqrt(s²/n + 2p(1-p)/N): the seeds' own spread s (0 of one run), and the draw of N test
     images by both, each with variance p(1-p)/N.
     """
-    if not of.images:
+    if not pooled.images:
         return None
-    return 200 * math.sqrt(_spread(of) + 2 * _draw(of))
+    return 200 * math.sqrt(_spread(pooled) + 2 * _draw(pooled))
 
 
-def _spread(of: Pool) -> float:
+def _spread(pooled: Pool) -> float:
     """Variance of the mean between seeds, s²/n."""
-    return ((of.deviation or 0.0) / 100) ** 2 / of.n
+    return ((pooled.deviation or 0.0) / 100) ** 2 / pooled.n
 
 
-def _draw(of: Pool) -> float:
+def _draw(pooled: Pool) -> float:
     """Variance of an error on N test images drawn once, p(1-p)/N."""
-    p = of.mean / 100
-    return max(0.0, p * (1 - p)) / of.images if of.images else math.inf
+    p = pooled.mean / 100
+    return max(0.0, p * (1 - p)) / pooled.images if pooled.images else math.inf
 
 
-def distance(of: Pool, paper: Number) -> tuple[float, float | None]:
+def distance(pooled: Pool, paper: Number) -> tuple[float, float | None]:
     """(points above the paper's number, the same in standard deviations by chance)."""
-    points, bound = of.mean - paper.value, noise(of)
+    points, bound = pooled.mean - paper.value, noise(pooled)
     return points, points / (bound / 2) if bound else None
 
 
-def verdict(of: Pool | None, paper: Number) -> str:
+def verdict(pooled: Pool | None, paper: Number) -> str:
     """A pool beside the paper's number: what makes it incomparable first, then the comparison."""
-    if of is None:
+    if pooled is None:
         return NOT_RUN
-    if of.first.data.get("name") != paper.column or data_notes(of.first):
+    if pooled.first.data.get("name") != paper.column or data_notes(pooled.first):
         return DIFFERENT_DATA
-    whole = EPOCHS[paper.column]
-    if of.epochs is None:
+    full_schedule = EPOCHS[paper.column]
+    if pooled.epochs is None:
         return f"{REDUCED} (epochs not recorded)"
-    if of.epochs < whole:
-        return f"{REDUCED} ({of.epochs:,} of {whole:,} epochs)"
-    bound = noise(of)
+    if pooled.epochs < full_schedule:
+        return f"{REDUCED} ({pooled.epochs:,} of {full_schedule:,} epochs)"
+    bound = noise(pooled)
     assert bound is not None, "the published sets have a known number of test images"
-    if abs(of.mean - paper.value) <= bound:
+    if abs(pooled.mean - paper.value) <= bound:
         return WITHIN_NOISE
-    return BETTER if of.mean < paper.value else WORSE
+    return BETTER if pooled.mean < paper.value else WORSE
 
 
 def difference(ours: Pool, other: Pool) -> str:
@@ -199,32 +200,32 @@ def data_notes(record: Record) -> list[str]:
     return notes
 
 
-def notes(of: Pool) -> tuple[str, ...]:
+def notes(pooled: Pool) -> tuple[str, ...]:
     """What a reader must know of a pool's number."""
-    found = data_notes(of.first)
-    for record in of.records:
-        found += [f"seed {record.seed}: {note}" for note in record_notes(record)]
-    return tuple(found)
+    lines = data_notes(pooled.first)
+    for record in pooled.records:
+        lines += [f"seed {record.seed}: {note}" for note in record_notes(record)]
+    return tuple(lines)
 
 
 def record_notes(record: Record) -> list[str]:
     """What a single record lacks: a clean tree, a commit, a curve."""
     clean = record.source.get("clean")
-    found = [] if clean else ["the tree was not clean"]
+    lines = [] if clean else ["the tree was not clean"]
     if clean is None:
-        found = ["whether the tree was clean is not recorded"]
+        lines = ["whether the tree was clean is not recorded"]
     if not record.source.get("commit"):
-        found.append("no commit is recorded")
+        lines.append("no commit is recorded")
     if record.quantity == "test_error" and not record.details.get("curve"):
-        found.append("no curve in its record")
-    return found
+        lines.append("no curve in its record")
+    return lines
 
 
-def how_sure(of: Pool) -> str:
+def how_sure(pooled: Pool) -> str:
     """Which interval `interval` gives."""
-    if of.n > 1:
-        return f"Student's t over {of.n} seeds"
-    return f"Wilson's, one run on {of.images:,} images" if of.images else "none: one run"
+    if pooled.n > 1:
+        return f"Student's t over {pooled.n} seeds"
+    return f"Wilson's, one run on {pooled.images:,} images" if pooled.images else "none: one run"
 
 
 def mean_and_deviation(values: Iterable[Any]) -> Measured:

@@ -100,11 +100,11 @@ def _packed_row(cell: str, r: Record) -> tuple[Cell, ...]:
 
 def _network(trained: Record) -> tuple[str, ...]:
     """Of a training run, what its packed file says of it: data, seed, epoch, test error."""
-    told = trained.data.get("name"), trained.seed, trained.details.get("epoch")
-    return *map(str, told), f"{trained.value:.4f}"
+    identity = trained.data.get("name"), trained.seed, trained.details.get("epoch")
+    return *map(str, identity), f"{trained.value:.4f}"
 
 
 def _trained(packed: Record) -> tuple[str, ...]:
-    told = packed.details["trained"]
+    identity = packed.details["trained"]
     names = ("dataset", "seed", "epoch", "test_error_pct")
-    return tuple(str(told.get(name)) for name in names)
+    return tuple(str(identity.get(name)) for name in names)

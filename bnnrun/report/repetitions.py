@@ -27,12 +27,12 @@ def first_layer(record: Record) -> Filters | None:
 
 def _longest(records: list[Record], key: Callable[[Record], Any]) -> list[Record]:
     """Of each key the network that was trained longest; of equals the latest record."""
-    found: dict[Any, Record] = {}
+    longest: dict[Any, Record] = {}
     for record in records:  # oldest first
-        of = key(record)
-        if of not in found or _epoch(record) >= _epoch(found[of]):
-            found[of] = record
-    return [found[of] for of in sorted(found)]
+        group = key(record)
+        if group not in longest or _epoch(record) >= _epoch(longest[group]):
+            longest[group] = record
+    return [longest[group] for group in sorted(longest)]
 
 
 def _epoch(record: Record) -> int:
@@ -77,12 +77,12 @@ def _unique(records: list[Record]) -> list[Figure]:
         x = tuple(float(layers.index(name)) for name in shares if name in layers)
         for label, column, dashed in (("", 0, False), (", by chance", 1, True)):
             y = tuple(pair[column] for name, pair in shares.items() if name in layers)
-            series.append(Series(_network(record) + label, x, y, of=_data(record) + label,
+            series.append(Series(_network(record) + label, x, y, group=_data(record) + label,
                                  dashed=dashed, records=(record.name,)))  # fmt: skip
     hidden = tuple(float(i) for i in range(1, len(layers)))
     value = paper.UNIQUE_FILTERS.value
     series.append(Series("paper, average over layers", hidden, (value,) * len(hidden),
-                         of="paper", dashed=True, of_paper=True))  # fmt: skip
+                         group="paper", dashed=True, of_paper=True))  # fmt: skip
     caption = (
         "Different 3x3 filters of an input map, a filter and its negative being one, over the "
         "number of output maps; mean over input maps. The paper gives one number and no "

@@ -7,16 +7,16 @@ from bnnrun.config import ReportConfig
 from bnnrun.errors import InputError, RunError
 from bnnrun.files import user_path, write_bytes, write_text
 from bnnrun.report import formats, tables
-from bnnrun.report.chain import chain
 from bnnrun.report.collect import Collected, collect
 from bnnrun.report.content import Figure, Table
 from bnnrun.report.experiments import Experiment
 from bnnrun.report.figures import draw, figure_csv, figures
 from bnnrun.report.page import page, without_drawings
 from bnnrun.report.readme import block, readme_of
+from bnnrun.report.trace import trace
 from bnnrun.table import print_table
 
-MADE = ("tables", "figures")  # folders that hold nothing else
+WRITTEN = ("tables", "figures")  # folders that hold nothing else
 SHOWN = ("table1", "figure3", "packed", "ablations", "other_runs")  # on the terminal
 
 
@@ -30,49 +30,49 @@ def report(config: ReportConfig, experiments: list[Experiment]) -> None:
             f"results_dir={config.results_dir}: no records in its runs/; `bnnrun train "
             "dataset=digits` makes one in half a minute"
         )
-    found = tables.tables(collected.records, experiments, collected.left_out, collected.models)
+    all_tables = tables.tables(collected.records, experiments, collected.left_out, collected.models)
     if config.cell:
-        print(chain(config.cell, found, collected.records), end="")
+        print(trace(config.cell, all_tables, collected.records), end="")
         return
     folder = user_path(config.results_dir)
     drawn = figures(collected.records, experiments)
-    texts = content(found, drawn, collected)
+    texts = content(all_tables, drawn, collected)
     readme = readme_of(folder, block(collected.records, experiments))
     if config.check:
         check(folder, texts, drawn, readme, collected)
         return
-    _show(found)
+    _show(all_tables)
     _write(folder, texts, drawn, readme)
-    names = f"tables.md, index.html, {len(found)} tables, {len(drawn)} figures"
+    names = f"tables.md, index.html, {len(all_tables)} tables, {len(drawn)} figures"
     print(f"written: {folder}: {names}{', the README block' if readme else ''}")
 
 
-def content(found: list[Table], drawn: list[Figure], collected: Collected) -> dict[str, str]:
+def content(all_tables: list[Table], drawn: list[Figure], collected: Collected) -> dict[str, str]:
     """All that a report writes as text, by its path in the results folder."""
-    texts = {"tables.md": _tables_md(found, drawn)}
-    for table in found:
+    texts = {"tables.md": _tables_md(all_tables, drawn)}
+    for table in all_tables:
         texts[f"tables/{table.name}.csv"] = formats.csv_text(table)
         texts[f"tables/{table.name}.tex"] = formats.latex(table)
     for figure in drawn:
         texts[f"figures/{figure.name}.csv"] = figure_csv(figure)
     left_out = [f"A record was left out: {line}" for line in collected.left_out]
-    texts["index.html"] = page(found, drawn, collected.records, left_out)
+    texts["index.html"] = page(all_tables, drawn, collected.records, left_out)
     return texts
 
 
-def _tables_md(found: list[Table], drawn: list[Figure]) -> str:
+def _tables_md(all_tables: list[Table], drawn: list[Figure]) -> str:
     begin = (
         "# Results\n\nMade by `bnnrun report` from the records in `runs/`; not edited by hand. "
         "`bnnrun report cell=ID` leads from a number to its runs, as [index.html](index.html) "
         "does.\n"
     )
-    main = [table for table in found if table.name != "earlier"]
+    main = [table for table in all_tables if table.name != "earlier"]
     parts = [begin, *(formats.markdown(table) for table in main)]
     parts += [
         f"## {figure.title}\n\n![{figure.title}](figures/{figure.name}.svg)\n\n{figure.caption}\n"
         for figure in drawn
     ]
-    parts += [formats.markdown(table) for table in found if table not in main]
+    parts += [formats.markdown(table) for table in all_tables if table not in main]
     return "\n".join(parts)
 
 
@@ -96,22 +96,23 @@ def _write(
 
 def surplus(folder: Path, texts: dict[str, str], drawn: list[Figure]) -> list[Path]:
     """Files of an earlier report that this one does not make."""
-    kept = {folder / name for name in texts} | pictures(folder, drawn)
-    return sorted(p for of in MADE for p in (folder / of).glob("[!.]*") if p not in kept)
+    written = {folder / name for name in texts} | pictures(folder, drawn)
+    present = (path for name in WRITTEN for path in (folder / name).glob("[!.]*"))
+    return sorted(path for path in present if path not in written)
 
 
 def pictures(folder: Path, drawn: list[Figure]) -> set[Path]:
     return {folder / "figures" / f"{f.name}.{suffix}" for f in drawn for suffix in ("png", "svg")}
 
 
-def _show(found: list[Table]) -> None:
+def _show(all_tables: list[Table]) -> None:
     """The tables' rows that have numbers, on the terminal."""
-    for table in (t for t in found if t.name in SHOWN):
+    for table in (t for t in all_tables if t.name in SHOWN):
         rows = [[_text(cell.text, str(cell.paper), cell.verdict) for cell in row]
                 for row in table.rows if any(cell.records for cell in row)]  # fmt: skip
         if rows:
             print_table(table.columns, rows, title=table.title)
-    print("; ".join(found[0].notes[:1]))
+    print("; ".join(all_tables[0].notes[:1]))
 
 
 def _text(text: str, paper: str, verdict: str) -> str:

@@ -28,29 +28,30 @@ PRECISIONS = {"int8": "int8", "bf16": "bf16", "tf32": "TF32", "fp8": "fp8"}
 
 def table(runs: list[Timed]) -> Table:
     """Our fastest kernel over float32 and the best precision by size, and where it overtakes."""
-    same: dict[tuple[str, Work], list[Timed]] = {}
+    by_work: dict[tuple[str, Work], list[Timed]] = {}
     for run in runs:
-        if any(_is_packed(of) or _packs(of) for of in run.records) and run.kind != "train_step":
-            same.setdefault((run.machine, run.work), []).append(run)
+        is_ours = any(_is_packed(each) or _packs(each) for each in run.records)
+        if is_ours and run.kind != "train_step":
+            by_work.setdefault((run.machine, run.work), []).append(run)
     rows = []
     curves: dict[tuple[str, str], dict[float, float]] = {}
-    for of in sorted(same.values(), key=lambda r: (r[-1].machine, r[-1].kind, _volume(r[-1]))):
-        last = of[-1]
+    for same in sorted(by_work.values(), key=lambda r: (r[-1].machine, r[-1].kind, _volume(r[-1]))):
+        last = same[-1]
         packed, packing = last.fastest(_is_packed), last.fastest(_packs)
-        best = latest_ratio(of, packed, Timed.precision) if packed else None
+        best = latest_ratio(same, packed, Timed.precision) if packed else None
         rows.append(
             (
                 Cell(last.where),
                 Cell(last.work.value),
-                _cell(of, packed),
-                _cell(of, packing),
+                _cell(same, packed),
+                _cell(same, packing),
                 Cell(best.over_name if best else "", records=best.records if best else ()),
             )
         )
-        found = _over_float32(of, packing if last.kind == "gemm" else packed)
-        if found is not None:
+        ratio = _over_float32(same, packing if last.kind == "gemm" else packed)
+        if ratio is not None:
             size = round(_volume(last) ** (1 / 3)) if last.kind == "gemm" else _volume(last)
-            curves.setdefault((last.machine, last.kind), {})[float(size)] = found.value
+            curves.setdefault((last.machine, last.kind), {})[float(size)] = ratio.value
     return Table(
         name="speedup",
         title="Speed-up against size",
@@ -62,17 +63,21 @@ def table(runs: list[Timed]) -> Table:
             Column("over the best precision", "over_best best_precision"),
         ),
         rows=tuple(rows),
-        notes=tuple(_crossing(*of, curve) for of, curve in sorted(curves.items())),
+        notes=tuple(_crossing(*place, curve) for place, curve in sorted(curves.items())),
     )
 
 
-def _is_packed(of: Implementation) -> bool:
+def _is_packed(implementation: Implementation) -> bool:
     """Ours, from operands that are bits already."""
-    return of.role is Role.ours and of != PACK_BITS and of.form is not Form.packing
+    return (
+        implementation.role is Role.ours
+        and implementation != PACK_BITS
+        and implementation.form is not Form.packing
+    )
 
 
-def _packs(of: Implementation) -> bool:
-    return of.role is Role.ours and of.form is Form.packing
+def _packs(implementation: Implementation) -> bool:
+    return implementation.role is Role.ours and implementation.form is Form.packing
 
 
 def _volume(run: Timed) -> int:
@@ -81,16 +86,16 @@ def _volume(run: Timed) -> int:
     return math.prod(size) if run.kind == "gemm" else int(size[1])
 
 
-def _over_float32(runs: list[Timed], of: Implementation | None) -> Ratio | None:
-    return latest_ratio(runs, of, yardstick) if of else None
+def _over_float32(runs: list[Timed], implementation: Implementation | None) -> Ratio | None:
+    return latest_ratio(runs, implementation, yardstick) if implementation else None
 
 
-def _cell(runs: list[Timed], of: Implementation | None) -> Cell:
-    found = _over_float32(runs, of)
-    if of is None or found is None:
+def _cell(runs: list[Timed], implementation: Implementation | None) -> Cell:
+    ratio = _over_float32(runs, implementation)
+    if implementation is None or ratio is None:
         return Cell("")
-    id = time_id("speedup", runs[-1], of)
-    return Cell(Number(found.value, times_as), id, records=found.records)
+    id = time_id("speedup", runs[-1], implementation)
+    return Cell(Number(ratio.value, times_as), id, records=ratio.records)
 
 
 def _crossing(where: str, kind: str, curve: dict[float, float]) -> str:
@@ -145,22 +150,22 @@ def figures(runs: list[Timed]) -> list[Figure]:
 
 def _curves(runs: list[Timed]) -> dict[str, Curve]:
     """By label, of each size the fastest of its kind."""
-    found: dict[str, Curve] = {label: {} for label in (BITS, PACKING, *PRECISIONS.values())}
-    for run, of in standing_times(runs):
-        label = _label(of)
+    curves: dict[str, Curve] = {label: {} for label in (BITS, PACKING, *PRECISIONS.values())}
+    for run, implementation in standing_times(runs):
+        label = _label(implementation)
         if run.kind != "gemm" or len(set(run.work.size)) != 1 or not label:
             continue
-        value, size = run.ratio(of, YARDSTICK), float(run.work.size[0])
-        if value is not None and value > found[label].get(size, (0.0, ""))[0]:
-            found[label][size] = value, run.records[of].name
-    return {label: curve for label, curve in found.items() if curve}
+        value, size = run.ratio(implementation, YARDSTICK), float(run.work.size[0])
+        if value is not None and value > curves[label].get(size, (0.0, ""))[0]:
+            curves[label][size] = value, run.records[implementation].name
+    return {label: curve for label, curve in curves.items() if curve}
 
 
-def _label(of: Implementation) -> str:
+def _label(implementation: Implementation) -> str:
     """ "" of what has no curve."""
-    if of.role is Role.ours:
-        return OURS.get(of.form, "")
-    return PRECISIONS[of.method] if of.role is Role.low_precision else ""
+    if implementation.role is Role.ours:
+        return OURS.get(implementation.form, "")
+    return PRECISIONS[implementation.method] if implementation.role is Role.low_precision else ""
 
 
 def _series(label: str, curve: Curve) -> Series:
@@ -169,7 +174,7 @@ def _series(label: str, curve: Curve) -> Series:
         label,
         tuple(size for size, _ in points),
         tuple(value for _, (value, _) in points),
-        of=label,
+        group=label,
         dashed=label in PRECISIONS.values(),
         records=tuple(record for _, (_, record) in points),
     )

@@ -10,10 +10,10 @@ from bnnrun.report.workload import work
 
 def newest(records: list[Record]) -> list[Record]:
     """Of the records, oldest first, the newest of each kind of measurement, oldest first."""
-    found: dict[str, Record] = {}
+    newest_by_measurement: dict[str, Record] = {}
     for record in records:
-        found[measurement(record)] = record
-    names = {record.name for record in found.values()}
+        newest_by_measurement[measurement(record)] = record
+    names = {record.name for record in newest_by_measurement.values()}
     return [record for record in records if record.name in names]
 
 
@@ -21,13 +21,16 @@ def measurement(record: Record) -> str:
     """What a record has in common with those that it replaces, or that replace it."""
     details = record.details
     if record.quantity.endswith("_time"):
-        of = work(record)
-        told = [of.kind, of.size, of.network, machine(record), details["role"], details["variant"]]
+        workload = work(record)
+        identity = [
+            workload.kind, workload.size, workload.network, machine(record),
+            details["role"], details["variant"],
+        ]  # fmt: skip
     elif record.quantity == "packed_test_error":
-        told = [details["sha256"], details["kernel"], details["first"], machine(record)]
+        identity = [details["sha256"], details["kernel"], details["first"], machine(record)]
     elif record.quantity == "unique_filters":
-        told = [details["sha256"]]
+        identity = [details["sha256"]]
     else:
         # A seed gives the same run on every machine, but for rounding: it counts once.
-        told = [alike(record), record.seed]
-    return json.dumps([record.quantity, *told])
+        identity = [alike(record), record.seed]
+    return json.dumps([record.quantity, *identity])

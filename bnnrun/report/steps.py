@@ -13,21 +13,22 @@ PART = "{:.1f}"  # milliseconds of a part
 
 def steps(runs: list[Timed]) -> Table:
     """A row for each step of a network on a machine, its newest record, and one for its floor."""
-    found: dict[tuple[Work, str], list[tuple[Timed, Implementation]]] = {}
-    for run, of in standing_times(runs):
-        told = of.role is Role.float32 or "parts_ms" in run.records[of].details
-        if run.kind == "train_step" and told:
-            found.setdefault((run.work, run.machine), []).append((run, of))
+    by_workload: dict[tuple[Work, str], list[tuple[Timed, Implementation]]] = {}
+    for run, implementation in standing_times(runs):
+        details = run.records[implementation].details
+        is_shown = implementation.role is Role.float32 or "parts_ms" in details
+        if run.kind == "train_step" and is_shown:
+            by_workload.setdefault((run.work, run.machine), []).append((run, implementation))
     of_ours = [
         sorted(each, key=lambda step: step[1].name)
-        for _, each in sorted(found.items(), key=lambda item: (item[0][0].order, item[0][1]))
-        if any(of.role is Role.ours for _, of in each)
+        for _, each in sorted(by_workload.items(), key=lambda item: (item[0][0].order, item[0][1]))
+        if any(implementation.role is Role.ours for _, implementation in each)
     ]
     parts = {
         name: None
         for each in of_ours
-        for run, of in each
-        for name in run.records[of].details.get("parts_ms", {})
+        for run, implementation in each
+        for name in run.records[implementation].details.get("parts_ms", {})
     }
     rows = [row for each in of_ours for step in each for row in _rows(*step, list(parts))]
     return Table(
@@ -54,30 +55,31 @@ def steps(runs: list[Timed]) -> Table:
     )  # fmt: skip
 
 
-def _rows(run: Timed, of: Implementation, parts: list[str]) -> list[tuple[Cell, ...]]:
-    record, details = run.records[of], run.records[of].details
+def _rows(run: Timed, implementation: Implementation, parts: list[str]) -> list[tuple[Cell, ...]]:
+    record, details = run.records[implementation], run.records[implementation].details
     spent, least = details.get("parts_ms", {}), details.get("floor_ms", {})
     network = run.work.named(", ".join(filter(None, (run.work.size[0], run.work.network))))
     rows = [(
         Cell(network),
-        Cell(Parts(of.name, (of.role.value, of.variant, False))),
+        Cell(Parts(implementation.name,
+                   (implementation.role.value, implementation.variant, False))),
         Cell(run.where),
-        Cell(Number(record.value, milliseconds), time_id("steps", run, of),
+        Cell(Number(record.value, milliseconds), time_id("steps", run, implementation),
              notes=tuple(record_notes(record)), records=(record.name,)),
-        Cell(number(run.ratio(of, YARDSTICK), times_as)),
+        Cell(number(run.ratio(implementation, YARDSTICK), times_as)),
         Cell(_mebibytes(details.get("memory_bytes"))),
         *(Cell(number(spent.get(part), PART)) for part in parts),
         Cell(record.created[:10]),
     )]  # fmt: skip
     if least:
-        whole = sum(least.values())
-        share = 100 * whole / record.value
+        floor_ms = sum(least.values())
+        share = 100 * floor_ms / record.value
         rows.append((
             Cell(network),
-            Cell(Parts(f"{of.name}: its floor, {share:.0f} % of it",
-                       (of.role.value, of.variant, True, share))),
+            Cell(Parts(f"{implementation.name}: its floor, {share:.0f} % of it",
+                       (implementation.role.value, implementation.variant, True, share))),
             Cell(run.where),
-            Cell(Number(whole, milliseconds), time_id("steps", run, of, "floor"),
+            Cell(Number(floor_ms, milliseconds), time_id("steps", run, implementation, "floor"),
                  records=(record.name,)),
             Cell(""),
             Cell(""),

@@ -131,9 +131,9 @@ def _beside(cells: Cells, cell: str, printed: Number | None) -> Cell:
         changed = any(each.first.cell == cell for each in cells.altered)
         other = ("runs of this cell with settings changed stand under ablations",)
         return Cell(nothing, cell, paper, NOT_RUN, other if changed else ())
-    whole = EPOCHS[printed.column]
+    full_schedule = EPOCHS[printed.column]
     ours = Parts(f"{lead.measured} (n = {lead.n})",
-                 (printed.column, *lead.measured_n.parts, lead.epochs, whole))  # fmt: skip
+                 (printed.column, *lead.measured_n.parts, lead.epochs, full_schedule))  # fmt: skip
     return Cell(ours, cell, paper, cells.verdict(cell), notes(lead), lead.names)
 
 
@@ -143,8 +143,8 @@ def detail(cells: Cells) -> Table:
     for cell in cells:
         pools: list[Pool | None] = [*cells.pools[cell]] or [None]
         for i, each in enumerate(pools):
-            of = cell if i == 0 else f"{cell}.{i + 1}"
-            rows.append(_detail_row(of, cell, each, beneath=i > 0))
+            cell_id = cell if i == 0 else f"{cell}.{i + 1}"
+            rows.append(_detail_row(cell_id, cell, each, beneath=i > 0))
     return Table(
         name="table1_detail",
         title="Table 1 in detail",
@@ -167,25 +167,25 @@ def detail(cells: Cells) -> Table:
     )
 
 
-def _detail_row(of: str, cell: str, each: Pool | None, *, beneath: bool) -> tuple[Cell, ...]:
+def _detail_row(cell_id: str, cell: str, each: Pool | None, *, beneath: bool) -> tuple[Cell, ...]:
     printed = number(cell)
-    name = Cell(of, of)
+    name = Cell(cell_id, cell_id)
     named = labelled(cell)
     method = Cell(Parts(f"{'beneath: ' * beneath}{named}", (*named.parts, not beneath)))
     if each is None:
         blank = [Cell("")] * 5
-        return (name, method, *blank, Cell(printed_value(printed)), verdict_cell(NOT_RUN, of))
-    whole = EPOCHS[printed.column]
+        return (name, method, *blank, Cell(printed_value(printed)), verdict_cell(NOT_RUN, cell_id))
+    full_schedule = EPOCHS[printed.column]
     return (
         name,
         method,
-        Cell(each.measured, of, notes=notes(each), records=each.names),
+        Cell(each.measured, cell_id, notes=notes(each), records=each.names),
         Cell(value(each.n)),
         Cell(interval_value(each), notes=(how_sure(each),)),
         Cell(value(each.epochs) or Parts("not recorded", ())),
-        Cell("" if each.epochs is None else value(100 * each.epochs / whole, "{:.3g} %")),
+        Cell("" if each.epochs is None else value(100 * each.epochs / full_schedule, "{:.3g} %")),
         Cell(printed_value(printed)),
-        verdict_cell(verdict(each, printed), of, each.names),
+        verdict_cell(verdict(each, printed), cell_id, each.names),
     )
 
 
@@ -194,10 +194,10 @@ def protocols(cells: Cells) -> Table:
     rows = []
     for cell in cells:
         for i, each in enumerate(cells.pools[cell]):
-            of = cell if i == 0 else f"{cell}.{i + 1}"
+            cell_id = cell if i == 0 else f"{cell}.{i + 1}"
             rows.append(
                 (
-                    Cell(of, of, records=each.names),
+                    Cell(cell_id, cell_id, records=each.names),
                     Cell(value(each.epochs)),
                     Cell(value(each.n)),
                     Cell(each.measured),

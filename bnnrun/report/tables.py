@@ -34,7 +34,7 @@ def tables(
     cells = table1.Cells(standing, experiments)
     specs = {e.config.dataset.name: describe(e.config.dataset) for e in experiments}
     ablations, left = overview.ablations(cells, experiments, more_bits.shown(standing))
-    found = [
+    all_tables = [
         outcomes.summary(cells, experiments, damaged),
         table1.table1(cells),
         table1.detail(cells),
@@ -56,4 +56,4 @@ def tables(
         times(timed),
         earlier(records),
     ]
-    return [table for table in found if table.rows]
+    return [table for table in all_tables if table.rows]

@@ -45,11 +45,11 @@ class Timed:
     def created(self) -> str:
         return max(record.created for record in self.records.values())
 
-    def ratio(self, of: Implementation, over: Implementation) -> float | None:
-        """How many times as fast `of` is as `over` in this run; by rates, where some rows of a
-        product stand for all. None of two different kinds of work.
+    def ratio(self, implementation: Implementation, over: Implementation) -> float | None:
+        """How many times as fast an implementation is as `over` in this run; by rates, where some
+        rows of a product stand for all. None of two different kinds of work.
         """
-        ours, theirs = self.records[of], self.records.get(over)
+        ours, theirs = self.records[implementation], self.records.get(over)
         if theirs is None:
             other = ours.details.get("in_the_same_run", {}).get(over.key)
             return other / ours.value if other and ours.value else None
@@ -60,21 +60,21 @@ class Timed:
 
     def fastest(self, wanted: Callable[[Implementation], bool]) -> Implementation | None:
         """The competitor of the highest rate among those wanted."""
-        found = [of for of in self.records if wanted(of)]
-        return min(found, key=self._seconds, default=None)
+        candidates = [each for each in self.records if wanted(each)]
+        return min(candidates, key=self._seconds, default=None)
 
     def precision(self) -> Implementation | None:
         """The fastest of other libraries in any precision; None where only one was timed."""
-        several = any(of.role in OTHERS and of != YARDSTICK for of in self.records)
-        return self.fastest(lambda of: of.role in OTHERS) if several else None
+        several = any(each.role in OTHERS and each != YARDSTICK for each in self.records)
+        return self.fastest(lambda each: each.role in OTHERS) if several else None
 
-    def name(self, of: Implementation) -> str:
+    def name(self, implementation: Implementation) -> str:
         """As readers see it, with what was particular to this run."""
-        return shown(of, str(self.records[of].details.get("remark", "")))
+        return shown(implementation, str(self.records[implementation].details.get("remark", "")))
 
-    def _seconds(self, of: Implementation) -> float:
-        rate = self.records[of].details.get("gmac_per_s")
-        return 1 / rate if rate else self.records[of].value
+    def _seconds(self, implementation: Implementation) -> float:
+        rate = self.records[implementation].details.get("gmac_per_s")
+        return 1 / rate if rate else self.records[implementation].value
 
 
 def implementation(record: Record) -> Implementation:
@@ -88,23 +88,24 @@ def timed_runs(records: list[Record]) -> list[Timed]:
     runs: dict[str, Timed] = {}
     times = [record for record in records if record.quantity.endswith("_time")]
     for record in times:
-        of = work(record)
-        run = json.dumps([record.command, record.source, machine(record), of.kind, of.size,
-                          of.network, record.details.get("in_the_same_run")],
+        timed_work = work(record)
+        run = json.dumps([record.command, record.source, machine(record), timed_work.kind,
+                          timed_work.size, timed_work.network,
+                          record.details.get("in_the_same_run")],
                          sort_keys=True)  # fmt: skip
-        each = runs.setdefault(run, Timed(of, machine(record), record.device))
+        each = runs.setdefault(run, Timed(timed_work, machine(record), record.device))
         each.records[implementation(record)] = record
     standing = {record.name for record in newest(times)}
-    for each in runs.values():
-        each.standing = [of for of, record in each.records.items() if record.name in standing]
+    for timed in runs.values():
+        timed.standing = [each for each, record in timed.records.items() if record.name in standing]
     return sorted(runs.values(), key=lambda run: run.created)
 
 
 def standing_times(runs: list[Timed]) -> Iterator[tuple[Timed, Implementation]]:
     """Each competitor of a workload on a machine once, with the run of its newest record."""
     for run in runs:
-        for of in run.standing:
-            yield run, of
+        for implementation in run.standing:
+            yield run, implementation
 
 
 @dataclass(frozen=True)
@@ -123,14 +124,16 @@ class Ratio:
 
 
 def latest_ratio(
-    runs: list[Timed], of: Implementation, over: Callable[[Timed], Implementation | None]
+    runs: list[Timed],
+    implementation: Implementation,
+    over: Callable[[Timed], Implementation | None],
 ) -> Ratio | None:
     """In the latest of the runs that has both."""
     for run in reversed(runs):
-        other = over(run) if of in run.records else None
-        value = run.ratio(of, other) if other else None
+        other = over(run) if implementation in run.records else None
+        value = run.ratio(implementation, other) if other else None
         if other is not None and value is not None:
-            names = tuple(sorted(run.records[each].name for each in (of, other)))
+            names = tuple(sorted(run.records[each].name for each in (implementation, other)))
             return Ratio(value, other, run, names)
     return None
 
@@ -171,27 +174,28 @@ def times(runs: list[Timed]) -> Table:
     )  # fmt: skip
 
 
-def _in_order(of: tuple[Timed, Implementation]) -> tuple[Any, ...]:
-    run, each = of
+def _in_order(step: tuple[Timed, Implementation]) -> tuple[Any, ...]:
+    run, each = step
     return *run.work.order, run.machine, *each.order
 
 
-def _times_row(run: Timed, of: Implementation) -> tuple[Cell, ...]:
-    record, details = run.records[of], run.records[of].details
-    roofline = of.role is Role.roofline
+def _times_row(run: Timed, implementation: Implementation) -> tuple[Cell, ...]:
+    record, details = run.records[implementation], run.records[implementation].details
+    roofline = implementation.role is Role.roofline
     remark = str(details.get("remark", ""))
     return (
         Cell(run.work.value),
-        Cell(Parts(run.name(of), (of.role.value, of.variant, remark or None))),
+        Cell(Parts(run.name(implementation),
+                   (implementation.role.value, implementation.variant, remark or None))),
         Cell(run.where),
-        Cell(Number(record.value, milliseconds), time_id("times", run, of),
+        Cell(Number(record.value, milliseconds), time_id("times", run, implementation),
              notes=tuple(record_notes(record)), records=(record.name,)),
         Cell(number(details.get("minimum"), milliseconds)),
         Cell(spread(details)),
         Cell(number(details.get("count"), "{}")),
         Cell(number(details.get("gmac_per_s"), _rate)),
         Cell("" if roofline else of_limit(details)),
-        Cell("" if roofline else number(run.ratio(of, YARDSTICK), times_as)),
+        Cell("" if roofline else number(run.ratio(implementation, YARDSTICK), times_as)),
         Cell(record.created[:10]),
     )  # fmt: skip
 
@@ -216,8 +220,8 @@ def of_limit(details: dict[str, Any], form: Form = "{:.3g} %") -> Value:
     return number(details.get("share_of_limit"), form, scale=100)
 
 
-def time_id(table: str, run: Timed, of: Implementation, *more: str) -> str:
+def time_id(table: str, run: Timed, implementation: Implementation, *more: str) -> str:
     """'times.gemm.8192-8192-8192.cpu.ours-xnor-bits-out': letters, digits, hyphens between dots."""
     size = "-".join(map(str, (*run.work.size, run.work.network)))
-    parts = [table, run.kind, size, run.machine, of.key, *more]
+    parts = [table, run.kind, size, run.machine, implementation.key, *more]
     return ".".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in parts)

@@ -123,7 +123,7 @@ def test_figure_1_has_our_curves_beside_the_papers_points():
         "no binarization, paper", "BNN (Torch7), paper", "BNN (Theano), paper"
     ]  # fmt: skip
     theano = printed[-1]
-    assert (theano.of, theano.of_paper) == (ours.of, True)
+    assert (theano.group, theano.of_paper) == (ours.group, True)
     assert dict(zip(theano.x, theano.y, strict=True))[490] == pytest.approx((10.9 + 11.6) / 2)
     assert (theano.low[-1], theano.high[-1]) == (10.9, 11.6)
     assert all(s.dashed for s in cost.series)

@@ -14,7 +14,7 @@ from bnnrun.gemm.bits import pack as to_bits
 from bnnrun.gemm.bits import unpack
 from bnnrun.pack.convert import trained
 from bnnrun.report.content import Filters
-from bnnrun.report.filters import CELL, GAP, draw, expected_share, kept, unique_filters
+from bnnrun.report.filters import CELL, GAP, draw, expected_share, packed_filters, unique_filters
 from bnnrun.runtime import file
 from bnnrun.runtime.model import PackedLayer
 
@@ -30,7 +30,7 @@ def test_filters_are_counted_and_drawn(here, tmp_path):
     assert record["value"] == pytest.approx(100 * unique_filters(model.layers[1]))
     assert list(record["details"]["layers"]) == ["conv1", "conv2"]
     assert record["config"]["dataset"]["name"] == "digits"
-    assert Filters(**record["details"]["first_layer"]) == kept(model.layers[0])
+    assert Filters(**record["details"]["first_layer"]) == packed_filters(model.layers[0])
     for text in ("conv1", "1 -> 8", "conv2", "8 -> 8", "shown/filters.png"):
         assert text in outcome.out
     with Image.open(tmp_path / "shown" / "filters.png") as picture:
@@ -41,7 +41,7 @@ def test_filters_are_counted_and_drawn(here, tmp_path):
 
 def test_the_picture_shows_the_signs_of_the_trained_weights(here, tmp_path):
     model = file.load(tmp_path / "convnet" / "model.safetensors")
-    picture = np.asarray(draw(kept(model.layers[0])))
+    picture = np.asarray(draw(packed_filters(model.layers[0])))
     network, _ = trained(tmp_path / "convnet" / "best.pt")
     w = network.blocks[0].product.weight.detach().numpy()
     side = 3 * CELL + GAP
@@ -55,7 +55,7 @@ def test_the_picture_shows_the_signs_of_the_trained_weights(here, tmp_path):
 
 def test_filters_of_colours_are_drawn_in_colours_and_no_more_than_256():
     layer = convolution(channels=3, outputs=300)
-    picture = np.asarray(draw(kept(layer)))
+    picture = np.asarray(draw(packed_filters(layer)))
     assert picture.shape == (16 * (3 * CELL + GAP) + GAP,) * 2 + (3,)
     w = unpack(layer.weight[0], 27).reshape(300, 3, 3, 3)
     at = GAP + 15 * (3 * CELL + GAP)

@@ -13,7 +13,7 @@ import pytest
 from made_records import read_data, timed, trained
 from test_figures import contrast, every_kind, figure
 
-from bnnrun.report import origin
+from bnnrun.report import provenance
 from bnnrun.report.content import Cell, Table
 from bnnrun.report.figures import absent, figures
 from bnnrun.report.page import HERE, anchor, page, without_drawings
@@ -249,11 +249,11 @@ def test_letters_stand_out_by_4_5_to_1_in_the_light_and_in_the_dark():
 
 
 def test_the_facts_of_a_record_tell_what_it_knows_and_no_more():
-    facts = dict(origin.facts(trained(epochs=20)))
+    facts = dict(provenance.facts(trained(epochs=20)))
     assert facts["curve"].startswith("20 epochs; training cost 11 to ")
     assert facts["commit"] == "c0ffee"
     assert "competitor" not in facts
-    assert dict(origin.facts(timed()[0]))["competitor"] == "xnor, int32 out"
+    assert dict(provenance.facts(timed()[0]))["competitor"] == "xnor, int32 out"
 
 
 @pytest.mark.parametrize(
@@ -261,15 +261,15 @@ def test_the_facts_of_a_record_tell_what_it_knows_and_no_more():
 )
 def test_a_tree_that_was_not_clean_is_told_beside_the_commit(clean, said):
     record = trained(source={"commit": "c0ffee", "clean": clean})
-    assert origin.commit(record, 2).startswith(said)
+    assert provenance.commit(record, 2).startswith(said)
 
 
 def test_a_curve_in_words_names_the_latest_of_the_lowest_errors():
     record = trained(epochs=3)
     record.details["curve"] = {"train_loss": [1.0, 0.5, 0.25], "valid_error_pct": [9.0, 3.0, 3.0]}
-    assert origin.curve(record) == (
+    assert provenance.curve(record) == (
         "3 epochs; training cost 1 to 0.25; validation error 9.00 to 3.00 %, "
         "least 3.00 % at epoch 3"
     )
     del record.details["curve"]
-    assert origin.curve(record) == "3 epochs; not kept by this record"
+    assert provenance.curve(record) == "3 epochs; not kept by this record"

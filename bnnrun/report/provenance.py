@@ -12,7 +12,7 @@ Facts = tuple[tuple[str, str], ...]
 
 def facts(record: Record) -> Facts:
     """(what, its text) of the run itself; what a record does not tell is left out."""
-    told = (
+    lines = (
         ("value", f"{record.value:.6g} {record.unit}"),
         ("command", record.command),
         ("commit", commit(record)),
@@ -29,7 +29,7 @@ def facts(record: Record) -> Facts:
         ("peak memory", f"{record.peak_memory_bytes / 2**30:.2f} GiB"),
         ("SHA-256", record.checksum),
     )
-    return tuple((what, text) for what, text in told if text)
+    return tuple((what, text) for what, text in lines if text)
 
 
 def competitor(record: Record) -> str:
@@ -80,11 +80,11 @@ def timed(record: Record) -> str:
 
 def curve(record: Record) -> str:
     """'20 epochs; training cost 0.24 to 0.01; validation error 7.5 to 1.9 %, least 1.8 at 19'."""
-    kept = record.details.get("curve")
+    values = record.details.get("curve")
     text = [f"{record.details['epochs']} epochs"] if "epochs" in record.details else []
-    if not isinstance(kept, dict):
+    if not isinstance(values, dict):
         return "; ".join([*text, "not kept by this record"]) if text else ""
-    cost, error = kept.get("train_loss"), kept.get("valid_error_pct")
+    cost, error = values.get("train_loss"), values.get("valid_error_pct")
     if cost:
         text.append(f"training cost {cost[0]:.3g} to {cost[-1]:.3g}")
     if error:
@@ -96,11 +96,11 @@ def curve(record: Record) -> str:
 
 def data(record: Record) -> list[str]:
     """The data set, the sizes of its parts, and what a reader must know of it."""
-    given = record.data
-    if "name" not in given:
+    dataset = record.data
+    if "name" not in dataset:
         return []
-    sizes = [f"{given[part]:,} {part}" for part in ("train", "valid", "test") if part in given]
-    return [", ".join([str(given["name"]), *sizes]), *map(str, given.get("notes", []))]
+    sizes = [f"{dataset[part]:,} {part}" for part in ("train", "valid", "test") if part in dataset]
+    return [", ".join([str(dataset["name"]), *sizes]), *map(str, dataset.get("notes", []))]
 
 
 def files(record: Record) -> tuple[tuple[str, str, str, str], ...]:
@@ -121,12 +121,12 @@ def _as_published(file: dict[str, Any]) -> str:
 def environment(record: Record) -> Facts:
     """Processor, GPU and versions."""
     cpu = record.cpu
-    told = [
+    lines = [
         ("processor", f"{cpu.get('model', 'not known')}, {cpu.get('cores', '?')} cores, "
                       f"{cpu.get('memory_bytes', 0) / 2**30:.0f} GiB; "
                       f"{' '.join(cpu.get('features', []))}"),
     ]  # fmt: skip
     if record.gpu:
-        told.append(("GPU", ", ".join(f"{key} {value}" for key, value in record.gpu.items())))
-    told.append(("versions", ", ".join(f"{k} {v}" for k, v in record.versions.items())))
-    return tuple(told)
+        lines.append(("GPU", ", ".join(f"{key} {value}" for key, value in record.gpu.items())))
+    lines.append(("versions", ", ".join(f"{k} {v}" for k, v in record.versions.items())))
+    return tuple(lines)

@@ -2,14 +2,14 @@
 
 from bnnrun.errors import InputError, nearest
 from bnnrun.records import Record
-from bnnrun.report import origin
+from bnnrun.report import provenance
 from bnnrun.report.content import Cell, Table
 
 CURVE = ("train_loss", "valid_error_pct", "test_error_pct")
 POINTS = 12  # epochs of a curve that are shown
 
 
-def chain(id: str, tables: list[Table], records: list[Record]) -> str:
+def trace(id: str, tables: list[Table], records: list[Record]) -> str:
     """What the cell shows, then of each of its records command, commit, seed, environment, curve.
 
     The beginning of names, such as "figure3" or "table1.mnist", gives the cells that go on so.
@@ -21,22 +21,22 @@ def chain(id: str, tables: list[Table], records: list[Record]) -> str:
     for table in tables:
         for cell in (cell for row in table.rows for cell in row if cell.id):
             cells.setdefault(cell.id, []).append((table, cell))
-    told = {name: max(found, key=_says_most) for name, found in cells.items()}
-    if id not in told:
-        begun = {name: cell for name, (_, cell) in told.items() if name.startswith(f"{id}.")}
+    best = {name: max(places, key=_says_most) for name, places in cells.items()}
+    if id not in best:
+        begun = {name: cell for name, (_, cell) in best.items() if name.startswith(f"{id}.")}
         if not begun:
-            raise InputError(f"cell={id}: no table has such a cell; {_hint(id, list(told))}")
+            raise InputError(f"cell={id}: no table has such a cell; {_hint(id, list(best))}")
         return _of_cells(begun)
-    table, cell = told[id]
+    table, cell = best[id]
     by_name = {record.name: record for record in records}
     parts = [_of_cell(id, table, cell)]
     parts += [_of_record(by_name[name]) for name in cell.records if name in by_name]
     return "\n\n".join(parts) + "\n"
 
 
-def _says_most(of: tuple[Table, Cell]) -> tuple[bool, int]:
+def _says_most(place: tuple[Table, Cell]) -> tuple[bool, int]:
     """Of several tables that tell of the same cell, the one with the paper's number beside it."""
-    return bool(of[1].paper), len(of[1].records)
+    return bool(place[1].paper), len(place[1].records)
 
 
 def _hint(id: str, known: list[str]) -> str:
@@ -59,7 +59,7 @@ def _in_short(cell: Cell) -> str:
 
 
 def _of_cell(id: str, table: Table, cell: Cell) -> str:
-    told = (
+    facts = (
         ("in", table.title),
         ("ours", cell.text or "nothing measured"),
         ("paper", str(cell.paper)),
@@ -67,24 +67,25 @@ def _of_cell(id: str, table: Table, cell: Cell) -> str:
         *(("note", note) for note in cell.notes),
         ("records", str(len(cell.records))),
     )
-    return "\n".join([id, *_lines(told)])
+    return "\n".join([id, *_lines(facts)])
 
 
 def _of_record(record: Record) -> str:
     files = (("file", f"{name}, {size} bytes, md5 {md5}, {said}")
-             for name, size, md5, said in origin.files(record))  # fmt: skip
-    told = (*origin.facts(record), *files, *origin.environment(record))
-    return "\n".join([f"runs/{record.name}", *_lines(told), *_curve(record)])
+             for name, size, md5, said in provenance.files(record))  # fmt: skip
+    facts = (*provenance.facts(record), *files, *provenance.environment(record))
+    return "\n".join([f"runs/{record.name}", *_lines(facts), *_curve(record)])
 
 
-def _lines(told: tuple[tuple[str, str], ...]) -> list[str]:
-    return [f"  {what + ':':<13} {text}" for what, text in told if text]
+def _lines(facts: tuple[tuple[str, str], ...]) -> list[str]:
+    return [f"  {what + ':':<13} {text}" for what, text in facts if text]
 
 
 def _curve(record: Record) -> list[str]:
     """Some epochs of the curve, the first and the last among them."""
-    kept = record.details.get("curve")
-    columns = {key: kept[key] for key in CURVE if kept.get(key)} if isinstance(kept, dict) else {}
+    curve = record.details.get("curve")
+    curve = curve if isinstance(curve, dict) else {}
+    columns = {key: curve[key] for key in CURVE if curve.get(key)}
     count = min(map(len, columns.values()), default=0)
     if not count:
         return []
