@@ -140,7 +140,7 @@ def describe(binarization: BinarizationConfig) -> str:
     """'weights sign, activations sign of 2 bits'; bits are told where they are not 1."""
     b = binarization
     parts = ("weights", b.weights, b.weight_bits), ("activations", b.activations, b.activation_bits)
-    return ", ".join(f"{of} {how.value}{_of_bits(bits)}" for of, how, bits in parts)
+    return ", ".join(f"{what} {how.value}{_of_bits(bits)}" for what, how, bits in parts)
 
 
 def _of_bits(bits: int | list[int]) -> str:
@@ -175,13 +175,13 @@ def _bits(binarization: BinarizationConfig, layers: int) -> tuple[list[int], lis
     return weights, activations
 
 
-def _of_each(key: str, value: Any, count: int, of: str) -> list[int]:
+def _of_each(key: str, value: Any, count: int, layers_text: str) -> list[int]:
     """`count` numbers of bits, of a setting that gives one or as many."""
     bits = value if isinstance(value, list) else [value] * count
     if not all(isinstance(each, int) and not isinstance(each, bool) for each in bits):
         raise InputError(f"{key}={value}: expected a number from 1 to 8, or a list of such")
     if len(bits) != count:
-        raise InputError(f"{key}={value}: {len(bits)} numbers for {count} {of}")
+        raise InputError(f"{key}={value}: {len(bits)} numbers for {count} {layers_text}")
     return bits
 
 

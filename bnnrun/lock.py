@@ -192,14 +192,14 @@ class Watch:
 
 def _watched(folder: Path, tell: Callable[[str], None]) -> Claim | None:
     """The claim on a folder, once it is known whether its holder is alive; None if it is gone."""
-    watch, told = Watch(), False
+    watch, announced = Watch(), False
     while (claim := watch.look(folder)) is not None and claim.alive is None:
-        if not told:
+        if not announced:
             tell(
                 f"{folder}: held by {claim.holder}; looking for a sign of life for up to "
                 f"{STALE_S:.0f} s (delete {folder / NAME} if you know that it has ended)"
             )
-            told = True
+            announced = True
         time.sleep(min(BEAT_S, STALE_S) / 10)
     return claim
 
@@ -239,11 +239,11 @@ def _start_of(pid: int) -> str | None:
 def _read_whole(path: Path) -> dict[str, Any] | None:
     """A claim, once it is written; {} where it never is, None where there is none any more."""
     until = time.monotonic() + PATIENCE_S
-    while not (found := _read(path)) and time.monotonic() < until:
+    while not (claim := _read(path)) and time.monotonic() < until:
         if not path.exists():
             return None
         time.sleep(PATIENCE_S / 50)
-    return found
+    return claim
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -29,13 +29,13 @@ FEATURES = (
 
 def versions() -> dict[str, str]:
     """Installed version of each package that matters; those not installed are left out."""
-    found = {"python": platform.python_version(), "bnnrun": __version__}
+    installed = {"python": platform.python_version(), "bnnrun": __version__}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 @cache
@@ -65,8 +65,8 @@ def cores() -> int:
         number = len(os.sched_getaffinity(0))
     else:
         number = os.cpu_count() or 1
-    given = os.environ.get("SLURM_CPUS_PER_TASK", "")  # not every cluster binds tasks to them
-    return min(number, int(given)) if given.isdigit() and int(given) else number
+    slurm_cpus = os.environ.get("SLURM_CPUS_PER_TASK", "")  # not every cluster binds tasks to them
+    return min(number, int(slurm_cpus)) if slurm_cpus.isdigit() and int(slurm_cpus) else number
 
 
 def free_memory_bytes() -> int:

@@ -133,10 +133,10 @@ def identifier(title: str) -> str:
 
 def named(names: str, value: Value) -> dict[str, Plain]:
     """The parts of a value by their names, None for those that it lacks."""
-    found, parts = names.split(), parts_of(value)
-    if len(parts) > len(found):
-        raise ValueError(f"{len(parts)} values {parts} have {len(found)} names: {names!r}")
-    return dict(zip_longest(found, parts))
+    keys, parts = names.split(), parts_of(value)
+    if len(parts) > len(keys):
+        raise ValueError(f"{len(parts)} values {parts} have {len(keys)} names: {names!r}")
+    return dict(zip_longest(keys, parts))
 
 
 # ---- formats ---------------------------------------------------------------------------------
@@ -197,13 +197,13 @@ def markdown_text(columns: list[str], rows: list[list[str]]) -> str:
 
 def _lines(columns: list[Column], rows: Sequence[Sequence[Value]]) -> list[dict[str, Plain]]:
     """Of each row the parts by name."""
-    found = []
+    lines = []
     for row in rows:
         line: dict[str, Plain] = {}
         for column, value in zip(columns, row, strict=True):
             line |= named(column.value_names, value)
-        found.append(line)
-    return found
+        lines.append(line)
+    return lines
 
 
 def csv_text(names: Sequence[str], lines: Iterable[dict[str, Plain]]) -> str:

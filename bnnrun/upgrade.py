@@ -59,13 +59,13 @@ def words(saved: list[str], optimizer: str | None) -> list[str]:
 
 def config(saved: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint or a record says that a run computed with, in the settings of today."""
-    found = dict(saved)
+    upgraded = dict(saved)
     for group, upgrade in (
         ("dataset", _dataset), ("trainer", _trainer), ("binarization", _binarization),
     ):  # fmt: skip
-        if group in found:
-            found[group] = upgrade(dict(found[group]))
-    return found
+        if group in upgraded:
+            upgraded[group] = upgrade(dict(upgraded[group]))
+    return upgraded
 
 
 def _dataset(settings: dict[str, Any]) -> dict[str, Any]:
@@ -90,27 +90,27 @@ def _binarization(settings: dict[str, Any]) -> dict[str, Any]:
 
 def record(content: dict[str, Any]) -> dict[str, Any]:
     """The content of a record, in the form of today; what is damaged stays so, to be told of."""
-    found = dict(content)
-    if isinstance(found["config"], dict):
-        found["config"] = config(found["config"])
-    if found["format"] == 1 and isinstance(found["details"], dict):
-        found |= {"format": 2, "details": _roles(found["details"])}
-    return found
+    upgraded = dict(content)
+    if isinstance(upgraded["config"], dict):
+        upgraded["config"] = config(upgraded["config"])
+    if upgraded["format"] == 1 and isinstance(upgraded["details"], dict):
+        upgraded |= {"format": 2, "details": _roles(upgraded["details"])}
+    return upgraded
 
 
 def _roles(details: dict[str, Any]) -> dict[str, Any]:
     """The details of format 1, which told competitors by their names in tables."""
-    found = dict(details)
-    if "competitor" in found:
-        name = found.pop("competitor")
+    upgraded = dict(details)
+    if "competitor" in upgraded:
+        name = upgraded.pop("competitor")
         role, variant, remark = _competitor(name)
-        found |= {"role": role, "variant": variant, "remark": remark}
-    if "in_the_same_run" in found:
-        times = {_competitor(name): value for name, value in found["in_the_same_run"].items()}
-        found["in_the_same_run"] = {
+        upgraded |= {"role": role, "variant": variant, "remark": remark}
+    if "in_the_same_run" in upgraded:
+        times = {_competitor(name): value for name, value in upgraded["in_the_same_run"].items()}
+        upgraded["in_the_same_run"] = {
             f"{role}:{variant}": value for (role, variant, _), value in times.items()
         }
-    return found
+    return upgraded
 
 
 # Names of format 1 in parts: (role, method) of what comes first, the form of what follows.

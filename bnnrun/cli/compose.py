@@ -274,8 +274,8 @@ def _keys(tree: Any, path: str = "") -> Iterator[str]:
 
 def _folders(words: Iterable[str]) -> list[Path]:
     """The folders of a word of hydra.searchpath."""
-    found = [o.value() for o in parse(list(words)) if o.key_or_group == "hydra.searchpath"]
-    return [Path(str(p).removeprefix("file://")) for each in found for p in cast(list[str], each)]
+    paths = [o.value() for o in parse(list(words)) if o.key_or_group == "hydra.searchpath"]
+    return [Path(str(p).removeprefix("file://")) for each in paths for p in cast(list[str], each)]
 
 
 def _compose(verb: Verb, words: list[str]) -> Any:

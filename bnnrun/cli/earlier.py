@@ -39,10 +39,10 @@ class Earlier:
         auto = EngineChoice.fast, EngineChoice.reference
         engines = auto if chosen is EngineChoice.auto else (chosen,)
         configs = [initial.settings(typed, sha256, engine) for engine in engines]
-        found, _ = records.read_all(typed.results_dir, names)
+        same_seed, _ = records.read_all(typed.results_dir, names)
         alike = [
             record
-            for record in found
+            for record in same_seed
             if record.experiment == experiment
             and record.config in configs
             and (device is Device.auto or record.device == device.value)

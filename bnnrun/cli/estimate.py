@@ -34,8 +34,8 @@ class Estimator:
     """
 
     def __init__(self, results_dir: str) -> None:
-        found, _ = records.read_all(results_dir, "*-test_error-*.json")
-        self.runs = [r for r in found if r.wall_time_s > 0 and r.details.get("epochs")]
+        measured, _ = records.read_all(results_dir, "*-test_error-*.json")
+        self.runs = [r for r in measured if r.wall_time_s > 0 and r.details.get("epochs")]
 
     def estimate(self, typed: Any, epochs: int) -> Estimate:
         """Of `epochs` epochs of a configuration."""

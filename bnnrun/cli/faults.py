@@ -43,47 +43,47 @@ def explained(error: Exception, words: list[str], folders: list[Path]) -> InputE
     Args:
         folders: of the user's own YAML files; a fault in one is reported with file and line
     """
-    found = _type_error(error, words) or _no_file(error) or _of_file(error, words, folders)
-    return InputError(found or one_line(error))
+    message = _type_error(error, words) or _no_file(error) or _of_file(error, words, folders)
+    return InputError(message or one_line(error))
 
 
 def one_line(error: BaseException) -> str:
     """The first lines of Hydra's or OmegaConf's message: what is wrong, and where."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = "; ".join(line for line in lines[:2] if not line.startswith(("object_type", "See ")))
+    message = "; ".join(line for line in lines[:2] if not line.startswith(("object_type", "See ")))
     reason = error.__cause__ or error.__context__
-    return told or (one_line(reason) if reason else repr(error))
+    return message or (one_line(reason) if reason else repr(error))
 
 
 def _type_error(error: Exception, words: list[str]) -> str | None:
     """OmegaConf's complaint about a value, told with the word that held it."""
     cause = error.__cause__ if isinstance(error, HydraException) else error
     key = getattr(cause, "full_key", None)
-    given = next((word for word in words if word.partition("=")[0] == key), None)
-    if given is None or cause is None:
+    assignment = next((word for word in words if word.partition("=")[0] == key), None)
+    if assignment is None or cause is None:
         return None
     message = str(cause).splitlines()[0]
     if match := re.search(r"could not be converted to (\w+)", message):
         kinds = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false"}
-        return f"{given}: expected {kinds.get(match[1], match[1])}"
+        return f"{assignment}: expected {kinds.get(match[1], match[1])}"
     if match := re.search(r"expected one of \[(.*)\]", message):
-        value, options = given.partition("=")[2], match[1].split(", ")
+        value, options = assignment.partition("=")[2], match[1].split(", ")
         hint = nearest(value, options)
-        return f"{given}: expected one of {', '.join(options)}" + (
+        return f"{assignment}: expected one of {', '.join(options)}" + (
             f"; {hint}" if hint.startswith("did") else ""
         )
     if "invalid type assigned" in message.lower():
-        return f"{given}: {key} is a group of keys; set those, such as {key}.KEY=VALUE"
-    return f"{given}: {message[0].lower()}{message[1:]}"
+        return f"{assignment}: {key} is a group of keys; set those, such as {key}.KEY=VALUE"
+    return f"{assignment}: {message[0].lower()}{message[1:]}"
 
 
 def _no_file(error: Exception) -> str | None:
     """A choice that no file is there for, where it follows from another: of a profile."""
-    found = re.search(r"Could not find '(\w+)/(.+)'\s+Available options in '\1':\n", str(error))
-    if found is None:
+    match = re.search(r"Could not find '(\w+)/(.+)'\s+Available options in '\1':\n", str(error))
+    if match is None:
         return None
-    group, choice = found.groups()
-    options = re.match(r"(?:\t.+\n?)*", str(error)[found.end() :])
+    group, choice = match.groups()
+    options = re.match(r"(?:\t.+\n?)*", str(error)[match.end() :])
     known = ", ".join(options[0].split()) if options else ""
     return f"{group}={choice}: no {group}/{choice}.yaml; {group}=NAME takes another: {known}"
 

@@ -97,12 +97,12 @@ def work(verb: Verb, typed: Any, run: "Run") -> "list[Record]":
 
     records.prepare(typed.results_dir)
     machine.source_state()
-    made: list[Record] = verb.load()(typed, run)
-    for record in made:
+    produced: list[Record] = verb.load()(typed, run)
+    for record in produced:
         run.check()
         path = records.write(record, typed.results_dir)
         Console(highlight=False).print(f"record: {path}", markup=False, soft_wrap=True)
-    return made
+    return produced
 
 
 def run_hydra(verb: Verb, words: list[str], task: Any) -> None:

@@ -50,8 +50,8 @@ def show(jobs: list[Job], earlier: Earlier) -> None:
             folder = job.typed.results_dir
             if folder not in estimators:
                 estimators[folder] = Estimator(folder)
-            estimates.append(found := estimators[folder].estimate(job.typed, epochs))
-            shown = [Number(epochs), number(found.hours, "{:.2f}"), found.source]
+            estimates.append(estimate := estimators[folder].estimate(job.typed, epochs))
+            shown = [Number(epochs), number(estimate.hours, "{:.2f}"), estimate.source]
         rows.append([str(job.number), job.settings, job.folder.name, state, *shown])
     print_table(COLUMNS, rows)
     hours, unknown = total(estimates)

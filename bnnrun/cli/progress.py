@@ -92,10 +92,10 @@ class Progress:
             if outcome.error and outcome.name == "failed":
                 line = f"bnnrun: job {job.number} failed: {outcome.error}"
                 print(line, file=sys.stderr, flush=True)
-            told = f": {reason or outcome.result}" if reason or outcome.result else ""
+            reason_text = f": {reason or outcome.result}" if reason or outcome.result else ""
             if outcome.name != "not begun":
                 left = in_words(self.left())
-                self._print(f"job {job.number} {outcome.name}{told}; {left} left")
+                self._print(f"job {job.number} {outcome.name}{reason_text}; {left} left")
 
     def wait(self, jobs: list[Job]) -> None:
         """Until one of the jobs, which others hold, may be free."""

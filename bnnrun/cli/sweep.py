@@ -116,11 +116,11 @@ class Sweep:
         if self.start is not None:
             self.start.stop.touch()
 
-    def _how_to_go_on(self, told: str) -> str:
+    def _how_to_go_on(self, message: str) -> str:
         if self.launcher in launchers.OUTLASTING:
-            told += f"; {in_words(self.progress.left())} left to {self.launcher}: "
-            told += launchers.OUTLASTING[self.launcher]
-        return f"{told}; go on with the whole sweep: {self.command}"
+            message += f"; {in_words(self.progress.left())} left to {self.launcher}: "
+            message += launchers.OUTLASTING[self.launcher]
+        return f"{message}; go on with the whole sweep: {self.command}"
 
     def _show(self) -> None:
         jobs = self.progress.jobs
@@ -133,8 +133,8 @@ class Sweep:
         sys.stdout.flush()
         for job in jobs:
             if job.outcome and job.outcome.name == "failed":
-                told = ": ".join(filter(None, (job.settings, job.outcome.error)))
-                print(f"bnnrun: job {job.number} failed: {told}", file=sys.stderr)
+                message = ": ".join(filter(None, (job.settings, job.outcome.error)))
+                print(f"bnnrun: job {job.number} failed: {message}", file=sys.stderr)
 
     def _came_to(self, job: Job) -> tuple[str, str]:
         if job.outcome is not None:

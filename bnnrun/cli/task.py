@@ -73,11 +73,11 @@ def outcome_of(folder: Path, start: str) -> Outcome | None:
     return outcome if outcome.start == start else None
 
 
-def result(made: list[Record]) -> str:
+def result(records: list[Record]) -> str:
     """'3.25 %' of a record; of several their number."""
-    if len(made) == 1:
-        return f"{made[0].value:.2f} {made[0].unit}"
-    return f"{len(made)} records"
+    if len(records) == 1:
+        return f"{records[0].value:.2f} {records[0].unit}"
+    return f"{len(records)} records"
 
 
 class Listener(Protocol):
@@ -160,7 +160,7 @@ class Task:
 
     def _outcome(self, composed: Any, run: Run) -> Outcome:
         try:
-            name, made = self._work(composed, run)
+            name, records = self._work(composed, run)
         except HeldError:
             raise
         except Exception as error:
@@ -168,7 +168,7 @@ class Task:
         except (Stopped, KeyboardInterrupt) as error:
             line, status = explain(error)
             return Outcome("stopped", error=line, status=status, start=self.start.name)
-        return Outcome(name, result(made), start=self.start.name)
+        return Outcome(name, result(records), start=self.start.name)
 
     def _failed(self, composed: Any, error: Exception) -> Outcome:
         if composed.debug:

@@ -64,19 +64,19 @@ def text_keys(schema: type, groups: tuple[str, ...] = ()) -> dict[str, TextKey]:
 def _text_keys(
     schema: type, path: str = "", *, is_template: bool = False
 ) -> tuple[tuple[str, TextKey], ...]:
-    found: list[tuple[str, TextKey]] = []
+    keys: list[tuple[str, TextKey]] = []
     hints = get_type_hints(schema)
     for f in dataclasses.fields(schema):
         key, hint = f"{path}{f.name}", hints[f.name]
         if dataclasses.is_dataclass(hint):
             for choice in (hint, *hint.__subclasses__()):  # type: ignore[union-attr]
-                found += _text_keys(choice, f"{key}.", is_template=is_template)
+                keys += _text_keys(choice, f"{key}.", is_template=is_template)
         elif _is_text(hint):
             place = bool(f.metadata.get("place")) or key in FOLDERS
-            found.append((key, TextKey(get_origin(hint) is list, place, is_template)))
+            keys.append((key, TextKey(get_origin(hint) is list, place, is_template)))
         elif get_origin(hint) is dict and get_args(hint) == (str, str):
-            found.append((f"{key}.*", TextKey(is_template=is_template)))
-    return tuple(found)
+            keys.append((f"{key}.*", TextKey(is_template=is_template)))
+    return tuple(keys)
 
 
 def _is_text(hint: Any) -> bool:

@@ -14,7 +14,7 @@ from bnnrun.data.dataset import Dataset, Images, ImageSpec, Source, TestSet
 from bnnrun.data.decode import Shape, decode, read_bytes
 from bnnrun.data.folder_layout import PARTS, Layout, find_layout, meant
 from bnnrun.data.folder_split import split_class
-from bnnrun.data.image_files import SUFFIXES, Found, find_images, sort_key
+from bnnrun.data.image_files import SUFFIXES, Listing, find_images, sort_key
 from bnnrun.data.published import refuse_holdout
 from bnnrun.errors import InputError, listed, printable
 
@@ -93,13 +93,13 @@ def _divide(config: FolderConfig, wanted: tuple[str, ...]) -> _Division:
             f"{printable(layout.root)}: no folder {absent[0]} in it, and no train to split it off; "
             f"it holds {listed(layout.parts)}"
         )
-    found = Found()
-    found.update(layout.loose)
-    listing = {"train", *wanted} if absent else set(wanted)
+    listing = Listing()
+    listing.update(layout.loose)
+    listed_parts = {"train", *wanted} if absent else set(wanted)
     files = {
-        part: _list_part(layout, part, found)
+        part: _list_part(layout, part, listing)
         for part in PARTS
-        if part in layout.parts and part in listing
+        if part in layout.parts and part in listed_parts
     }
     split = _split_off(config, layout, files) if absent else {}
     for part in wanted:
@@ -111,8 +111,8 @@ def _divide(config: FolderConfig, wanted: tuple[str, ...]) -> _Division:
     division = _Division(
         printable(layout.root.resolve().name), spec, {part: files[part] for part in wanted}
     )
-    told = [note for part in reversed(wanted) for note in split.get(part, [])]
-    notes = [*_counts(division), *told, *layout.notes, *_left_out(found)]
+    split_notes = [note for part in reversed(wanted) for note in split.get(part, [])]
+    notes = [*_counts(division), *split_notes, *layout.notes, *_left_out(listing)]
     return replace(division, notes=tuple(notes))
 
 
@@ -126,8 +126,8 @@ def _check_settings(config: FolderConfig) -> None:
         )
 
 
-def _list_part(layout: Layout, part: str, found: Found) -> list[_Image]:
-    """The images in the folder of a part, class by class, by name; `found` takes all the files.
+def _list_part(layout: Layout, part: str, listing: Listing) -> list[_Image]:
+    """The images in the folder of a part, class by class, by name; `listing` takes all the files.
 
     Raises:
         InputError: a class without an image, except one whose folder for a test is empty
@@ -136,15 +136,15 @@ def _list_part(layout: Layout, part: str, found: Found) -> list[_Image]:
     classes = {os.path.realpath(folder) for folder in layout.class_folders()}
     seen = {os.path.realpath(p) for p in (layout.root, *(p.folder for p in layout.parts.values()))}
     images, without = [], []
-    found.update(of_part.loose)
+    listing.update(of_part.loose)
     for label, name in enumerate(layout.classes):
-        of_class = Found()
+        of_class = Listing()
         for folder in of_part.classes.get(name, []):
             of_class.update(find_images(folder, classes, seen))
         if not of_class.images and (part == "train" or of_class.left_out()):
             without.append(f"{printable(name)} ({of_class.left_out() or 'empty'})")
         images += [_Image(sort_key(p, layout.root), p, label) for p in of_class.images]
-        found.update(replace(of_class, images=[]))
+        listing.update(replace(of_class, images=[]))
     if without:
         raise InputError(
             f"{printable(of_part.folder)}: no image in {listed(without)}; expected "
@@ -191,28 +191,28 @@ def _counts(division: _Division) -> Iterator[str]:
     sums = [sum(n[label] for n in counts.values()) for label in range(len(classes))]
     by_size = sorted(range(len(classes)), key=lambda label: sums[label])
     shown = by_size if len(classes) > FEW else []
-    told = [f"{name} {n}" for name, n in zip(classes, each, strict=True)]
+    texts = [f"{name} {n}" for name, n in zip(classes, each, strict=True)]
     yield (
         f"read {sum(sums):,} images of {len(classes)} classes ({'/'.join(division.files)}): "
-        + (f"from {told[shown[0]]} to {told[shown[-1]]}" if shown else ", ".join(told))
+        + (f"from {texts[shown[0]]} to {texts[shown[-1]]}" if shown else ", ".join(texts))
     )
     for part, n in counts.items():
         if without := [name for label, name in enumerate(classes) if not n[label]]:
             yield f"{part}: no image of {listed(without)}"
 
 
-def _left_out(found: Found) -> Iterator[str]:
+def _left_out(listing: Listing) -> Iterator[str]:
     """What lies in PATH and was not read, in a line."""
-    told = [found.left_out()]
-    if images := found.images:
+    reasons = [listing.left_out()]
+    if images := listing.images:
         first = printable(images[0].name)
-        told.append(f"images in no folder of a class: {len(images):,} ({first})")
-    if links := found.not_followed:
-        told.append(
+        reasons.append(f"images in no folder of a class: {len(images):,} ({first})")
+    if links := listing.not_followed:
+        reasons.append(
             f"links to folders read elsewhere, or back up: {len(links):,} ({printable(links[0])})"
         )
-    if any(told):
-        yield f"left out: {'; '.join(filter(None, told))}"
+    if any(reasons):
+        yield f"left out: {'; '.join(filter(None, reasons))}"
 
 
 def _read_parts(division: _Division) -> tuple[dict[str, Images], tuple[Source, ...]]:

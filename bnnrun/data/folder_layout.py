@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bnnrun.data.image_files import Found, find_images, list_folder
+from bnnrun.data.image_files import Listing, find_images, list_folder
 from bnnrun.errors import InputError, listed, nearest, printable
 from bnnrun.files import user_path
 
@@ -31,7 +31,7 @@ class Part:
 
     folder: Path
     classes: dict[str, list[Path]]
-    loose: Found
+    loose: Listing
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Layout:
 
     root: Path
     parts: dict[str, Part]
-    loose: Found
+    loose: Listing
     notes: tuple[str, ...]
 
     @property
@@ -88,12 +88,12 @@ def find_layout(path: str) -> Layout:
     if folders and others:
         notes.append(f"left out: {listed(others)}, no part and without images")
     parts = {part: _read_part(folder) for part, folder in (folders or {"train": root}).items()}
-    layout = Layout(root, parts, loose if folders else Found(), ())
+    layout = Layout(root, parts, loose if folders else Listing(), ())
     _check_classes(layout)
     return Layout(root, parts, layout.loose, (*notes, *_notes(layout)))
 
 
-def _list(folder: Path) -> tuple[list[str], list[str], Found]:
+def _list(folder: Path) -> tuple[list[str], list[str], Listing]:
     """(folders of a user's own in a folder, folders that bnnrun made, the files beside them)."""
     names, files = list_folder(folder)
     ours = [name for name in names if is_ours(folder / name)]

@@ -22,7 +22,7 @@ SPECIAL, NO_SUFFIX = "no regular files", "no suffix"
 
 
 @dataclass
-class Found:
+class Listing:
     """What lies in a folder and below it.
 
     Attributes:
@@ -54,7 +54,7 @@ class Found:
         else:
             self.others[printable(path.suffix.lower()) or NO_SUFFIX] += 1
 
-    def update(self, other: "Found") -> None:
+    def update(self, other: "Listing") -> None:
         """Add what lies in another folder."""
         self.images += other.images
         self.others += other.others
@@ -64,13 +64,13 @@ class Found:
 
     def left_out(self) -> str:
         """'12 .txt, 1 no suffix, 2 hidden'; nothing where all are images."""
-        told = [f"{n:,} {reason}" for reason, n in self.others.most_common()]
+        reasons = [f"{n:,} {reason}" for reason, n in self.others.most_common()]
         if self.hidden:
-            told.append(f"{self.hidden:,} hidden")
+            reasons.append(f"{self.hidden:,} hidden")
         if self.broken:
             names = listed((printable(path.name) for path in self.broken), 3)
-            told.append(f"{len(self.broken):,} links to nothing ({names})")
-        return listed(told)
+            reasons.append(f"{len(self.broken):,} links to nothing ({names})")
+        return listed(reasons)
 
 
 def find_images(
@@ -78,7 +78,7 @@ def find_images(
     classes: Iterable[str] = (),
     seen: set[str] | None = None,
     faults: list[str] | None = None,
-) -> Found:
+) -> Listing:
     """Every image in `folder` and below; links to folders are followed, each folder once.
 
     Args:
@@ -86,7 +86,7 @@ def find_images(
         seen:    real paths of the folders read so far, which are not read again
         faults:  takes a line for each folder that cannot be read; None: it is an InputError
     """
-    found, seen = Found(), set() if seen is None else seen
+    listing, seen = Listing(), set() if seen is None else seen
     others = {Path(path) for path in classes if path != os.path.realpath(folder)}
     waiting, links = deque([folder]), deque[Path]()
     while waiting or links:
@@ -95,17 +95,17 @@ def find_images(
         real = Path(os.path.realpath(current))
         is_above = real in Path(os.path.realpath(current.parent)).parents
         if str(real) in seen or is_above or others & {real, *real.parents}:
-            found.not_followed.append(current)
+            listing.not_followed.append(current)
             continue
         seen.add(str(real))
         for entry in _scan_or_note(current, faults):
             path = current / entry.name
             if not _is(entry.is_dir):
-                found.add(entry, path)
+                listing.add(entry, path)
             elif not is_hidden(entry.name):
                 (links if entry.is_symlink() else waiting).append(path)
-    found.images.sort(key=lambda path: sort_key(path, folder))
-    return found
+    listing.images.sort(key=lambda path: sort_key(path, folder))
+    return listing
 
 
 def _scan_or_note(folder: Path, faults: list[str] | None) -> "list[os.DirEntry[str]]":
@@ -118,9 +118,9 @@ def _scan_or_note(folder: Path, faults: list[str] | None) -> "list[os.DirEntry[s
         return []
 
 
-def list_folder(folder: Path) -> tuple[list[str], Found]:
+def list_folder(folder: Path) -> tuple[list[str], Listing]:
     """(names of the folders in a folder, what files lie beside them), hidden ones left out."""
-    files, names = Found(), []
+    files, names = Listing(), []
     for entry in scan(folder):
         if not _is(entry.is_dir):
             files.add(entry, folder / entry.name)

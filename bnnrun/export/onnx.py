@@ -118,8 +118,8 @@ def _weights(graph: Graph, layer: ExportLayer, dtype: type[np.floating]) -> str:
     bits = graph.add("Cast", bytes_of_bits, to=TensorProto.BOOL)
     flat = graph.add("Reshape", bits, graph.constant("flat", np.array([-1])))
     start, end = graph.constant("0", np.array([0])), np.array([planes.size])
-    whole = graph.add("Slice", flat, start, graph.constant(f"{name}.weights", end))
-    shaped = graph.add("Reshape", whole, graph.constant(f"{name}.shape", np.array(shape)))
+    weight_bits = graph.add("Slice", flat, start, graph.constant(f"{name}.weights", end))
+    shaped = graph.add("Reshape", weight_bits, graph.constant(f"{name}.shape", np.array(shape)))
     if len(planes) == 1:
         return graph.add("Where", shaped, *_signs(graph, dtype), output=f"{name}.w")
     powers = (2 ** np.arange(len(planes))).astype(dtype).reshape(-1, *[1] * (len(shape) - 1))

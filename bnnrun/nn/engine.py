@@ -225,15 +225,15 @@ class Engine:
         Of an affine input they are (p · product(x) + q · product(1)) / d: both products are of
         integers with ±1 and exact, and what padding adds (nothing) stays right at borders.
         """
-        given, product, layer = self.network.input, block.product, block.layer
+        scale, product, layer = self.network.input, block.product, block.layer
         w = self.evaluated_weights(block)
-        if given.zca_matrix is not None or not product.binary:
-            return product(given(x, torch.float64), w.double())  # type: ignore[no-any-return]
+        if scale.zca_matrix is not None or not product.binary:
+            return product(scale(x, torch.float64), w.double())  # type: ignore[no-any-return]
         dtype = torch.float32 if 255 * layer.unit * layer.k < EXACT_FLOAT32 else torch.float64
         w = w.to(dtype)
         sums = product.sums(x.to(dtype), w).round().double()
         ones = product.sums(torch.ones_like(x[:1], dtype=dtype), w).round().double()
-        result: torch.Tensor = sums.mul_(given.p).add_(given.q * ones).div_(given.d * layer.unit)
+        result: torch.Tensor = sums.mul_(scale.p).add_(scale.q * ones).div_(scale.d * layer.unit)
         return result
 
     def evaluate_norm_act(self, block: Block, s: torch.Tensor) -> tuple[torch.Tensor, float]:

@@ -24,12 +24,12 @@ class InputScale(nn.Module):
     zca_mean: torch.Tensor | None
     zca_matrix: torch.Tensor | None
 
-    def __init__(self, given: Input) -> None:
+    def __init__(self, scaling: Input) -> None:
         super().__init__()
         for name in ("p", "q", "d"):
-            self.register_buffer(name, torch.tensor(getattr(given, name), dtype=torch.float64))
+            self.register_buffer(name, torch.tensor(getattr(scaling, name), dtype=torch.float64))
         for name in ("zca_mean", "zca_matrix"):
-            array = getattr(given, name)
+            array = getattr(scaling, name)
             self.register_buffer(name, None if array is None else torch.from_numpy(array))
 
     def forward(self, x: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -50,11 +50,11 @@ class Network(nn.Module):
         binarization: BinarizationConfig,
         norm: NormConfig,
         spec: ImageSpec,
-        given: Input,
+        scaling: Input,
     ) -> None:
         super().__init__()
         self.spec = spec
-        self.input = InputScale(given)
+        self.input = InputScale(scaling)
         self.stack = nn.ModuleList(
             Block(layer, binarization, norm, index)
             for index, layer in enumerate(plan(arch, spec, binarization))

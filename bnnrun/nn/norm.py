@@ -26,8 +26,8 @@ def ap2(x: torch.Tensor) -> torch.Tensor:
     where |x| >= sqrt(2) · 2^n, and the mantissa is then cleared. Subnormal numbers, below 2^-126,
     become 0 or 2^-126.
     """
-    whole, carry, cleared = _AP2_BITS[x.dtype]
-    return ((x.contiguous().view(whole) + carry) & cleared).view(x.dtype)
+    integer_type, carry, cleared = _AP2_BITS[x.dtype]
+    return ((x.contiguous().view(integer_type) + carry) & cleared).view(x.dtype)
 
 
 def _channels_first(t: torch.Tensor, dim: int) -> torch.Tensor:

@@ -126,8 +126,8 @@ def pack_network(network: Network, source: dict[str, str]) -> PackedModel:
     previous: Layer | None = None
     for block in network.blocks:
         # s / (n_a n_w), and of pixels (p·s + q·ones) / (d n_w).
-        given = (p, q, d) if previous is None else (1.0, 0.0, 1.0)
-        scaling = (*given[:2], given[2] * block.layer.unit)
+        input_scaling = (p, q, d) if previous is None else (1.0, 0.0, 1.0)
+        scaling = (*input_scaling[:2], input_scaling[2] * block.layer.unit)
         layers.append(_pack_layer(block, previous, scaling, network.spec.max_pixel))
         previous = block.layer
     return PackedModel(network.spec, tuple(layers), (p, q, d), source)
@@ -190,10 +190,10 @@ def _pack_layer(
     for border_class, each in enumerate(ones):
         norm = Affine(mean, scale, shift, *scaling, each)
         for j, level in enumerate(at):
-            found, flip = fold(norm, largest, level)
-            if (wrong := first_difference(norm, found, flip, largest, level)) is not None:
+            folded, flip = fold(norm, largest, level)
+            if (wrong := first_difference(norm, folded, flip, largest, level)) is not None:
                 raise RunError(
                     f"{layer.name}: channel {wrong[0]} is no threshold at the sum {wrong[1]}"
                 )
-            t[j, border_class] = found
+            t[j, border_class] = folded
     return PackedLayer(layer, weight, t, flip, none, none, none)

@@ -75,5 +75,5 @@ def _evaluate_trained(config: EvalConfig, run: Run) -> Record:
         return labels
 
     details = {"epoch": saved["row"]["epoch"], "threads": torch.get_num_threads()}
-    of = ("trained_test_error", saved_config["seed"], details)
-    return measure_error(config, run, predict, dataset, of, device=device.type)
+    measurement = ("trained_test_error", saved_config["seed"], details)
+    return measure_error(config, run, predict, dataset, measurement, device=device.type)

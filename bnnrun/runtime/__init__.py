@@ -136,17 +136,18 @@ def load(
     for name, value, kind in words:
         if value not in kind.__members__:
             raise InputError(f"{name}={value}: expected one of {', '.join(kind.__members__)}")
-    found = file.find(str(path))
-    if found.suffix == SUFFIX:
+    resolved = file.find(str(path))
+    if resolved.suffix == SUFFIX:
         others = {"kernel": (kernel, "xnor"), "first": (first, "auto"), "device": (device, "cpu")}
         for name, (value, default) in others.items():
             if value not in (default, "auto"):
                 raise InputError(
-                    f"{name}={value}: of packed files; ONNX Runtime runs {found} on the processor"
+                    f"{name}={value}: of packed files; ONNX Runtime runs {resolved} "
+                    "on the processor"
                 )
-        return OnnxClassifier(found, threads)
+        return OnnxClassifier(resolved, threads)
     on, why_not_gpu = select_device(Device(device), Kernel(kernel))
-    model = file.load(found)
+    model = file.load(resolved)
     classifier = Classifier(model, Kernel(kernel), FirstLayer(first), on, threads)
     classifier.why_not_gpu = why_not_gpu
     return classifier

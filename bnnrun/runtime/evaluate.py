@@ -134,7 +134,7 @@ def measure_error(
     run: Run,
     predict: Callable[[Pixels], NDArray[np.intp]],
     dataset: TestSet,
-    of: tuple[str, int, dict[str, Any]],
+    measurement: tuple[str, int, dict[str, Any]],
     *,
     device: str = "cpu",
     gpu: dict[str, Any] | None = None,
@@ -142,9 +142,9 @@ def measure_error(
     """The share of wrong answers over the test images, shown and as a record.
 
     Args:
-        of: quantity, seed and details of the record
+        measurement: quantity, seed and details of the record
     """
-    images, (quantity, seed, details) = dataset.test, of
+    images, (quantity, seed, details) = dataset.test, measurement
     wrong, began = 0, time.perf_counter()
     for start in range(0, len(images), BATCH):
         part = images.take(slice(start, start + BATCH))

@@ -39,15 +39,15 @@ def save(model: PackedModel, path: Path) -> None:
     """
     arrays: Arrays = {}
     version = ONE_BIT if all(map(_is_one_bit, model.layers)) else MORE_BITS
-    of = slice(None) if version == MORE_BITS else 0
+    planes = slice(None) if version == MORE_BITS else 0
     for layer in model.layers:
         name = layer.shape.name
-        arrays[f"{name}.weight"] = layer.weight[of]
+        arrays[f"{name}.weight"] = layer.weight[planes]
         if layer.shape.last:
             for part in ("mean", "scale", "shift"):
                 arrays[f"{name}.{part}"] = getattr(layer, part)
         else:
-            arrays[f"{name}.threshold"] = layer.threshold[of]
+            arrays[f"{name}.threshold"] = layer.threshold[planes]
             arrays[f"{name}.flip"] = pack(layer.flip)
     arrays = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
     network = json.dumps(_describe(model, version), ensure_ascii=True, sort_keys=True)

@@ -41,7 +41,7 @@ class OnnxClassifier(ImageClassifier):
         threads = threads or cores()
         self.version: str = onnxruntime.__version__
         self._session = _session(path, threads, onnxruntime)
-        spec, source, self.packed_sha256 = _told(path, self._session)
+        spec, source, self.packed_sha256 = _metadata(path, self._session)
         super().__init__(spec, source, threads)
 
     @property
@@ -79,23 +79,23 @@ def _session(path: Path, threads: int, onnxruntime: Any) -> Any:
         ) from None
 
 
-def _told(path: Path, session: Any) -> tuple[ImageSpec, dict[str, str], str]:
+def _metadata(path: Path, session: Any) -> tuple[ImageSpec, dict[str, str], str]:
     """(spec, source, packed_sha256) of the metadata; InputError where they are none of ours."""
-    told = session.get_modelmeta().custom_metadata_map
-    if told.get("format") != FORMAT:
+    metadata = session.get_modelmeta().custom_metadata_map
+    if metadata.get("format") != FORMAT:
         raise InputError(f"{path}: an ONNX file, but not of `bnnrun export format=onnx`")
-    if told.get("version") != str(VERSION):
+    if metadata.get("version") != str(VERSION):
         raise InputError(
-            f"{path}: exported form {told.get('version', '')[:20]!r}, this version reads {VERSION}:"
-            " update bnnrun"
+            f"{path}: exported form {metadata.get('version', '')[:20]!r}, "
+            f"this version reads {VERSION}: update bnnrun"
         )
     shapes = {each.name: each.shape for each in (*session.get_inputs(), *session.get_outputs())}
     try:
         spec = spec_of(
-            shapes[IMAGE][1:], json.loads(told["classes"]), json.loads(told["max_pixel"])
+            shapes[IMAGE][1:], json.loads(metadata["classes"]), json.loads(metadata["max_pixel"])
         )
         if shapes[SCORES][1:] != [len(spec.classes)]:
             raise ValueError(f"{len(spec.classes)} classes, scores of shape {shapes[SCORES]}")
-        return spec, source_of(json.loads(told["source"])), told["packed_sha256"]
+        return spec, source_of(json.loads(metadata["source"])), metadata["packed_sha256"]
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: altered: its metadata do not fit it ({error!r})") from None

@@ -57,29 +57,29 @@ def predict(config: PredictConfig) -> None:
 
 def _find(names: list[str], faults: list[str]) -> list[Path]:
     """The image files among `names`, and those in its folders; adds a fault for any other name."""
-    found: list[Path] = []
+    paths: list[Path] = []
     for name in names:
         path = user_path(name)
         try:
             if name and path.is_file():
-                found.append(path)
+                paths.append(path)
             elif name and path.is_dir():
-                found += _in_folder(path, faults)
+                paths += _in_folder(path, faults)
             else:
                 faults.append(f"{printable(name) or repr(name)}: no such image file or folder")
         except OSError as error:  # a name too long, a folder that may not be looked into
             faults.append(f"{printable(name)}: cannot be read ({error.strerror})")
-    return found
+    return paths
 
 
 def _in_folder(folder: Path, faults: list[str]) -> list[Path]:
     before = len(faults)
-    found = find_images(folder, faults=faults)
-    if not found.images and len(faults) == before:
-        left_out = f"; it holds {found.left_out()}" if found.left_out() else ""
+    listing = find_images(folder, faults=faults)
+    if not listing.images and len(faults) == before:
+        left_out = f"; it holds {listing.left_out()}" if listing.left_out() else ""
         suffixes = ", ".join(sorted(SUFFIXES))
         faults.append(f"{printable(folder)}: no image in this folder ({suffixes}){left_out}")
-    return found.images
+    return listing.images
 
 
 def _scores(

@@ -18,10 +18,10 @@ def network_file(init: str) -> Path:
     path = user_path(init)
     if not path.is_dir():
         return path
-    found = [path / name for name in (STATE, BEST) if (path / name).is_file()]
-    if not found:
+    files = [path / name for name in (STATE, BEST) if (path / name).is_file()]
+    if not files:
         raise InputError(f"init={init}: no run folder (neither {STATE} nor {BEST} is there)")
-    return found[0]
+    return files[0]
 
 
 def sha256(init: str) -> str:
@@ -42,9 +42,9 @@ def settings(
     That file only where one was named: so the settings of a run without `init` equal those in
     records that are older than it.
     """
-    made = computed(config)
-    made["trainer"]["engine"] = engine.value
-    return {**made, **({"init": init_sha256} if init_sha256 else {})}
+    values = computed(config)
+    values["trainer"]["engine"] = engine.value
+    return {**values, **({"init": init_sha256} if init_sha256 else {})}
 
 
 def load(network: "Network", init: str) -> dict[str, Any]:

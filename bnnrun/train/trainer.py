@@ -31,8 +31,8 @@ def make_network(config: NetworkConfig, dataset: Dataset) -> Network:
     """The network of a configuration with its initial weights, sampled from the seed."""
     seed = np.random.SeedSequence([config.seed, 0]).generate_state(1, np.uint64)[0] >> 1
     torch.manual_seed(int(seed))
-    given = fit(config.dataset.preprocessing, dataset.train, dataset.spec.max_pixel)
-    return Network(config.arch, config.binarization, config.norm, dataset.spec, given)
+    scaling = fit(config.dataset.preprocessing, dataset.train, dataset.spec.max_pixel)
+    return Network(config.arch, config.binarization, config.norm, dataset.spec, scaling)
 
 
 class Trainer:
@@ -313,7 +313,7 @@ def _difference(then: Any, now: Any, key: str = "") -> tuple[str, Any, Any] | No
     if isinstance(then, dict) and isinstance(now, dict):
         for name in [*then, *(name for name in now if name not in then)]:
             path = f"{key}.{name}" if key else name
-            if (found := _difference(then.get(name), now.get(name), path)) is not None:
-                return found
+            if (difference := _difference(then.get(name), now.get(name), path)) is not None:
+                return difference
         return None
     return None if then == now else (key, then, now)

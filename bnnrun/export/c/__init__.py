@@ -45,21 +45,21 @@ def export_c(exported: Source, layout: ExportLayout) -> Exported:
 def report(network: c.Network) -> tuple[list[str], list[list[str]]]:
     """(columns, rows): flash and scratch bytes, and operations, by layer, of words of 32 bits."""
     columns = ["layer", "inputs", "outputs", "flash, bytes", "scratch, bytes", "XOR + popcount"]
-    rows, of = [], (network.layers, network.scores, REPORT_BITS)
+    rows, memory_args = [], (network.layers, network.scores, REPORT_BITS)
     for layer in network.layers:
         shape = layer.shape
         inputs = _size(shape.inputs, shape.is_conv, shape.size)
         outputs = _size(shape.outputs, shape.is_conv, shape.pooled)
-        rows.append([layer.name, inputs, outputs, *_numbers(layer_cost(layer, *of))])
-    return columns, [*rows, ["all", "", "", *_numbers(cost(*of))]]
+        rows.append([layer.name, inputs, outputs, *_numbers(layer_cost(layer, *memory_args))])
+    return columns, [*rows, ["all", "", "", *_numbers(cost(*memory_args))]]
 
 
 def _size(channels: int, is_map: bool, size: tuple[int, int]) -> str:
     return f"{channels}x{size[0]}x{size[1]}" if is_map else f"{channels}"
 
 
-def _numbers(of: Cost) -> list[str]:
-    return [f"{of.flash:,}", f"{of.scratch:,}", f"{of.operations:,}"]
+def _numbers(cost: Cost) -> list[str]:
+    return [f"{cost.flash:,}", f"{cost.scratch:,}", f"{cost.operations:,}"]
 
 
 def _vectors(

@@ -25,8 +25,8 @@ def compiled_sizes(header: str, source: str, name: str) -> list[str]:
                 place = Path(folder)
                 (place / f"{name}.h").write_text(header, encoding="utf-8")
                 (place / f"{name}.c").write_text(source, encoding="utf-8")
-                told = _sections(place, name, [compiler, *flags], size)
-            lines.append(f"{compiler} {' '.join(flags)}: {told}")
+                sections = _sections(place, name, [compiler, *flags], size)
+            lines.append(f"{compiler} {' '.join(flags)}: {sections}")
     return lines
 
 

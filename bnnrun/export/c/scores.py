@@ -118,10 +118,10 @@ def _largest_shift(layer: PackedLayer, most_sum: int, bits: int) -> int:
     if largest == 0:
         return 0
     # |a| most_sum + |b| grows by at most (most_sum + 1) / 2 when it is rounded.
-    room = Fraction(2**bits - 1 - (most_sum + 1))
+    limit = Fraction(2**bits - 1 - (most_sum + 1))
     shift = 0
-    while largest * Fraction(2) ** (shift + 1) <= room:
+    while largest * Fraction(2) ** (shift + 1) <= limit:
         shift += 1
-    while largest * Fraction(2) ** shift > room and shift > SMALLEST_SHIFT:
+    while largest * Fraction(2) ** shift > limit and shift > SMALLEST_SHIFT:
         shift -= 1
     return shift

@@ -200,10 +200,10 @@ def _weights(weights: NDArray[np.bool_]) -> str:
     """Rows of bits as B8(...), ..., a group after the other; the tail of a group as B1 to B7."""
     rows, groups, _ = weights.shape
     packed = np.packbits(weights, axis=2, bitorder="little").reshape(rows * groups, -1)
-    whole = packed.shape[1] // 8 * 8
-    chunks = _chunks(packed[:, :whole], 8)
-    tails = _chunks(packed[:, whole:], packed.shape[1] - whole)
-    each = whole // 8
+    whole_bytes = packed.shape[1] // 8 * 8
+    chunks = _chunks(packed[:, :whole_bytes], 8)
+    tails = _chunks(packed[:, whole_bytes:], packed.shape[1] - whole_bytes)
+    each = whole_bytes // 8
     items = [
         item
         for i in range(len(packed))
@@ -308,11 +308,11 @@ def test(
 def about(name: str, source: dict[str, str], sha256: str, table: list[list[str]]) -> str:
     """The comment that begins the files; the first row of the table is its heading."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    told = [f"{key}: {value}" for key, value in sorted(source.items()) if not key.endswith("_md5")]
+    facts = [f"{key}: {value}" for key, value in sorted(source.items()) if not key.endswith("_md5")]
     lines = [
         f"{name}: a binarized neural network, exported by bnnrun {__version__}.",
         "",
-        *(f"  {line}" for line in told),
+        *(f"  {line}" for line in facts),
         f"  sha256 of the packed file: {sha256}",
         "",
         *("  ".join(map(str.rjust, row, widths)) for row in table),

@@ -38,5 +38,5 @@ def quantize(
 
 def estimate_of(estimator: Estimator) -> Estimate:
     """The function `estimate` of an estimator's module."""
-    found: Estimate = import_module(f"{__name__}.{estimator.value}").estimate
-    return found
+    estimate: Estimate = import_module(f"{__name__}.{estimator.value}").estimate
+    return estimate
