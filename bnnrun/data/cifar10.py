@@ -89,7 +89,7 @@ def read_test(config: DatasetConfig) -> TestSet:
 
 
 def _read_batch(config: DatasetConfig, file: DataFile) -> Images:
-    """{'data': (n, 3072) uint8, red, green, blue planes of rows; 'labels': n whole numbers}."""
+    """{'data': (n, 3072) uint8, red, green, blue planes of rows; 'labels': n integers}."""
     path, _ = locate(config.root, file)
     content = unpickle(path)
     pixels, labels = content.get("data"), content.get("labels")
@@ -101,7 +101,7 @@ def _read_batch(config: DatasetConfig, file: DataFile) -> Images:
     if not isinstance(labels, list) or len(labels) != len(pixels):
         raise InputError(f"{path}: holds no list of {len(pixels):,} 'labels', one an image")
     if not all(isinstance(label, int) and 0 <= label <= 9 for label in labels):
-        raise InputError(f"{path}: 'labels' are not all whole numbers from 0 to 9")
+        raise InputError(f"{path}: 'labels' are not all integers from 0 to 9")
     shape = (len(pixels), *SPEC.image_shape)
     return Images(np.ascontiguousarray(pixels).reshape(shape), np.array(labels, np.uint8))
 

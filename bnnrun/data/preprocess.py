@@ -1,7 +1,7 @@
 """How 8-bit pixels become network input: scaled, standardized or whitened.
 
 Every form begins with x' = (p·x + q) / d of each pixel, in float64. With `scale` p, q and d are
-whole numbers, so that p·x + q times ±1 weights sums exactly, and d divides once, at the end.
+integers, so that p·x + q times ±1 weights sums exactly, and d divides once, at the end.
 """
 
 from collections.abc import Iterator
@@ -94,7 +94,7 @@ def _fit_zca(train: Images, max_pixel: int) -> Input:
             f"dataset.preprocessing=zca: {size:,} pixels an image, at most {ZCA_PIXELS:,}; take "
             "smaller images or dataset.preprocessing=standardize"
         )
-    # Sums of whole numbers below 2^53 are exact in float64: the same in whatever order they add.
+    # Sums of integers below 2^53 are exact in float64: the same in whatever order they add.
     products, total = np.zeros((size, size)), np.zeros(size)
     for block in _blocks(train):
         x = block.reshape(len(block), -1).astype(np.float64)

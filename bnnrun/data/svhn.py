@@ -39,7 +39,7 @@ def read(config: SvhnConfig) -> Dataset:
     """400 of each class of train and 200 of each class of extra validate, the others train.
 
     They are the first of their class in the file's order. The authors' script (pylearn2's SVHN)
-    draws them with a seeded generator of Python 2; the order of the file is the same everywhere,
+    samples them with a seeded generator of Python 2; the order of the file is the same everywhere,
     and keeps the neighbouring digits of one house on one side of the split. A test set that is
     held out leaves the training file before validation is chosen. Without extra, which is most of
     the paper's training images, a note says so.
@@ -178,9 +178,9 @@ class _Room:
 def _read_labels(path: Path) -> NDArray[np.uint8]:
     """(n,) uint8; the files call the digit 0 class 10. MATLAB saves integers as float64."""
     y = _load(path, "y")
-    is_whole = y.dtype.kind in "ui" or (y.dtype.kind == "f" and bool((y == np.floor(y)).all()))
-    if not is_whole or y.ndim != 2 or y.shape[1] != 1 or not len(y):
-        raise InputError(f"{path}: y is {y.dtype} {y.shape}, expected a column of whole numbers")
+    are_integers = y.dtype.kind in "ui" or (y.dtype.kind == "f" and bool((y == np.floor(y)).all()))
+    if not are_integers or y.ndim != 2 or y.shape[1] != 1 or not len(y):
+        raise InputError(f"{path}: y is {y.dtype} {y.shape}, expected a column of integers")
     if y.min() < 1 or y.max() > 10:
         raise InputError(
             f"{path}: y holds {y.min():g} to {y.max():g}, expected labels from 1 to 10"

@@ -29,7 +29,7 @@ def test_scale_goes_from_minus_one_to_one(levels):
 
 
 def test_standardize_has_one_mean_and_deviation(monkeypatch):
-    monkeypatch.setattr(preprocess, "BLOCK", 24 * 7)  # 7 images a block: 50 are no whole number
+    monkeypatch.setattr(preprocess, "BLOCK", 24 * 7)  # 7 images a block: 50 are no multiple
     train = correlated(50)
     standard = fit(Preprocessing.standardize, train, 255)
     # Sums of at most 1200 · 255² are exact; what remains is a few roundings of numbers near 1.

@@ -1,4 +1,4 @@
-"""One launch of each CUDA kernel on the emulation, against whole numbers in NumPy.
+"""One launch of each CUDA kernel on the emulation, against integers in NumPy.
 
 Every array of a launch lies between guard zones; what a kernel is to write is poisoned before.
 """

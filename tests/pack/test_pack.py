@@ -66,7 +66,7 @@ def random_network(
     """A network with both zeros among its weights, random gamma and beta, and exact ties.
 
     The running statistics are those of a batch, as evaluation sees it, so that few channels are
-    constant; some means are whole numbers, which sums of the right parity hit.
+    constant; some means are integers, which sums of the right parity hit.
     """
     typed = configured(words)
     torch.manual_seed(seed)

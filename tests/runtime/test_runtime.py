@@ -182,7 +182,7 @@ def asks(layer, n, s, t):
 
 
 def convolved(layer, image, of_class):
-    """Sums of one image, {(row, column, channel): whole number}, at each pixel and tap."""
+    """Sums of one image, {(row, column, channel): integer}, at each pixel and tap."""
     height, width = layer.shape.size
     channels = layer.shape.inputs
     sums, bits = {}, {}
