@@ -33,7 +33,7 @@ class Layer:
         kernel:  side of a convolution's square kernel (stride 1, padded with zeros to keep the
                  size); 0 for a fully connected layer
         size:    (height, width) of the convolution's output, (1, 1) of a fully connected layer
-        pool:    2x2 max-pooling of the sums, before batch norm
+        pool:    2x2 max-pooling of the pre-activations, before batch norm
         last:    the output layer: its batch norm gives the scores, nothing is binarized
         dropout: share of this layer's *input* that is dropped in training
         weight_bits: bits of a weight
@@ -74,7 +74,7 @@ class Layer:
 
     @property
     def unit(self) -> int:
-        """n_a n_w: what sums of the integers 2c - n are divided by; 1 where all have one bit."""
+        """n_a n_w, which divides accumulators of the integers 2c - n; 1 where all have one bit."""
         return int((2**self.input_bits - 1) * (2**self.weight_bits - 1))
 
     @property

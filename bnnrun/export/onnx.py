@@ -81,7 +81,7 @@ def add_scores(graph: Graph, layer: ExportLayer, s: str) -> None:
 
 
 def _product(graph: Graph, layer: ExportLayer, a: str) -> str:
-    """s, the sums of a layer: (N, channels, height, width), or (N, outputs)."""
+    """s, the pre-activations of a layer: (N, channels, height, width), or (N, outputs)."""
     name = layer.shape.name
     dtype = _dtype(layer)
     if a == IMAGE or dtype is not np.float32:
@@ -94,7 +94,7 @@ def _product(graph: Graph, layer: ExportLayer, a: str) -> str:
 
 
 def _dtype(layer: ExportLayer) -> type[np.floating]:
-    """The type that holds the layer's sums and thresholds."""
+    """The type that holds the layer's accumulators and thresholds."""
     if layer.largest < EXACT_FLOAT32:
         return np.float32
     if layer.shape.is_conv:

@@ -78,7 +78,7 @@ def export_qonnx(source: Source) -> Exported:
 
 
 def _product(graph: Graph, layer: ExportLayer, a: str) -> str:
-    """s, the sums of a layer: (1, channels, height, width), or (1, outputs)."""
+    """s, the pre-activations of a layer: (1, channels, height, width), or (1, outputs)."""
     name = layer.shape.name
     w = layer.graph_weight if layer.shape.is_conv else layer.graph_weight.T
     real = graph.constant(f"{name}.weight", np.ascontiguousarray(w, np.float32))

@@ -207,7 +207,7 @@ class Engine:
         """
         if block.index == 0:
             return self._evaluate_first(block, a)
-        s = block.product.sums(a, self.evaluated_weights(block).to(a.dtype))
+        s = block.product.accumulators(a, self.evaluated_weights(block).to(a.dtype))
         if block.product.binary and block.binary_input:
             # A convolution may transform its operands and leave integers off by far less than 1/2.
             s = s.round()
@@ -231,9 +231,9 @@ class Engine:
             return product(scale(x, torch.float64), w.double())  # type: ignore[no-any-return]
         dtype = torch.float32 if 255 * layer.unit * layer.k < EXACT_FLOAT32 else torch.float64
         w = w.to(dtype)
-        sums = product.sums(x.to(dtype), w).round().double()
-        ones = product.sums(torch.ones_like(x[:1], dtype=dtype), w).round().double()
-        result: torch.Tensor = sums.mul_(scale.p).add_(scale.q * ones).div_(scale.d * layer.unit)
+        s = product.accumulators(x.to(dtype), w).round().double()
+        ones = product.accumulators(torch.ones_like(x[:1], dtype=dtype), w).round().double()
+        result: torch.Tensor = s.mul_(scale.p).add_(scale.q * ones).div_(scale.d * layer.unit)
         return result
 
     def evaluate_norm_act(self, block: Block, s: torch.Tensor) -> tuple[torch.Tensor, float]:

@@ -42,7 +42,7 @@ class Product(nn.Module):
 
         Shapes: a (B, K) or (B, C, H, W); returns (B, N) or (B, N, H, W)
         """
-        s, unit = self.sums(a, w), self.layer.unit
+        s, unit = self.accumulators(a, w), self.layer.unit
         return s if unit == 1 else (s / unit).to(a.dtype)
 
     @property
@@ -50,7 +50,7 @@ class Product(nn.Module):
         """Whether float32 holds every sum of integers."""
         return self.layer.unit * self.layer.k < EXACT_FLOAT32
 
-    def sums(self, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    def accumulators(self, a: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         """n_a n_w times the product; float64 where float32 does not hold every integer."""
         if not self.fits_float32:
             a, w = a.double(), w.double()

@@ -27,9 +27,9 @@ class ReferenceNetwork:
             pixels:  (n, channels, height, width) uint8
             returns  (n, classes) float64
         """
-        return self.model.layers[-1].scores(self.sums(pixels))
+        return self.model.layers[-1].scores(self.accumulators(pixels))
 
-    def sums(self, pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
+    def accumulators(self, pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Pre-activations of the output layer, (n, classes) int32, of images as of `scores`."""
         starts = range(0, len(pixels), self.chunk)
         parts = [self._run(pixels[i : i + self.chunk])[1] for i in starts]
@@ -44,11 +44,11 @@ class ReferenceNetwork:
         Shapes:
             returns  (n, N) or (n, height, width, N) uint8 a layer; (n, classes) float64
         """
-        hidden, sums = self._run(pixels)
-        return hidden, self.model.layers[-1].scores(sums)
+        hidden, accumulators = self._run(pixels)
+        return hidden, self.model.layers[-1].scores(accumulators)
 
     def _run(self, pixels: NDArray[np.uint8]) -> tuple[list[NDArray[np.uint8]], NDArray[np.int32]]:
-        """(codes of each hidden layer, sums of the output layer)."""
+        """(codes of each hidden layer, accumulators of the output layer)."""
         hidden: list[NDArray[np.uint8]] = []
         a = pixels.astype(np.int32)
         if self.model.layers[0].shape.is_conv:

@@ -90,7 +90,7 @@ def answers(folder: Path, pixels: np.ndarray, *runner: str) -> Answers:
 
 def assert_as_reference(model: PackedModel, pixels: np.ndarray, found: Answers) -> None:
     """Every sum of the output layer, and the class."""
-    sums = ReferenceNetwork(model).sums(pixels)
-    np.testing.assert_array_equal(found.sums, sums)
+    sums = ReferenceNetwork(model).accumulators(pixels)
+    np.testing.assert_array_equal(found.accumulators, sums)
     expected = model.layers[-1].scores(sums).argmax(axis=1)
     np.testing.assert_array_equal(found.classes, expected)

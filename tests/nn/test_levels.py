@@ -99,7 +99,7 @@ def test_sums_that_float32_does_not_hold_are_float64():
     block = net.blocks[1]
     a = levels(torch.rand(4, 300), 8)
     w = levels(block.product.weight.detach(), 8)
-    sums = block.product.sums(a, w)
+    sums = block.product.accumulators(a, w)
     assert sums.dtype == torch.float64
     assert torch.equal(sums, (a.long() @ w.long().t()).double())
     x = images(8)

@@ -70,5 +70,5 @@ def _vectors(
     random = np.random.default_rng(0).integers(0, largest + 1, (RANDOM_IMAGES, *shape))
     images = np.concatenate([np.zeros((1, *shape)), np.full((1, *shape), largest), random])
     pixels = images.astype(np.uint8)
-    sums = ReferenceNetwork(model).sums(pixels)
+    sums = ReferenceNetwork(model).accumulators(pixels)
     return pixels, sums, model.layers[-1].scores(sums).argmax(axis=1)
