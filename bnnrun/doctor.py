@@ -33,7 +33,7 @@ def _processor() -> list[str]:
 
 
 def _kernels() -> list[list[str]]:
-    """Which of its ways to count bits the XNOR product takes here, and where compiled ones go."""
+    """Which popcount algorithm the XNOR product uses here, and where compiled ones go."""
     try:
         from bnnrun.gemm import tiles
         from bnnrun.gemm.compiled import cache_folder, number_of_threads, threading_layer
@@ -43,14 +43,14 @@ def _kernels() -> list[list[str]]:
     except InputError as error:  # a variable of Numba's
         return [["xnor, processor", "broken", str(error)]]
 
-    ways = {
-        tiles.ALGORITHM_POPCOUNT: "vector population count",
+    algorithms = {
+        tiles.ALGORITHM_POPCOUNT: "vector popcount",
         tiles.ALGORITHM_ADDERS: "carry-save adders",
     }
     width = "512-bit vectors" if HAS_TERNARY else "vectors of less than 512 bits"
     first = "products of bytes" if HAS_BYTE_PRODUCT else "bit planes"
     threads = f"{number_of_threads(0)} threads by {layer}"
-    detail = f"{ways[tiles.ALGORITHM_BITS]}, {width}; first layer by {first}; {threads}"
+    detail = f"{algorithms[tiles.ALGORITHM_BITS]}, {width}; first layer by {first}; {threads}"
     product = ["xnor, processor", "ok", detail]
     if (folder := cache_folder()) is not None:
         return [product, ["compiled kernels", "ok", f"kept in {folder}"]]

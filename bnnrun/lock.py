@@ -175,7 +175,7 @@ class Watch:
     def look(self, folder: Path) -> Claim | None:
         """The claim on `folder`; None where there is none."""
         path = folder / NAME
-        content = _read_whole(path)
+        content = _read_written(path)
         if content is None:
             self._seen.pop(path, None)
             return None
@@ -236,7 +236,7 @@ def _start_of(pid: int) -> str | None:
         return None
 
 
-def _read_whole(path: Path) -> dict[str, Any] | None:
+def _read_written(path: Path) -> dict[str, Any] | None:
     """A claim, once it is written; {} where it never is, None where there is none any more."""
     until = time.monotonic() + PATIENCE_S
     while not (claim := _read(path)) and time.monotonic() < until:

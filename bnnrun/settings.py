@@ -81,12 +81,12 @@ def restore(schema: type[T], tree: dict[str, Any]) -> T:
     """A dataclass of settings from what `plain` made of it; KeyError where one is missing."""
     values: dict[str, Any] = {}
     for f in fields(schema):  # type: ignore[arg-type]
-        kind = get_type_hints(schema)[f.name]
+        hint = get_type_hints(schema)[f.name]
         value = tree[f.name]
-        if is_dataclass(kind):
-            value = restore(kind, value)  # type: ignore[arg-type]
-        elif isinstance(kind, type) and issubclass(kind, Enum):
-            value = kind(value)
+        if is_dataclass(hint):
+            value = restore(hint, value)  # type: ignore[arg-type]
+        elif isinstance(hint, type) and issubclass(hint, Enum):
+            value = hint(value)
         values[f.name] = value
     return schema(**values)
 

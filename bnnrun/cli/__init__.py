@@ -1,1 +1,1 @@
-"""The command line: verbs in front of Hydra. With config.py the only place that knows Hydra."""
+"""The command line: verbs before Hydra. With config.py the only place that knows Hydra."""

@@ -105,9 +105,10 @@ def _expected(field: Any, value: Any) -> str:
     """'int >= 1, epochs' from a field's type, range and unit."""
     if isinstance(value, Enum):
         return "one of " + ", ".join(choice.value for choice in type(value))
-    kind = getattr(field.type, "__name__", str(field.type).replace(" | None", " or null"))
+    type_name = getattr(field.type, "__name__", str(field.type).replace(" | None", " or null"))
     text = {"int": "integer", "float": "number", "bool": "true or false", "str": "text",
-            "str or null": "text or null", "list": "list [a,b]"}.get(kind, kind)  # fmt: skip
+            "str or null": "text or null",
+            "list": "list [a,b]"}.get(type_name, type_name)  # fmt: skip
     if field.metadata.get("valid"):
         text += settings.describe_interval(field.metadata["valid"]).removeprefix("a number")
     if field.metadata.get("unit"):

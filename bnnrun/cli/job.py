@@ -34,8 +34,8 @@ _SMALLER = (
 
 def explain(error: BaseException) -> tuple[str, int]:
     """(an error in one line, its exit status)."""
-    for kind, status in _STATUS.items():
-        if isinstance(error, kind):
+    for error_type, status in _STATUS.items():
+        if isinstance(error, error_type):
             return str(error) or "interrupted", status
     shown = " ".join(str(error).split())
     if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(shown):

@@ -24,16 +24,16 @@ def load(config: DatasetConfig) -> Dataset:
     is the folder of files that are not where they are looked for first.
     """
     dataset: Dataset = _reader(config).read(config)
-    return _told(config, dataset)
+    return _report_differences(config, dataset)
 
 
 def load_test(config: DatasetConfig) -> TestSet:
     """The test part as `load` gives it, read from the files of that part alone."""
     test: TestSet = _reader(config).read_test(config)
-    return _told(config, test)
+    return _report_differences(config, test)
 
 
-def _told(config: DatasetConfig, dataset: T) -> T:
+def _report_differences(config: DatasetConfig, dataset: T) -> T:
     folders = dict.fromkeys(str(s.folder) for s in dataset.sources if s.folder is not None)
     if folders:
         where = ", ".join(folders)

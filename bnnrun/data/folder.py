@@ -18,13 +18,13 @@ from bnnrun.data.image_files import SUFFIXES, Listing, find_images, sort_key
 from bnnrun.data.published import refuse_holdout
 from bnnrun.errors import InputError, listed, printable
 
-LEVELS = 255
+MAX_PIXEL = 255
 FEW = 10  # classes whose counts are told one by one
 
 
 def describe(config: FolderConfig) -> ImageSpec:
     """Shape by the configuration, classes by the names of the folders."""
-    return ImageSpec(_shape(config), find_layout(config.path).classes, LEVELS)
+    return ImageSpec(_shape(config), find_layout(config.path).classes, MAX_PIXEL)
 
 
 def read(config: FolderConfig) -> Dataset:
@@ -86,7 +86,7 @@ def _divide(config: FolderConfig, wanted: tuple[str, ...]) -> _Division:
     """The images of the parts that are wanted, and what a user should know of them."""
     _check_settings(config)
     layout = find_layout(config.path)
-    spec = ImageSpec(_shape(config), layout.classes, LEVELS)
+    spec = ImageSpec(_shape(config), layout.classes, MAX_PIXEL)
     absent = [part for part in wanted if part not in layout.parts]
     if absent and "train" not in layout.parts:
         raise InputError(

@@ -104,13 +104,13 @@ def check_file(config: DatasetConfig, file: DataFile, or_else: str = "") -> Sour
     strict = config.verify is Verify.strict
     if strict and (short := wrong_size(path, form)) is not None:
         raise InputError(f"{path}: {short}; {_advice(config)}")
-    source = found_source(config.root, path, form)
+    source = source_of_file(config.root, path, form)
     if strict and not source.published_file:
         raise InputError(f"{path}: {altered(source)}; {_advice(config)}")
     return source
 
 
-def found_source(root: str | Path, path: Path, form: DataFile) -> Source:
+def source_of_file(root: str | Path, path: Path, form: DataFile) -> Source:
     """A file found by `locate`, with its checksum."""
     return Source(form.path, *fingerprint(path), form.md5, folder=unusual_folder(root, path, form))
 
@@ -146,7 +146,7 @@ def find_fault(root: Path, file: DataFile, *, read: bool) -> str | None:
         return short
     if not read:
         return None
-    source = found_source(root, path, form)
+    source = source_of_file(root, path, form)
     return None if source.published_file else altered(source)
 
 

@@ -163,6 +163,6 @@ def make_norm(channels: int, config: NormConfig, last: bool) -> BatchNorm:
     if isinstance(config, ShiftNormConfig):
         if not last:
             return ShiftBatchNorm(channels, config.eps, config.momentum)
-        kind = ShiftBatchNorm if config.output is NormKind.shift else BatchNorm
-        return kind(channels, config.eps, config.output_momentum)
+        norm_type = ShiftBatchNorm if config.output is NormKind.shift else BatchNorm
+        return norm_type(channels, config.eps, config.output_momentum)
     return BatchNorm(channels, config.eps, config.momentum)

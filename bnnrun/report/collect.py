@@ -69,9 +69,9 @@ def collect(results_dir: str | Path) -> Collected:
 
 def _wrong(record: Record) -> str | None:
     """What of a record's form is not as it must be; None where nothing is."""
-    for names, kind, said in ((STRINGS, str, "text"), (TREES, dict, "object")):
+    for names, type_, said in ((STRINGS, str, "text"), (TREES, dict, "object")):
         for name in names:
-            if not isinstance(getattr(record, name), kind):
+            if not isinstance(getattr(record, name), type_):
                 return f"{name} is no {said}"
     if not (_is_number(record.value) and _is_number(record.wall_time_s)):
         return "value or wall_time_s is no finite number"

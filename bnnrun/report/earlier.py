@@ -39,7 +39,7 @@ def earlier(records: list[Record]) -> Table:
 
 
 def _in_order(pair: tuple[Record, Record]) -> tuple[object, ...]:
-    """By work, machine, competitor and date; what is no time behind."""
+    """By work, machine, competitor and date; records of no time last."""
     record, now = pair
     order: tuple[object, ...] = ()
     if record.quantity.endswith("_time"):

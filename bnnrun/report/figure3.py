@@ -16,7 +16,7 @@ from bnnrun.report.timing import (
     Timed,
     latest_ratio,
     milliseconds,
-    of_limit,
+    roofline_share,
     spread,
     standing_times,
     time_id,
@@ -28,7 +28,7 @@ from bnnrun.roles import PACK_BITS, Form, Implementation, Role
 from bnnrun.table import Column, Number, Parts
 
 BARS = ("baseline", "float32", "XNOR")
-# By kind a title and the work: the paper's product and network, and what we add to them, its
+# By workload a title and the work: the paper's product and network, and what we add to them, its
 # ConvNet of as many images as were timed at most, and a training step of its MNIST network.
 HEADLINES = {
     "gemm": ("product of two 8192 x 8192 matrices", Work("gemm", (8192, 8192, 8192))),
@@ -72,30 +72,30 @@ class Kernel:
         """Whether it is timed as the authors did: the product packs on the clock, the network packs
         its activations.
         """
-        if self.run.kind == "gemm":
+        if self.run.workload == "gemm":
             return self.implementation.form is Form.packing
-        return self.run.kind == "mlp"
+        return self.run.workload == "mlp"
 
 
 def kernels(runs: list[Timed]) -> list[Kernel]:
     """Figure 3: each of our kernels on the paper's workloads, by workload, device and machine."""
     measured: list[Kernel] = []
-    for kind, (title, _) in HEADLINES.items():
-        of_kind = _headline(runs, kind)
+    for workload, (title, _) in HEADLINES.items():
+        of_workload = _headline(runs, workload)
         for device in ("cpu", "cuda"):
-            of_device = [run for run in of_kind if run.device == device]
+            of_device = [run for run in of_workload if run.device == device]
             for where in sorted({run.machine for run in of_device}):
                 measured += _on([run for run in of_device if run.machine == where], title)
     return measured
 
 
-def _headline(runs: list[Timed], kind: str) -> list[Timed]:
+def _headline(runs: list[Timed], workload: str) -> list[Timed]:
     """The runs of a workload; of the ConvNet those of the most images."""
-    wanted = HEADLINES[kind][1]
+    wanted = HEADLINES[workload][1]
     fitting = [
         run
         for run in runs
-        if (run.kind, run.work.network) == (kind, wanted.network)
+        if (run.workload, run.work.network) == (workload, wanted.network)
         and run.work.size[: len(wanted.size)] == wanted.size
     ]
     largest = max((run.work.size for run in fitting), default=())
@@ -104,7 +104,7 @@ def _headline(runs: list[Timed], kind: str) -> list[Timed]:
 
 def _on(runs: list[Timed], title: str) -> Iterator[Kernel]:
     """The kernels of a workload on a machine."""
-    title = f"{title}, {runs[0].work.size[1]:,} images" if runs[0].kind == "convnet" else title
+    title = f"{title}, {runs[0].work.size[1]:,} images" if runs[0].workload == "convnet" else title
     ours = [
         (run, implementation)
         for run, implementation in standing_times(runs)
@@ -131,13 +131,13 @@ def _is_baseline(implementation: Implementation) -> bool:
 def table(kernels: list[Kernel]) -> Table:
     """A row for each kernel, and one for each workload and device that was not run."""
     rows = []
-    for kind in HEADLINES:
+    for workload in HEADLINES:
         for device in ("cpu", "cuda"):
-            of_device = [k for k in kernels if (k.run.kind, k.run.device) == (kind, device)]
-            rows += [_row(kernel) for kernel in of_device] or [_not_run(kind, device)]
+            of_device = [k for k in kernels if (k.run.workload, k.run.device) == (workload, device)]
+            rows += [_row(kernel) for kernel in of_device] or [_not_run(workload, device)]
     gemm, mlp = (
-        ", ".join(FIGURE3[kind, kernel].text for kernel in ("baseline", "blas", "xnor"))
-        for kind in ("gemm", "mlp")
+        ", ".join(FIGURE3[workload, kernel].text for kernel in ("baseline", "blas", "xnor"))
+        for workload in ("gemm", "mlp")
     )
     return Table(
         name="figure3",
@@ -183,10 +183,10 @@ def _row(kernel: Kernel) -> tuple[Cell, ...]:
         measure: str, speedup: Ratio | None, shown: Callable[[Ratio], Number | Parts]
     ) -> Cell:
         id = time_id("figure3", run, implementation, measure)
-        printed = FIGURE3_RATIOS.get((run.kind, measure)) if kernel.as_the_papers else None
+        printed = FIGURE3_RATIOS.get((run.workload, measure)) if kernel.as_the_papers else None
         said = Parts(f"{printed.text}x", (printed.value,)) if printed else ""
         if speedup is None:
-            return Cell("", id, said, "" if run.kind == "train_step" else NOT_RUN)
+            return Cell("", id, said, "" if run.workload == "train_step" else NOT_RUN)
         return Cell(shown(speedup), id, said, records=speedup.records)
 
     def value(speedup: Ratio) -> Number:
@@ -201,16 +201,16 @@ def _row(kernel: Kernel) -> tuple[Cell, ...]:
         ratio("baseline", kernel.over_baseline, value),
         ratio("blas", kernel.over_float32, value),
         ratio("best", kernel.over_best, lambda speedup: speedup.over_name),
-        Cell(of_limit(record.details)),
+        Cell(roofline_share(record.details)),
         Cell(spread(record.details)),
         Cell(record.created[:10]),
     )  # fmt: skip
 
 
-def _not_run(kind: str, device: str) -> tuple[Cell, ...]:
-    title, work = HEADLINES[kind]
+def _not_run(workload: str, device: str) -> tuple[Cell, ...]:
+    title, work = HEADLINES[workload]
     where = "GPU" if device == "cuda" else "processor"
-    cell = Cell("", f"figure3.{kind}.{device}", verdict=NOT_RUN)
+    cell = Cell("", f"figure3.{workload}.{device}", verdict=NOT_RUN)
     return (Cell(work.named(title)), Cell(""), Cell(where), cell, *[Cell("")] * 6)
 
 
@@ -220,15 +220,16 @@ def _not_run(kind: str, device: str) -> tuple[Cell, ...]:
 def figures(kernels: list[Kernel]) -> list[Figure]:
     """Bars of the paper's two workloads; [] where neither was run."""
     panels = []
-    for kind, title in (
+    for workload, title in (
         ("gemm", "product of two 8192 x 8192 matrices of ±1"),
         ("mlp", "MNIST network, 10,000 images"),
     ):
-        series = _bars([k for k in kernels if k.run.kind == kind and k.as_the_papers])
+        series = _bars([k for k in kernels if k.run.workload == workload and k.as_the_papers])
         if series:
             panels.append(
-                Panel(title, "time, s (log scale)", "", (_paper_bars(kind), *series), log_x=True,
-                      names=BARS, bars=True, name=kind, x_name="kernel", y_name="time_s")
+                Panel(title, "time, s (log scale)", "", (_paper_bars(workload), *series),
+                      log_x=True, names=BARS, bars=True, name=workload, x_name="kernel",
+                      y_name="time_s")
             )  # fmt: skip
     if not panels:
         return []

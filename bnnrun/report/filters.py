@@ -33,18 +33,18 @@ def filters(config: FiltersConfig, run: Run) -> list[Record]:
                 f"{path}: {shape.name} has weights of {shape.weight_bits} bits; only "
                 "filters of one bit are compared"
             )
-    counted = [unique_filters(layer) for layer in layers]
+    unique = [unique_filters(layer) for layer in layers]
     chance = [expected_share(layer.shape.outputs) for layer in layers]
     rows = [
         [layer.shape.name, f"{layer.shape.inputs} -> {layer.shape.outputs}",
          f"{100 * share:.1f}", f"{100 * by_chance:.1f}", f"{100 * (1 - share):.1f}",
          f"{1 / share:.2f}"]
-        for layer, share, by_chance in zip(layers, counted, chance, strict=True)
+        for layer, share, by_chance in zip(layers, unique, chance, strict=True)
     ]  # fmt: skip
     means = {"conv1 to last": slice(None), "conv2 to last": slice(1, None)}
     for name, part in means.items():
-        if counted[part]:
-            share, by_chance = float(np.mean(counted[part])), float(np.mean(chance[part]))
+        if unique[part]:
+            share, by_chance = float(np.mean(unique[part])), float(np.mean(chance[part]))
             rows.append([f"mean, {name}", "", f"{100 * share:.1f}", f"{100 * by_chance:.1f}",
                          f"{100 * (1 - share):.1f}", f"{1 / share:.2f}"])  # fmt: skip
     columns = ["layer", "maps", "unique %", "by chance %", "work saved %", "times less"]
@@ -52,7 +52,7 @@ def filters(config: FiltersConfig, run: Run) -> list[Record]:
     picture = run.folder / "filters.png"
     write_atomically(picture, lambda file: draw(packed_filters(layers[0])).save(file, "PNG"))
     print(f"{layers[0].shape.name}, first {min(256, layers[0].shape.outputs)} filters: {picture}")
-    hidden = counted[1:] or counted
+    hidden = unique[1:] or unique
     return [
         Record(
             experiment=run.experiment,
@@ -68,7 +68,7 @@ def filters(config: FiltersConfig, run: Run) -> list[Record]:
                 "from the second convolution on",
                 "layers": {
                     layer.shape.name: {"unique_pct": 100 * share, "by_chance_pct": 100 * by_chance}
-                    for layer, share, by_chance in zip(layers, counted, chance, strict=True)
+                    for layer, share, by_chance in zip(layers, unique, chance, strict=True)
                 },
                 "by_chance_pct": 100 * float(np.mean(chance[1:] or chance)),
                 "first_layer": asdict(packed_filters(layers[0])),
@@ -94,7 +94,7 @@ def unique_filters(layer: PackedLayer) -> float:
 
 
 def expected_share(outputs: int) -> float:
-    """The same of random weights: the expected number of different ones among `outputs` draws."""
+    """The same of random weights: the expected number of different ones among `outputs` samples."""
     return PATTERNS * (1 - (1 - 1 / PATTERNS) ** outputs) / outputs
 
 

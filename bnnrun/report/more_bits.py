@@ -64,11 +64,11 @@ def bits_of(config: dict[str, Any]) -> Bits | None:
     settings = config.get("binarization", {})
     bits_by_operand = []
     for operand in OPERANDS:
-        kind, bits = settings.get(f"{operand}s"), settings.get(f"{operand}_bits", 1)
-        if kind not in (Binarizer.sign.value, Binarizer.none.value):
+        binarizer, bits = settings.get(f"{operand}s"), settings.get(f"{operand}_bits", 1)
+        if binarizer not in (Binarizer.sign.value, Binarizer.none.value):
             return None
         each = tuple(bits) if isinstance(bits, list) else (bits,)
-        real = kind == Binarizer.none.value
+        real = binarizer == Binarizer.none.value
         bits_by_operand.append((FLOAT,) if real else each[:1] if len(set(each)) == 1 else each)
     return Bits(*bits_by_operand)
 
@@ -188,11 +188,11 @@ def _network(config: dict[str, Any]) -> str:
 
 def _bytes(config: dict[str, Any], spec: ImageSpec | None) -> Value:
     """Of all weights; "" where the images are not known, or the network is of no known kind."""
-    kind = ARCHS.get(config["arch"].get("name", ""))
-    if spec is None or kind is None:
+    arch_type = ARCHS.get(config["arch"].get("name", ""))
+    if spec is None or arch_type is None:
         return ""
     binarization = restore(BinarizationConfig, config["binarization"])
-    layers = plan(restore(kind, config["arch"]), spec, binarization)
+    layers = plan(restore(arch_type, config["arch"]), spec, binarization)
     binary = binarization.weights is not Binarizer.none
     return Number(sum(packed_bytes(layer, binary) for layer in layers))
 

@@ -105,8 +105,9 @@ def _networks(experiments: list[Experiment]) -> list[tuple[Parts, list[Layer]]]:
     for layers, cells in shapes.items():
         data, first = sorted(cells)[0].split(".")[1], layers[0]
         network = "ConvNet" if first.is_conv else f"MLP, {first.outputs} units"
-        kind = ("convnet", None) if first.is_conv else ("mlp", first.outputs)
-        named.append((Parts(f"{DATASETS.get(data, data)}, {network}", (data, *kind)), list(layers)))
+        form = ("convnet", None) if first.is_conv else ("mlp", first.outputs)
+        text = f"{DATASETS.get(data, data)}, {network}"
+        named.append((Parts(text, (data, *form)), list(layers)))
     return sorted(named, key=lambda pair: pair[0].text)
 
 
@@ -206,8 +207,8 @@ def _by_data_and_epoch(r: Record) -> tuple[str, int, str, str]:
 
 def filters(records: list[Record]) -> Table:
     """Unique 3x3 filters of each layer and on average, beside chance and the paper's 42 %."""
-    counted = [r for r in records if r.quantity == "unique_filters"]
-    rows = [row for r in counted for row in _filter_rows(r)]
+    with_filters = [r for r in records if r.quantity == "unique_filters"]
+    rows = [row for r in with_filters for row in _filter_rows(r)]
     if not rows:
         absent = Cell("", "filters.cifar10", _unique_of_paper(), NOT_RUN)
         rows = [(Cell("cifar10"), Cell(""), Cell("mean, conv2 to last"), absent, *[Cell("")] * 3)]

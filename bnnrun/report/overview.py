@@ -143,16 +143,18 @@ def others(pools: list[Pool]) -> Table:
 
 def _network(config: dict[str, Any]) -> Parts:
     """'mlp 3 x 512, weights sign, activations sign' or 'convnet 128-128-256, ...'."""
-    arch, kind = config.get("arch", {}), config.get("binarization", {})
+    arch, binarizers = config.get("arch", {}), config.get("binarization", {})
     channels = "-".join(map(str, arch.get("channels") or ()))
     shape = f"{arch.get('name', '')} {channels}" if channels else ""
     if "depth" in arch:
         shape = f"{arch['name']} {arch['depth']} x {arch.get('width')}"
-    binary = f"weights {kind['weights']}, activations {kind['activations']}" if kind else ""
+    binary = ""
+    if binarizers:
+        binary = f"weights {binarizers['weights']}, activations {binarizers['activations']}"
     return Parts(
         ", ".join(filter(None, (shape, binary))),
         (arch.get("name"), arch.get("depth"), arch.get("width"), channels or None,
-         kind.get("weights"), kind.get("activations")),
+         binarizers.get("weights"), binarizers.get("activations")),
     )  # fmt: skip
 
 

@@ -136,21 +136,21 @@ def printed_value(paper: Number) -> Parts:
 def noise(pooled: Pool) -> float | None:
     """What a difference from a single run of others may be by chance, in % of test images.
 
-    2 sqrt(s²/n + 2p(1-p)/N): the seeds' own spread s (0 of one run), and the draw of N test
-    images by both, each with variance p(1-p)/N.
+    2 sqrt(s²/n + 2p(1-p)/N): the seeds' own spread s (0 of one run), and the sampling of N
+    test images by both, each with variance p(1-p)/N.
     """
     if not pooled.images:
         return None
-    return 200 * math.sqrt(_spread(pooled) + 2 * _draw(pooled))
+    return 200 * math.sqrt(_seed_variance(pooled) + 2 * _sampling_variance(pooled))
 
 
-def _spread(pooled: Pool) -> float:
+def _seed_variance(pooled: Pool) -> float:
     """Variance of the mean between seeds, s²/n."""
     return ((pooled.deviation or 0.0) / 100) ** 2 / pooled.n
 
 
-def _draw(pooled: Pool) -> float:
-    """Variance of an error on N test images drawn once, p(1-p)/N."""
+def _sampling_variance(pooled: Pool) -> float:
+    """Variance of an error on N test images sampled once, p(1-p)/N."""
     p = pooled.mean / 100
     return max(0.0, p * (1 - p)) / pooled.images if pooled.images else math.inf
 
@@ -181,7 +181,8 @@ def verdict(pooled: Pool | None, paper: Number) -> str:
 
 def difference(ours: Pool, other: Pool) -> str:
     """One pool beside another of ours: the same comparison with the spread of both."""
-    bound = 200 * math.sqrt(sum(_spread(each) + _draw(each) for each in (ours, other)))
+    variance = sum(_seed_variance(each) + _sampling_variance(each) for each in (ours, other))
+    bound = 200 * math.sqrt(variance)
     if abs(ours.mean - other.mean) <= bound:
         return WITHIN_NOISE
     return BETTER if ours.mean < other.mean else WORSE

@@ -3,7 +3,7 @@
 from typing import Any
 
 from bnnrun.records import Record
-from bnnrun.report.timing import implementation, milliseconds, of_limit, spread
+from bnnrun.report.timing import implementation, milliseconds, roofline_share, spread
 from bnnrun.roles import shown
 from bnnrun.table import number
 
@@ -67,7 +67,7 @@ def timed(record: Record) -> str:
         ),
         (
             number(details.get("gmac_per_s"), "{:,.4g} GMAC/s"),
-            of_limit(details, "{:.3g} % of the limit"),
+            roofline_share(details, "{:.3g} % of the limit"),
         ),
         (
             f"{details.get('threads', '?')} threads",

@@ -47,9 +47,9 @@ def readme_of(folder: Path, text: str) -> tuple[Path, str] | None:
 def _times(kernels: list[figure3.Kernel]) -> Table:
     """A row for each workload: on the machine that is fastest, its kernel timed as the paper's."""
     fastest = []
-    for kind in figure3.HEADLINES:
-        of_kind = [kernel for kernel in kernels if kernel.run.kind == kind]
-        comparable = [kernel for kernel in of_kind if kernel.as_the_papers] or of_kind
+    for workload in figure3.HEADLINES:
+        of_workload = [kernel for kernel in kernels if kernel.run.workload == workload]
+        comparable = [kernel for kernel in of_workload if kernel.as_the_papers] or of_workload
         fastest += sorted(comparable, key=lambda kernel: kernel.time_s)[:1]
     table = figure3.table(fastest)
     rows = [row for row in table.rows if any(cell.records for cell in row)]

@@ -11,8 +11,8 @@ from bnnrun.report.filters import bits_of
 
 def figures(records: list[Record]) -> list[Figure]:
     """Figure 2 and the unique filters, each where there are records for it."""
-    counted = [record for record in records if record.quantity == "unique_filters"]
-    return [*_figure2([r for r in counted if first_layer(r)]), *_unique(counted)]
+    with_filters = [record for record in records if record.quantity == "unique_filters"]
+    return [*_figure2([r for r in with_filters if first_layer(r)]), *_unique(with_filters)]
 
 
 def first_layer(record: Record) -> Filters | None:

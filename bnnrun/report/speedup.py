@@ -18,8 +18,8 @@ from bnnrun.roles import PACK_BITS, YARDSTICK, Form, Implementation, Role
 from bnnrun.table import Column, Number
 
 Curve = dict[float, tuple[float, str]]  # of each size the speed-up, and its record
-BITS, PACKING = "XNOR, bits in and out", "XNOR, packing of A timed"
-OURS: dict[Form | None, str] = {Form.bits_out: BITS, Form.packing: PACKING}
+BITS_OUT, PACKING = "XNOR, bits in and out", "XNOR, packing of A timed"
+OURS: dict[Form | None, str] = {Form.bits_out: BITS_OUT, Form.packing: PACKING}
 PRECISIONS = {"int8": "int8", "bf16": "bf16", "tf32": "TF32", "fp8": "fp8"}
 
 
@@ -31,11 +31,13 @@ def table(runs: list[Timed]) -> Table:
     by_work: dict[tuple[str, Work], list[Timed]] = {}
     for run in runs:
         is_ours = any(_is_packed(each) or _packs(each) for each in run.records)
-        if is_ours and run.kind != "train_step":
+        if is_ours and run.workload != "train_step":
             by_work.setdefault((run.machine, run.work), []).append(run)
     rows = []
     curves: dict[tuple[str, str], dict[float, float]] = {}
-    for same in sorted(by_work.values(), key=lambda r: (r[-1].machine, r[-1].kind, _volume(r[-1]))):
+    for same in sorted(
+        by_work.values(), key=lambda r: (r[-1].machine, r[-1].workload, _volume(r[-1]))
+    ):
         last = same[-1]
         packed, packing = last.fastest(_is_packed), last.fastest(_packs)
         best = latest_ratio(same, packed, Timed.precision) if packed else None
@@ -48,10 +50,10 @@ def table(runs: list[Timed]) -> Table:
                 Cell(best.over_name if best else "", records=best.records if best else ()),
             )
         )
-        ratio = _over_float32(same, packing if last.kind == "gemm" else packed)
+        ratio = _over_float32(same, packing if last.workload == "gemm" else packed)
         if ratio is not None:
-            size = round(_volume(last) ** (1 / 3)) if last.kind == "gemm" else _volume(last)
-            curves.setdefault((last.machine, last.kind), {})[float(size)] = ratio.value
+            size = round(_volume(last) ** (1 / 3)) if last.workload == "gemm" else _volume(last)
+            curves.setdefault((last.machine, last.workload), {})[float(size)] = ratio.value
     return Table(
         name="speedup",
         title="Speed-up against size",
@@ -83,7 +85,7 @@ def _packs(implementation: Implementation) -> bool:
 def _volume(run: Timed) -> int:
     """Multiply-accumulates of a product, images of a network."""
     size = run.work.size
-    return math.prod(size) if run.kind == "gemm" else int(size[1])
+    return math.prod(size) if run.workload == "gemm" else int(size[1])
 
 
 def _over_float32(runs: list[Timed], implementation: Implementation | None) -> Ratio | None:
@@ -98,10 +100,10 @@ def _cell(runs: list[Timed], implementation: Implementation | None) -> Cell:
     return Cell(Number(ratio.value, times_as), id, records=ratio.records)
 
 
-def _crossing(where: str, kind: str, curve: dict[float, float]) -> str:
+def _crossing(where: str, workload: str, curve: dict[float, float]) -> str:
     _, words = crossover(tuple(sorted(curve)), tuple(curve[x] for x in sorted(curve)))
-    measure = ("products with packing of A, by the cube root of M N K" if kind == "gemm"
-               else f"{kind}, by images")  # fmt: skip
+    measure = ("products with packing of A, by the cube root of M N K" if workload == "gemm"
+               else f"{workload}, by images")  # fmt: skip
     return f"{where}, {measure}: {words}."
 
 
@@ -150,10 +152,10 @@ def figures(runs: list[Timed]) -> list[Figure]:
 
 def _curves(runs: list[Timed]) -> dict[str, Curve]:
     """By label, of each size the fastest of its kind."""
-    curves: dict[str, Curve] = {label: {} for label in (BITS, PACKING, *PRECISIONS.values())}
+    curves: dict[str, Curve] = {label: {} for label in (BITS_OUT, PACKING, *PRECISIONS.values())}
     for run, implementation in standing_times(runs):
         label = _label(implementation)
-        if run.kind != "gemm" or len(set(run.work.size)) != 1 or not label:
+        if run.workload != "gemm" or len(set(run.work.size)) != 1 or not label:
             continue
         value, size = run.ratio(implementation, YARDSTICK), float(run.work.size[0])
         if value is not None and value > curves[label].get(size, (0.0, ""))[0]:

@@ -21,9 +21,9 @@ def measurement(record: Record) -> str:
     """What a record has in common with those that it replaces, or that replace it."""
     details = record.details
     if record.quantity.endswith("_time"):
-        workload = work(record)
+        timed_work = work(record)
         identity = [
-            workload.kind, workload.size, workload.network, machine(record),
+            timed_work.workload, timed_work.size, timed_work.network, machine(record),
             details["role"], details["variant"],
         ]  # fmt: skip
     elif record.quantity == "packed_test_error":

@@ -8,16 +8,16 @@ from bnnrun.report.workload import WORKLOAD, Work
 from bnnrun.roles import YARDSTICK, Implementation, Role
 from bnnrun.table import Column, Number, Parts, Value, identifier, number
 
-PART = "{:.1f}"  # milliseconds of a part
+PART_FORMAT = "{:.1f}"  # milliseconds of a part
 
 
 def steps(runs: list[Timed]) -> Table:
-    """A row for each step of a network on a machine, its newest record, and one for its floor."""
+    """A row for each step of a network on a machine, its newest record, and one of its roofline."""
     by_workload: dict[tuple[Work, str], list[tuple[Timed, Implementation]]] = {}
     for run, implementation in standing_times(runs):
         details = run.records[implementation].details
         is_shown = implementation.role is Role.float32 or "parts_ms" in details
-        if run.kind == "train_step" and is_shown:
+        if run.workload == "train_step" and is_shown:
             by_workload.setdefault((run.work, run.machine), []).append((run, implementation))
     of_ours = [
         sorted(each, key=lambda step: step[1].name)
@@ -68,22 +68,22 @@ def _rows(run: Timed, implementation: Implementation, parts: list[str]) -> list[
              notes=tuple(record_notes(record)), records=(record.name,)),
         Cell(number(run.ratio(implementation, YARDSTICK), times_as)),
         Cell(_mebibytes(details.get("memory_bytes"))),
-        *(Cell(number(spent.get(part), PART)) for part in parts),
+        *(Cell(number(spent.get(part), PART_FORMAT)) for part in parts),
         Cell(record.created[:10]),
     )]  # fmt: skip
     if least:
-        floor_ms = sum(least.values())
-        share = 100 * floor_ms / record.value
+        roofline_ms = sum(least.values())
+        share = 100 * roofline_ms / record.value
         rows.append((
             Cell(network),
             Cell(Parts(f"{implementation.name}: its floor, {share:.0f} % of it",
                        (implementation.role.value, implementation.variant, True, share))),
             Cell(run.where),
-            Cell(Number(floor_ms, milliseconds), time_id("steps", run, implementation, "floor"),
+            Cell(Number(roofline_ms, milliseconds), time_id("steps", run, implementation, "floor"),
                  records=(record.name,)),
             Cell(""),
             Cell(""),
-            *(Cell(number(least.get(part), PART)) for part in parts),
+            *(Cell(number(least.get(part), PART_FORMAT)) for part in parts),
             Cell(record.created[:10]),
         ))  # fmt: skip
     return rows

@@ -34,8 +34,8 @@ class Timed:
     standing: list[Implementation] = field(default_factory=list)
 
     @property
-    def kind(self) -> str:
-        return self.work.kind
+    def workload(self) -> str:
+        return self.work.workload
 
     @property
     def where(self) -> Parts:
@@ -89,7 +89,7 @@ def timed_runs(records: list[Record]) -> list[Timed]:
     times = [record for record in records if record.quantity.endswith("_time")]
     for record in times:
         timed_work = work(record)
-        run = json.dumps([record.command, record.source, machine(record), timed_work.kind,
+        run = json.dumps([record.command, record.source, machine(record), timed_work.workload,
                           timed_work.size, timed_work.network,
                           record.details.get("in_the_same_run")],
                          sort_keys=True)  # fmt: skip
@@ -194,7 +194,7 @@ def _times_row(run: Timed, implementation: Implementation) -> tuple[Cell, ...]:
         Cell(spread(details)),
         Cell(number(details.get("count"), "{}")),
         Cell(number(details.get("gmac_per_s"), _rate)),
-        Cell("" if roofline else of_limit(details)),
+        Cell("" if roofline else roofline_share(details)),
         Cell("" if roofline else number(run.ratio(implementation, YARDSTICK), times_as)),
         Cell(record.created[:10]),
     )  # fmt: skip
@@ -216,12 +216,12 @@ def spread(details: dict[str, Any], form: Form = "{:.0f} %") -> Value:
     return number(details.get("spread"), form, scale=100)
 
 
-def of_limit(details: dict[str, Any], form: Form = "{:.3g} %") -> Value:
+def roofline_share(details: dict[str, Any], form: Form = "{:.3g} %") -> Value:
     return number(details.get("share_of_limit"), form, scale=100)
 
 
 def time_id(table: str, run: Timed, implementation: Implementation, *more: str) -> str:
     """'times.gemm.8192-8192-8192.cpu.ours-xnor-bits-out': letters, digits, hyphens between dots."""
     size = "-".join(map(str, (*run.work.size, run.work.network)))
-    parts = [table, run.kind, size, run.machine, implementation.key, *more]
+    parts = [table, run.workload, size, run.machine, implementation.key, *more]
     return ".".join(re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in parts)

@@ -7,7 +7,7 @@ from typing import Any
 from bnnrun.records import Record
 from bnnrun.table import Parts
 
-KINDS = ("gemm", "mlp", "convnet", "train_step")
+WORKLOADS = ("gemm", "mlp", "convnet", "train_step")
 WORKLOAD = "workload m n k dataset images network"  # of `Work.value` in CSV files
 
 
@@ -16,12 +16,12 @@ class Work:
     """The work of one call.
 
     Attributes:
-        kind:    gemm, mlp, convnet or train_step
-        size:    (M, N, K) of a product, (data set, images) of a network, else (data set,)
-        network: its shape and, of a training step, its batch; "" of a product
+        workload: gemm, mlp, convnet or train_step
+        size:     (M, N, K) of a product, (data set, images) of a network, else (data set,)
+        network:  its shape and, of a training step, its batch; "" of a product
     """
 
-    kind: str
+    workload: str
     size: tuple[Any, ...]
     network: str = ""
 
@@ -32,36 +32,37 @@ class Work:
 
     def named(self, text: str) -> Parts:
         """The work by another name, its parts for programs."""
-        sizes = self.size if self.kind == "gemm" else (None, None, None, *self.size)
-        return Parts(text, (self.kind, *sizes, *[None] * (5 - len(sizes)), self.network or None))
+        sizes = self.size if self.workload == "gemm" else (None, None, None, *self.size)
+        absent = [None] * (5 - len(sizes))
+        return Parts(text, (self.workload, *sizes, *absent, self.network or None))
 
     @property
     def order(self) -> tuple[Any, ...]:
-        """For sorting: by kind, then size."""
-        place = KINDS.index(self.kind) if self.kind in KINDS else len(KINDS)
+        """For sorting: by workload, then size."""
+        place = WORKLOADS.index(self.workload) if self.workload in WORKLOADS else len(WORKLOADS)
         words = tuple(str(part) for part in self.size if isinstance(part, str))
         return place, words, tuple(p for p in self.size if isinstance(p, int)), self.network
 
     def _described(self) -> str:
-        if self.kind == "gemm":
+        if self.workload == "gemm":
             return "product, M {}, N {}, K {}".format(*self.size)
-        if self.kind == "train_step":
+        if self.workload == "train_step":
             return ", ".join(filter(None, ("training step", self.size[0], self.network)))
         data, images = self.size
-        name = self.network or self.kind
+        name = self.network or self.workload
         return f"{name}, {data}, {images:,} image{'s' if images > 1 else ''}"
 
 
 def work(record: Record) -> Work:
     """The work of a record of a time."""
-    config, kind = record.config, record.quantity.removesuffix("_time")
-    if kind == "gemm":
-        return Work(kind, (config["m"], config["n"], config["k"]))
+    config, workload = record.config, record.quantity.removesuffix("_time")
+    if workload == "gemm":
+        return Work(workload, (config["m"], config["n"], config["k"]))
     network, data = _shape(config), config["dataset"]["name"]
-    if kind != "train_step":
-        return Work(kind, (data, config["batch"]), network)
+    if workload != "train_step":
+        return Work(workload, (data, config["batch"]), network)
     batch = config.get("trainer", {}).get("batch_size")
-    return Work(kind, (data,), f"{network}{f', batch {batch}' if batch else ''}")
+    return Work(workload, (data,), f"{network}{f', batch {batch}' if batch else ''}")
 
 
 def _shape(config: dict[str, Any]) -> str:

@@ -133,9 +133,9 @@ def load(
             none of those above, or there is no GPU, or no ONNX Runtime
     """
     words = (("kernel", kernel, Kernel), ("first", first, FirstLayer), ("device", device, Device))
-    for name, value, kind in words:
-        if value not in kind.__members__:
-            raise InputError(f"{name}={value}: expected one of {', '.join(kind.__members__)}")
+    for name, value, enum in words:
+        if value not in enum.__members__:
+            raise InputError(f"{name}={value}: expected one of {', '.join(enum.__members__)}")
     resolved = file.find(str(path))
     if resolved.suffix == SUFFIX:
         others = {"kernel": (kernel, "xnor"), "first": (first, "auto"), "device": (device, "cpu")}

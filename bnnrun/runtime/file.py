@@ -25,7 +25,7 @@ from bnnrun.runtime.model import MAX_BITS, PackedLayer, PackedModel, borders
 NAME = "model.safetensors"
 FORMAT = "bnnrun-packed"
 ONE_BIT, MORE_BITS = 1, 2  # versions: of networks of ±1, and of those with more bits somewhere
-BITS = ("weight_bits", "output_bits")  # of a layer, as version 2 describes it
+BIT_KEYS = ("weight_bits", "output_bits")  # of a layer, as version 2 describes it
 LARGEST = 2**24  # of an integer of the description: pixels, inputs, outputs
 MAX_ACCUMULATOR = 2**30  # of |s|: well within int32
 Arrays = dict[str, NDArray[Any]]
@@ -138,7 +138,7 @@ def _describe(model: PackedModel, version: int) -> dict[str, Any]:
                 "outputs": layer.shape.outputs,
                 "kernel": layer.shape.kernel,
                 "pool": layer.shape.pool,
-                **({} if version == ONE_BIT else {key: getattr(layer.shape, key) for key in BITS}),
+                **{key: getattr(layer.shape, key) for key in BIT_KEYS if version != ONE_BIT},
             }
             for layer in model.layers
         ],
@@ -201,9 +201,11 @@ def _shapes(described: Any, spec: ImageSpec, version: int) -> list[Layer]:
         inputs = channels if is_conv else channels * height * width
         _require(inputs > 0, f"layer {i + 1}: no inputs")
         size = (height, width) if is_conv else (1, 1)
-        bits = dict.fromkeys(BITS, 1)
+        bits = dict.fromkeys(BIT_KEYS, 1)
         if version == MORE_BITS:
-            bits = {key: _integer(each[key], f"{key} of layer {i + 1}", MAX_BITS) for key in BITS}
+            bits = {
+                key: _integer(each[key], f"{key} of layer {i + 1}", MAX_BITS) for key in BIT_KEYS
+            }
         _require(not last or bits["output_bits"] == 1, f"layer {i + 1}: bits of scores")
         input_bits = shapes[-1].output_bits if shapes else 1
         shapes.append(
