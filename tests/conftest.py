@@ -58,7 +58,7 @@ def saved_bits(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory):
+def runs_dir(tmp_path_factory):
     """Short runs on digits, and the packed networks of the binary ones."""
     root = tmp_path_factory.mktemp("runs")
     with contextlib.chdir(root):
@@ -71,10 +71,10 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def here(bnnrun, made, tmp_path):
+def here(bnnrun, runs_dir, tmp_path):
     """The command line in a folder of copies of those runs."""
     for name in RUNS:
-        shutil.copytree(made / name, tmp_path / name)
+        shutil.copytree(runs_dir / name, tmp_path / name)
     return bnnrun
 
 

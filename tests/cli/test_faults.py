@@ -62,8 +62,8 @@ def test_an_experiment_may_be_named_by_a_number(bnnrun, tmp_path):
 )
 def test_a_plugin_that_is_not_installed_is_named_by_its_package(group, choice):
     check_plugin(group, choice, ["basic", choice])
-    told = re.escape(f"{group}={choice}: ") + ".*" + re.escape(PLUGINS[group][choice])
-    with pytest.raises(InputError, match=told):
+    message = re.escape(f"{group}={choice}: ") + ".*" + re.escape(PLUGINS[group][choice])
+    with pytest.raises(InputError, match=message):
         check_plugin(group, choice, ["basic"])
 
 
@@ -92,8 +92,8 @@ def test_a_folder_that_cannot_be_written_names_the_setting_that_moves_it(bnnrun,
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR])
 def test_every_refusal_of_the_system_is_told_alike(number):
-    told = not_writable(OSError(number, os.strerror(number), "outputs/x"), multirun=True)
-    assert isinstance(told, InputError)
-    assert str(told) == (
+    error = not_writable(OSError(number, os.strerror(number), "outputs/x"), multirun=True)
+    assert isinstance(error, InputError)
+    assert str(error) == (
         f"outputs/x: {os.strerror(number)}; hydra.sweep.dir=FOLDER puts the run elsewhere"
     )

@@ -70,10 +70,10 @@ def test_every_launcher_comes_to_the_same(basic, launcher, package):
 
 def test_three_processes_of_one_line_share_the_jobs(basic):
     processes = [start(*LINE, "trainer.epochs=1") for _ in range(3)]
-    told = [process.communicate() for process in processes]
-    for process, (out, err) in zip(processes, told, strict=True):
+    outputs = [process.communicate() for process in processes]
+    for process, (out, err) in zip(processes, outputs, strict=True):
         assert_same(basic, process, out, err)
-    done = [sum(line.startswith("record: ") for line in out.splitlines()) for out, _ in told]
+    done = [sum(line.startswith("record: ") for line in out.splitlines()) for out, _ in outputs]
     assert sum(done) == 5
 
 

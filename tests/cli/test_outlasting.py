@@ -33,9 +33,9 @@ def test_a_reader_that_goes_away_does_not_stop_a_run(tmp_path, both):
     assert b"training" in run.stdout.readline()
     run.stdout.close()
     if not both:
-        told = run.stderr.read().splitlines()
+        lines = run.stderr.read().splitlines()
         run.stderr.close()
-        assert all(line.startswith(b"compiling kernels") for line in told)
+        assert all(line.startswith(b"compiling kernels") for line in lines)
     assert run.wait(100) == 0
     assert_went_on(tmp_path, "standard output was lost (Broken pipe)")
 

@@ -101,9 +101,9 @@ def test_training_starts_from_the_weights_of_a_run(bnnrun, tmp_path):
         if name.endswith("weight"):
             np.testing.assert_array_equal(first["network"][name], second["network"][name])
     before, record = records(tmp_path)
-    told = {"path": "first", "sha256": initial.sha256("first"), "epoch": 1}
-    assert record["details"]["init"] == told
-    assert record["config"]["init"] == told["sha256"]
+    expected = {"path": "first", "sha256": initial.sha256("first"), "epoch": 1}
+    assert record["details"]["init"] == expected
+    assert record["config"]["init"] == expected["sha256"]
     assert (before["cell"], record["cell"]) == ("", "")
     assert "init" not in {**before["config"], **before["details"]}
 

@@ -34,14 +34,14 @@ except RunError as error:
 """
 
 
-@pytest.mark.parametrize("room", [0, 100, 300_000])
-def test_what_the_system_says_is_told_and_not_what_a_library_makes_of_it(tmp_path, room):
+@pytest.mark.parametrize("free_bytes", [0, 100, 300_000])
+def test_what_the_system_says_is_told_and_not_what_a_library_makes_of_it(tmp_path, free_bytes):
     """A limit on the size of files stands for the full disk; torch says "unexpected pos"."""
     pytest.importorskip("resource")
     path = tmp_path / "x.pt"
     path.write_bytes(b"before")
     done = subprocess.run(
-        [sys.executable, "-c", SAVE, path, str(room)],
+        [sys.executable, "-c", SAVE, path, str(free_bytes)],
         capture_output=True,
         encoding="utf-8",
         check=True,
@@ -85,7 +85,7 @@ GIB = 2**30
 
 
 @pytest.mark.parametrize(
-    ("words", "free", "told"),
+    ("words", "free", "message"),
     [
         (["arch.width=4096"], GIB // 4, r"arch=mlp of .* weights: needs about 0 GiB of memory"),
         (
@@ -101,12 +101,12 @@ GIB = 2**30
         (["arch=convnet", "arch.channels=[64,64]", "arch.fc=[64]"], 2**21, "trainer.batch_size=50"),
     ],
 )
-def test_what_cannot_fit_is_refused_before_it_is_made(monkeypatch, words, free, told):
+def test_what_cannot_fit_is_refused_before_it_is_made(monkeypatch, words, free, message):
     config = configure("train", "dataset=digits", *words)
     dataset = load(config.dataset)
     check_memory(config, dataset)
     monkeypatch.setattr("bnnrun.train.memory.free_memory_bytes", lambda: free)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         check_memory(config, dataset)
 
 

@@ -261,14 +261,14 @@ def test_each_process_takes_a_gpu_of_its_own(monkeypatch, tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2"])
 def test_a_signal_asks_for_an_end_and_goes_on_to_the_handler_before(name):
-    number, told = getattr(signal, name), []
-    before = signal.signal(number, lambda number, frame: told.append(number))
+    number, received = getattr(signal, name), []
+    before = signal.signal(number, lambda number, frame: received.append(number))
     try:
         with stop_request() as stop:
             assert not stop
             os.kill(os.getpid(), number)
-            assert stop and not told
-        assert told == [number]
+            assert stop and not received
+        assert received == [number]
     finally:
         signal.signal(number, before)
 

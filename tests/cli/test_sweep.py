@@ -38,8 +38,8 @@ def rows(out: str) -> list[tuple[str, str]]:
 
 
 def folder(seed: int) -> Path:
-    (found,) = Path("outputs/sweeps").glob(f"digits_binary-s{seed}-*")
-    return found
+    (folder,) = Path("outputs/sweeps").glob(f"digits_binary-s{seed}-*")
+    return folder
 
 
 def assert_same_networks(ours: Path, theirs: Path) -> None:
@@ -147,10 +147,10 @@ def test_a_failed_job_is_told_at_once_and_listed_at_the_end(bnnrun):
     outcome = bnnrun(*words, "trainer.batch_size=5000,100")
     assert outcome.status == 1, "a loss that is no number is no wrong input"
     assert outcomes(outcome.out) == ["failed", "done", "failed", "failed"]
-    told, listed = outcome.err.splitlines()[:3], outcome.err.splitlines()[3:]
-    assert [line[:21] for line in told] == [f"bnnrun: job {i} failed:" for i in (0, 2, 3)]
-    assert [line[:21] for line in listed] == [line[:21] for line in told]
-    assert "trainer.batch_size=5000: more than the 1,197" in told[0]
+    errors, listed = outcome.err.splitlines()[:3], outcome.err.splitlines()[3:]
+    assert [line[:21] for line in errors] == [f"bnnrun: job {i} failed:" for i in (0, 2, 3)]
+    assert [line[:21] for line in listed] == [line[:21] for line in errors]
+    assert "trainer.batch_size=5000: more than the 1,197" in errors[0]
     assert "optimizer.lr=1e+30 trainer.batch_size=100: the training loss" in listed[2]
     (path,) = record_paths()
     assert json.loads(path.read_text())["config"]["trainer"]["batch_size"] == 100

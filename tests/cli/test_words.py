@@ -99,8 +99,8 @@ def test_the_jobs_of_a_sweep_have_those_texts(bnnrun, tmp_path):
     )
     assert outcome.status == 0, outcome.err
     for place in places:
-        found = (tmp_path / place / "runs").iterdir()
-        assert {json.loads(path.read_text())["cell"] for path in found} == {"1.50", "true"}
+        record_files = (tmp_path / place / "runs").iterdir()
+        assert {json.loads(path.read_text())["cell"] for path in record_files} == {"1.50", "true"}
     assert names_in(tmp_path) == {*places, "outputs"}
 
 
@@ -154,10 +154,12 @@ def names_in(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("name", [n for n in [*LOOK_ALIKES, *ODD] if n not in ("~", "\udcff")])
-def test_the_name_on_the_disk_is_the_one_that_was_typed(bnnrun, made, tmp_path, monkeypatch, name):
+def test_the_name_on_the_disk_is_the_one_that_was_typed(
+    bnnrun, runs_dir, tmp_path, monkeypatch, name
+):
     for folder in ("out", "results", "images", "data"):
         (tmp_path / folder).mkdir()
-    shutil.copy(made / "mlp" / "best.pt", tmp_path / "best.pt")
+    shutil.copy(runs_dir / "mlp" / "best.pt", tmp_path / "best.pt")
 
     def ran(folder: str, *words: str) -> str:
         monkeypatch.chdir(tmp_path / folder)

@@ -60,11 +60,11 @@ def test_a_held_out_test_set_is_the_end_and_validation_lies_before_it(name, tmp_
 
 def first_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
     """The plain reference: walk along, take an image while its class has room."""
-    room = dict.fromkeys(range(10), count)
+    remaining = dict.fromkeys(range(10), count)
     taken = np.zeros(len(labels), bool)
     for i, label in enumerate(labels):
-        if room[label]:
-            room[label] -= 1
+        if remaining[label]:
+            remaining[label] -= 1
             taken[i] = True
     return taken
 
@@ -137,12 +137,12 @@ def test_digits_that_are_not_there_or_cut_short_are_told(monkeypatch, tmp_path):
     package = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
     monkeypatch.setattr(digits, "find_spec", lambda name: package)
     assert "digits.csv.gz: cannot be read" in refused(config("digits"))
-    whole = Path(sklearn.__file__).parent / "datasets" / "data" / "digits.csv.gz"
+    bundled = Path(sklearn.__file__).parent / "datasets" / "data" / "digits.csv.gz"
     (tmp_path / "datasets" / "data").mkdir(parents=True)
     copied = tmp_path / "datasets" / "data" / "digits.csv.gz"
-    copied.write_bytes(whole.read_bytes()[:1000])
+    copied.write_bytes(bundled.read_bytes()[:1000])
     assert "digits.csv.gz: cannot be read" in refused(config("digits"))
-    copied.write_bytes(gzip.compress(gzip.decompress(whole.read_bytes()).replace(b"16", b"15")))
+    copied.write_bytes(gzip.compress(gzip.decompress(bundled.read_bytes()).replace(b"16", b"15")))
     assert "dataset.verify=warn reads it as it is" in refused(config("digits"))
 
 
@@ -238,9 +238,9 @@ def test_verify_warn_tells_and_both_note_what_was_read(verify, tmp_path, monkeyp
     assert load(settings).verified
     alter(tmp_path / "MNIST/raw/train-labels-idx1-ubyte.gz")
     dataset = load(settings)
-    told = capsys.readouterr().err
-    assert told.count("\n") == (verify is Verify.warn)
-    assert ("MNIST/raw/train-labels-idx1-ubyte.gz" in told) == (verify is Verify.warn)
+    err = capsys.readouterr().err
+    assert err.count("\n") == (verify is Verify.warn)
+    assert ("MNIST/raw/train-labels-idx1-ubyte.gz" in err) == (verify is Verify.warn)
     altered = dataset.sources[1]
     assert not dataset.verified and altered.md5 != altered.published_md5
     assert dataset.notes == (

@@ -56,9 +56,9 @@ def test_verify_ends_with_status_2_for_an_altered_file(publish, capsys):
     content[4] ^= 1
     (publish / LABELS).write_bytes(content)
     assert run(["data", "verify", "mnist", f"root={publish}"]) == 2
-    told = capsys.readouterr()
-    assert "altered: md5" in told.out
-    assert told.err.count("\n") == 1 and str(publish / LABELS) in told.err
+    output = capsys.readouterr()
+    assert "altered: md5" in output.out
+    assert output.err.count("\n") == 1 and str(publish / LABELS) in output.err
 
 
 def test_verify_passes_over_absent_files(tmp_path, capsys):
@@ -77,8 +77,8 @@ def test_verify_passes_over_absent_files(tmp_path, capsys):
 )
 def test_unknown_words_name_the_nearest(words, part, capsys):
     assert run(["data", *words]) == 2
-    told = capsys.readouterr().err
-    assert part in told and told.count("\n") == 1
+    output = capsys.readouterr().err
+    assert part in output and output.count("\n") == 1
 
 
 def test_words_may_stand_behind_settings(publish, capsys):
@@ -87,7 +87,7 @@ def test_words_may_stand_behind_settings(publish, capsys):
 
 
 def test_fetch_downloads_what_is_not_whole_and_verifies_it(publish, monkeypatch, capsys):
-    whole = {path.name: path.read_bytes() for path in (publish / "MNIST/raw").iterdir()}
+    contents = {path.name: path.read_bytes() for path in (publish / "MNIST/raw").iterdir()}
     (publish / LABELS).write_bytes(b"altered")
     (publish / mnist.FILES[0].path).unlink()
     asked = []
@@ -96,7 +96,7 @@ def test_fetch_downloads_what_is_not_whole_and_verifies_it(publish, monkeypatch,
         asked.append(url)
         if url.startswith(datasets.MNIST.mirrors[0]):
             raise URLError("first mirror down")
-        Path(root, filename).write_bytes(whole[filename])
+        Path(root, filename).write_bytes(contents[filename])
 
     monkeypatch.setattr(datasets.utils, "download_url", download_url)
     assert run(["data", "fetch", "mnist", f"root={publish}"]) == 0
@@ -115,14 +115,14 @@ def test_a_failed_download_is_one_line_with_all_one_needs(name, tmp_path, monkey
     monkeypatch.setattr(datasets.utils, "download_url", fail)
     monkeypatch.setattr(datasets.utils, "download_and_extract_archive", fail)
     assert run(["data", "fetch", name, f"root={tmp_path}"]) == 1
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1 and str(tmp_path) in told and "no network" in told
+    output = capsys.readouterr().err
+    assert output.count("\n") == 1 and str(tmp_path) in output and "no network" in output
     expected = {
         "mnist": [*datasets.MNIST.mirrors, "train-images-idx3-ubyte.gz", mnist.FILES[0].md5],
         "cifar10": [datasets.CIFAR10.url, "cifar-10-python.tar.gz", datasets.CIFAR10.tgz_md5],
         "svhn": [*datasets.SVHN.split_list["train"]],
     }
-    assert all(part in told for part in expected[name])
+    assert all(part in output for part in expected[name])
 
 
 def test_a_download_that_is_not_the_published_file_is_told(tmp_path, monkeypatch, capsys):

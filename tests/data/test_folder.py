@@ -116,8 +116,8 @@ def test_a_small_class_has_an_image_of_each_part_and_that_is_told(tmp_path):
     write_folder(tmp_path, ("a", "b", "c", "d"), per_class=3)
     dataset = load(config("folder", path=tmp_path, test_share=0.001, valid_share=0.001))
     assert counts(dataset) == [[1] * 4] * 3
-    told = [note for note in dataset.notes if "nearest to the threshold" in note]
-    assert [note.split(" the images")[0] for note in told] == [
+    forced_notes = [note for note in dataset.notes if "nearest to the threshold" in note]
+    assert [note.split(" the images")[0] for note in forced_notes] == [
         "test: of a, b, c, d",
         "valid: of a, b, c, d",
     ]
@@ -202,32 +202,32 @@ def test_a_missing_part_is_split_off_the_training_folder(tmp_path):
 def test_the_test_part_alone_is_read_without_the_others(tmp_path):
     write_folder(tmp_path, per_class=10, parts=("train", "test"))
     settings = config("folder", path=tmp_path)
-    whole = load(settings)
+    dataset = load(settings)
     for path in (tmp_path / "train").rglob("*.png"):
         path.write_bytes(b"damaged: not to be read")
     test = load_test(settings)
-    assert_same(test.test, whole.test)
-    assert test.part_md5 == {"test": whole.part_md5["test"]}
+    assert_same(test.test, dataset.test)
+    assert test.part_md5 == {"test": dataset.part_md5["test"]}
     assert test.described()["test"] == 20 and "train" not in test.described()
     shutil.rmtree(tmp_path / "train")
-    assert_same(load_test(settings).test, whole.test)
-    assert describe(settings) == whole.spec
+    assert_same(load_test(settings).test, dataset.test)
+    assert describe(settings) == dataset.spec
     assert "no folder train in it" in refused(settings)
 
 
 def test_a_test_part_that_is_split_off_is_read_alone(tmp_path):
     write_folder(tmp_path, per_class=30)
     settings = config("folder", path=tmp_path, image_size=[9, 7])
-    whole = load(settings)
-    parts = where(whole)
+    dataset = load(settings)
+    parts = where(dataset)
     images = made_up.make_images(60, (3, 9, 7), classes=2)
     for i, (pixels, label) in enumerate(zip(images.pixels, images.labels, strict=True)):
         if parts[pixels.tobytes()] != "test":
             (tmp_path / ("cat", "dog")[label] / f"{i:04}.png").write_bytes(b"damaged")
     test = load_test(settings)
-    assert_same(test.test, whole.test)
-    assert test.part_md5["test"] == whole.part_md5["test"]
-    assert test.notes[1] == whole.notes[1]
+    assert_same(test.test, dataset.test)
+    assert test.part_md5["test"] == dataset.part_md5["test"]
+    assert test.notes[1] == dataset.notes[1]
 
 
 # ---- checksums

@@ -30,7 +30,7 @@ def classes(root: Path) -> tuple[str, ...]:
     return describe(config("folder", path=root)).classes
 
 
-def told(root: Path) -> str:
+def notes_of(root: Path) -> str:
     return "\n".join(load(config("folder", path=root)).notes)
 
 
@@ -61,7 +61,7 @@ def test_hidden_files_are_not_even_counted(junk, tmp_path):
     write_folder(tmp_path)
     for folder in ("", "cat"):
         (tmp_path / folder / junk).write_bytes(b"x")
-    assert "left out" not in told(tmp_path)
+    assert "left out" not in notes_of(tmp_path)
 
 
 def test_what_is_left_out_is_told_by_suffix(tmp_path):
@@ -84,7 +84,7 @@ def test_what_is_neither_file_nor_folder_is_told(tmp_path):
     write_folder(tmp_path)
     (tmp_path / "owl").symlink_to("gone")  # a class, perhaps, so it is named
     os.mkfifo(tmp_path / "cat" / "pipe.png")  # reading it would wait for ever
-    assert "left out: 1 no regular files, 1 links to nothing (owl)" in told(tmp_path)
+    assert "left out: 1 no regular files, 1 links to nothing (owl)" in notes_of(tmp_path)
     assert size(tmp_path) == 40
 
 
@@ -159,7 +159,7 @@ def test_a_class_may_be_called_train(tmp_path):
 def test_folders_beside_the_parts_without_images_are_told(tmp_path):
     write_folder(tmp_path, parts=("train", "val", "test"), per_class=2)
     (tmp_path / "docs").mkdir()
-    assert "left out: docs, no part and without images" in told(tmp_path)
+    assert "left out: docs, no part and without images" in notes_of(tmp_path)
 
 
 def test_one_folder_as_two_classes_is_refused(tmp_path):
@@ -195,9 +195,9 @@ def test_foreign_files_alone_in_a_test_class_are_refused_and_no_files_told(tmp_p
     assert "test: no image in dog (3 .xyz)" in refused(config("folder", path=tmp_path))
     for path in (tmp_path / "test" / "dog").iterdir():
         path.unlink()
-    assert "test: no image of dog" in told(tmp_path)
+    assert "test: no image of dog" in notes_of(tmp_path)
     (tmp_path / "test" / "dog").rmdir()
-    assert "test: no image of dog" in told(tmp_path)
+    assert "test: no image of dog" in notes_of(tmp_path)
 
 
 def test_suffixes_that_pillow_reads_are_images(tmp_path):
@@ -252,10 +252,10 @@ def test_no_image_is_of_two_classes_by_a_link(tmp_path):
     write(tmp_path, *(f"shared/{i}.png" for i in range(5)), *(f"root/dog/in/{i}.png" for i in "ab"))
     assert size(root) == 22
     (root / "cat" / "dogs").symlink_to(root / "dog" / "in")  # sorts before dog's own
-    assert size(root) == 22 and "or back up: 1" in told(root)
+    assert size(root) == 22 and "or back up: 1" in notes_of(root)
     for name in ("cat", "dog"):
         (root / name / "shared").symlink_to(tmp_path / "shared")
-    assert size(root) == 27 and "or back up: 2" in told(root)
+    assert size(root) == 27 and "or back up: 2" in notes_of(root)
 
 
 def test_one_folder_as_two_parts_is_told(tmp_path):
@@ -294,7 +294,7 @@ def test_a_class_in_both_unicode_forms_is_one_class(tmp_path):
         pytest.skip("this file system makes one folder of both")
     assert classes(tmp_path) == ("b", forms[0])
     assert size(tmp_path) == 15
-    assert "é: 2 folders, named in different Unicode forms" in told(tmp_path)
+    assert "é: 2 folders, named in different Unicode forms" in notes_of(tmp_path)
 
 
 def test_parts_in_other_unicode_forms_have_the_same_classes(tmp_path):
@@ -369,13 +369,13 @@ def test_classes_with_folders_alone_are_taken_and_told(tmp_path):
     write(tmp_path, *(f"{c}/{d}/{i}.png" for c in ("cat", "dog") for d in "ab" for i in range(5)))
     assert size(tmp_path) == 20
     assert f"cat: its images lie in folders below (a, b), taken as one class; if those are the "\
-           f"classes, dataset.path={tmp_path / 'cat'}" in told(tmp_path)  # fmt: skip
+           f"classes, dataset.path={tmp_path / 'cat'}" in notes_of(tmp_path)  # fmt: skip
 
 
 def test_a_training_folder_with_others_beside_it_is_told(tmp_path):
     write_folder(tmp_path, parts=("train", "test"), per_class=10)
     note = f"test beside {tmp_path / 'train'} not read; dataset.path={tmp_path} takes them"
-    assert note in told(tmp_path / "train")
+    assert note in notes_of(tmp_path / "train")
 
 
 def test_a_test_set_of_one_part_gives_its_classes(tmp_path):

@@ -22,7 +22,7 @@ from c_program import (
 )
 from made_up import config
 from packed_files import CONVNET, MLP, images_of
-from packed_networks import BY_LAYER, MIXES, NETWORKS, made, model_of
+from packed_networks import BY_LAYER, MIXES, NETWORKS, model_of, packed_model
 
 from bnnrun.architecture import Layer
 from bnnrun.config import ExportLayout, Preprocessing
@@ -55,10 +55,10 @@ def test_each_word_and_popcount_gives_the_references_sums(kind, tmp_path):
 
 
 @needs("gcc")
-@pytest.mark.parametrize("of", [MLP, CONVNET])
+@pytest.mark.parametrize("architecture", [MLP, CONVNET])
 @pytest.mark.parametrize("seed", range(3))
-def test_thresholds_of_any_size_give_the_references_sums(of, seed, tmp_path):
-    model = packed_files.random_model(*of, seed=seed)
+def test_thresholds_of_any_size_give_the_references_sums(architecture, seed, tmp_path):
+    model = packed_files.random_model(*architecture, seed=seed)
     pixels = images_of(model, IMAGES)
     write_sources(tmp_path, model)
     build(tmp_path, "gcc", *STRICT, *SANITIZED)
@@ -70,7 +70,9 @@ def test_thresholds_of_any_size_give_the_references_sums(of, seed, tmp_path):
 @pytest.mark.parametrize("name", ["five inputs", "one unit", "2x9", "odd, pooled to one"])
 def test_more_bits_give_the_references_sums(name, bits, tmp_path):
     weight, activation = bits
-    model = made(*NETWORKS[name], weight_bits=weight, activation_bits=activation, seed=weight)
+    model = packed_model(
+        *NETWORKS[name], weight_bits=weight, activation_bits=activation, seed=weight
+    )
     pixels = images_of(model, IMAGES)
     write_sources(tmp_path, model)
     build(tmp_path, "gcc", *STRICT, "-O1")
@@ -81,7 +83,7 @@ def test_more_bits_give_the_references_sums(name, bits, tmp_path):
 @pytest.mark.parametrize("bits", WORD_BITS)
 @pytest.mark.parametrize("popcount", POPCOUNTS)
 def test_bits_of_each_layer_by_each_word_and_popcount(bits, popcount, tmp_path):
-    model = made(*NETWORKS["13x11"], weight_bits=BY_LAYER[0], activation_bits=BY_LAYER[1])
+    model = packed_model(*NETWORKS["13x11"], weight_bits=BY_LAYER[0], activation_bits=BY_LAYER[1])
     pixels = images_of(model, 20)
     write_sources(tmp_path, model)
     sanitized = SANITIZED if popcount == POPCOUNTS[0] else ["-O1"]
@@ -155,9 +157,9 @@ def test_standardized_pixels(tmp_path):
 
 @needs("gcc")
 @pytest.mark.parametrize("run_of", ["mlp", "convnet", "shift"])
-def test_every_digit(run_of, made, tmp_path):
+def test_every_digit(run_of, runs_dir, tmp_path):
     """As a user compiles it: no flag but the optimization's."""
-    model = convert(made / run_of / "best.pt")
+    model = convert(runs_dir / run_of / "best.pt")
     digits = load(config("digits"))
     pixels = np.concatenate([part.pixels for part in (digits.train, digits.valid, digits.test)])
     assert len(pixels) == 1797
@@ -183,8 +185,8 @@ def test_double_scores_are_the_packed_networks_to_the_last_bit(compiler, tmp_pat
     pixels = images_of(model, IMAGES)
     write_sources(tmp_path, model)
     build(tmp_path, compiler, *STRICT, *SANITIZED, "-DNET_DOUBLE_SCORES", "-DDOUBLE_SCORES")
-    found = answers(tmp_path, pixels)
-    np.testing.assert_array_equal(found.scores, ReferenceNetwork(model).scores(pixels))
+    computed = answers(tmp_path, pixels)
+    np.testing.assert_array_equal(computed.scores, ReferenceNetwork(model).scores(pixels))
 
 
 @needs("gcc")
@@ -194,8 +196,8 @@ def test_integer_scores_are_affine_and_order_the_classes(kind, tmp_path):
     pixels = images_of(model, IMAGES)
     write_sources(tmp_path, model)
     build(tmp_path, "gcc", "-O1")
-    found, expected = answers(tmp_path, pixels), ReferenceNetwork(model).scores(pixels)
-    for ours, theirs in zip(found.scores, expected, strict=True):
+    computed, expected = answers(tmp_path, pixels), ReferenceNetwork(model).scores(pixels)
+    for ours, theirs in zip(computed.scores, expected, strict=True):
         np.testing.assert_array_equal(
             np.sign(ours[:, None] - ours), np.sign(theirs[:, None] - theirs)
         )

@@ -33,8 +33,8 @@ AVR = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-Os", "-mmcu=atmega2560")
 
 @needs("arm-none-eabi-gcc", "qemu-system-arm")
 @pytest.mark.parametrize("run_of", ["mlp", "convnet"])
-def test_every_digit_on_a_cortex_m3(run_of, made, tmp_path):
-    model, pixels = convert(made / run_of / "best.pt"), load(config("digits")).test.pixels
+def test_every_digit_on_a_cortex_m3(run_of, runs_dir, tmp_path):
+    model, pixels = convert(runs_dir / run_of / "best.pt"), load(config("digits")).test.pixels
     write_sources(tmp_path, model)
     build(tmp_path, "arm-none-eabi-gcc", *CORTEX_M3)
     assert_as_reference(model, pixels, answers(tmp_path, pixels, *QEMU_M3))

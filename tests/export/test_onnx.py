@@ -12,7 +12,7 @@ import pytest
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from packed import KINDS, bits_of, random_model
-from packed_networks import BY_LAYER, MIXES, NETWORKS, made, mlp, model_of, pixels_for
+from packed_networks import BY_LAYER, MIXES, NETWORKS, mlp, model_of, packed_model, pixels_for
 from real_data import read
 
 from bnnrun.architecture import Layer
@@ -71,7 +71,9 @@ def test_every_score_of_a_packed_network_bit_for_bit(kind, preprocessing):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_thresholds_at_random_near_the_sums_and_past_them(name, max_pixel):
     for thresholds, flips in (("near", "some"), ("near", "all"), ("beyond", "some")):
-        model = made(*NETWORKS[name], levels=max_pixel, thresholds=thresholds, flips=flips, seed=3)
+        model = packed_model(
+            *NETWORKS[name], levels=max_pixel, thresholds=thresholds, flips=flips, seed=3
+        )
         assert agrees(model, pixels_for(model, 7))
         assert agrees(model, np.full((2, *model.spec.image_shape), max_pixel, np.uint8))
 
@@ -80,12 +82,14 @@ def test_thresholds_at_random_near_the_sums_and_past_them(name, max_pixel):
 @pytest.mark.parametrize("name", ["five inputs", "one unit", "2x9", "odd, pooled to one", "wide"])
 def test_more_bits(name, bits):
     for flips in ("some", "all"):
-        model = made(*NETWORKS[name], weight_bits=bits[0], activation_bits=bits[1], flips=flips)
+        model = packed_model(
+            *NETWORKS[name], weight_bits=bits[0], activation_bits=bits[1], flips=flips
+        )
         assert agrees(model, pixels_for(model, 7))
 
 
 def test_bits_of_each_layer():
-    model = made(*NETWORKS["13x11"], weight_bits=BY_LAYER[0], activation_bits=BY_LAYER[1])
+    model = packed_model(*NETWORKS["13x11"], weight_bits=BY_LAYER[0], activation_bits=BY_LAYER[1])
     pixels = pixels_for(model, 20)
     content = content_of(model)
     assert agrees(model, pixels, content)
@@ -97,7 +101,7 @@ def test_bits_of_each_layer():
 
 
 def test_more_bits_reach_the_sums_that_float32_does_not_hold_earlier():
-    model = made(mlp(1, 7), (1, 60, 60), weight_bits=4)
+    model = packed_model(mlp(1, 7), (1, 60, 60), weight_bits=4)
     content = content_of(model)
     graph = onnx.load_from_string(content).graph
     types = {each.name: each.data_type for each in graph.initializer}
@@ -148,7 +152,7 @@ def test_a_convolution_that_rounds_gives_the_same_scores(error):
 
 
 def test_of_equal_scores_the_class_of_the_lowest_index_is_taken():
-    model = made(mlp(1, 9), (1, 4, 4), classes=4)
+    model = packed_model(mlp(1, 9), (1, 4, 4), classes=4)
     output = model.layers[-1]
     alike = {key: np.repeat(getattr(output, key)[:1], 4) for key in ("mean", "scale", "shift")}
     alike["weight"] = np.repeat(output.weight[:, :1], 4, axis=1)
@@ -161,12 +165,12 @@ def test_of_equal_scores_the_class_of_the_lowest_index_is_taken():
 
 
 def test_sums_that_float32_does_not_hold_are_added_in_double():
-    model = made(mlp(1, 7), (1, 182, 182))
+    model = packed_model(mlp(1, 7), (1, 182, 182))
     content = content_of(model)
     gemms = [node for node in onnx.load_from_string(content).graph.node if node.op_type == "Gemm"]
     assert len(gemms) == 2
-    whole = np.full((1, 1, 182, 182), 255, np.uint8)
-    assert agrees(model, np.concatenate([pixels_for(model, 3), whole]), content)
+    white = np.full((1, 1, 182, 182), 255, np.uint8)
+    assert agrees(model, np.concatenate([pixels_for(model, 3), white]), content)
     w = session_of(content).get_inputs()[0]
     assert w.shape == ["N", 1, 182, 182]
 
@@ -199,9 +203,9 @@ def test_the_file_is_valid_onnx_of_opset_18_and_standard_operators(kind):
 def test_the_metadata_tell_classes_versions_and_the_packed_file():
     model = random_model(0, "convnet")
     digest = hashlib.sha256(b"packed").hexdigest()
-    told = session_of(content_of(model, digest)).get_modelmeta()
-    assert told.producer_name == "bnnrun"
-    metadata = told.custom_metadata_map
+    model_metadata = session_of(content_of(model, digest)).get_modelmeta()
+    assert model_metadata.producer_name == "bnnrun"
+    metadata = model_metadata.custom_metadata_map
     assert metadata["format"] == "bnnrun-onnx"
     assert metadata["version"] == "1"
     assert metadata["packed_sha256"] == digest

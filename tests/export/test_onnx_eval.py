@@ -22,11 +22,11 @@ EVAL = ["dataset=digits", "threads=1"]
 
 
 @pytest.fixture(scope="session")
-def exported(made, tmp_path_factory):
+def exported(runs_dir, tmp_path_factory):
     """Copies of the packed runs on digits, each with its ONNX file."""
     root = tmp_path_factory.mktemp("exported")
     for name in PACKED:
-        shutil.copytree(made / name, root / name)
+        shutil.copytree(runs_dir / name, root / name)
         assert run(["export", f"model={root / name}", "format=onnx"]) == 0
     return root
 
@@ -48,8 +48,8 @@ def rewrite(path, change) -> None:
 
 def metadata_with(**values):
     def change(model):
-        told = {each.key: each.value for each in model.metadata_props} | values
-        helper.set_model_props(model, told)
+        metadata = {each.key: each.value for each in model.metadata_props} | values
+        helper.set_model_props(model, metadata)
 
     return change
 
@@ -135,8 +135,8 @@ def test_verify_finds_one_changed_weight_by_image_and_class(onnx_here, tmp_path)
 
 
 def test_a_file_that_is_no_onnx_file_or_none_of_ours_is_refused(onnx_here, tmp_path):
-    whole = (tmp_path / "mlp" / "mlp.onnx").read_bytes()
-    for name, content in {"cut": whole[:2000], "text": b"no model", "empty": b""}.items():
+    exported_bytes = (tmp_path / "mlp" / "mlp.onnx").read_bytes()
+    for name, content in {"cut": exported_bytes[:2000], "text": b"no model", "empty": b""}.items():
         (tmp_path / f"{name}.onnx").write_bytes(content)
         outcome = onnx_here("eval", f"model={name}.onnx", *EVAL)
         assert_refused(outcome, f"{name}.onnx: no ONNX file that ONNX Runtime runs")

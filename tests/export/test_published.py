@@ -25,6 +25,6 @@ def test_the_published_network_in_c(path, tmp_path):
     write_sources(tmp_path, network.model)
     for flags in ([], ["-std=c99", "-DNET_DOUBLE_SCORES", "-DDOUBLE_SCORES"]):
         build(tmp_path, "gcc", "-O2", "-march=native", *flags)
-        found = answers(tmp_path, pixels)
-        np.testing.assert_array_equal(found.classes, expected.argmax(axis=1))
-    np.testing.assert_array_equal(found.scores, expected)
+        computed = answers(tmp_path, pixels)
+        np.testing.assert_array_equal(computed.classes, expected.argmax(axis=1))
+    np.testing.assert_array_equal(computed.scores, expected)

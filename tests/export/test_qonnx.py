@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from packed import KINDS, bits_of, random_model
-from packed_networks import MIXES, NETWORKS, made, mlp, pixels_for
+from packed_networks import MIXES, NETWORKS, mlp, packed_model, pixels_for
 from qonnx.core.modelwrapper import ModelWrapper
 from qonnx.core.onnx_exec import execute_onnx
 from qonnx.transformation.change_batchsize import ChangeBatchSize
@@ -94,6 +94,6 @@ def test_the_same_model_gives_the_same_bytes():
 
 def test_what_no_batch_norm_gives_and_what_float32_does_not_hold_are_refused():
     with pytest.raises(InputError, match="conv1: no thresholds of its scaled pixels"):
-        content_of(made(*NETWORKS["13x11"]))
+        content_of(packed_model(*NETWORKS["13x11"]))
     with pytest.raises(InputError, match=r"fc1: its sums reach 16,779,000"):
-        content_of(made(mlp(1, 3), (1, 94, 700)))
+        content_of(packed_model(mlp(1, 3), (1, 94, 700)))

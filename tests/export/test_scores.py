@@ -24,12 +24,12 @@ def output(k, mean, scale, shift, bits=(1, 1)):
     )
 
 
-def assert_same_order(layer, found):
+def assert_same_order(layer, scores):
     """Of every two classes at every two sums."""
     most_sum = layer.shape.k * layer.shape.unit
     sums = np.arange(-most_sum, most_sum + 1, 2)
     trained = layer.scores(sums[:, None]).T
-    integers = found.a[:, None] * sums + found.b[:, None]
+    integers = scores.a[:, None] * sums + scores.b[:, None]
     for m, n in itertools.combinations(range(layer.shape.outputs), 2):
         np.testing.assert_array_equal(
             np.sign(integers[m][:, None] - integers[n]), np.sign(trained[m][:, None] - trained[n])
@@ -45,17 +45,17 @@ def test_they_order_any_two_classes_as_the_trained_scores(k, bits, seed):
     rng = np.random.default_rng(seed)
     scale = rng.normal(size=5) / np.sqrt(k)
     layer = output(k, rng.normal(size=5), scale, rng.normal(size=5), bits)
-    found = integer_scores(layer)
-    assert_same_order(layer, found)
-    largest = np.abs(found.a) * k * layer.shape.unit + np.abs(found.b)
-    assert largest.max() < 2 ** (found.bits - 1)
+    scores = integer_scores(layer)
+    assert_same_order(layer, scores)
+    largest = np.abs(scores.a) * k * layer.shape.unit + np.abs(scores.b)
+    assert largest.max() < 2 ** (scores.bits - 1)
 
 
 def test_equal_scores_stay_equal():
     layer = output(9, [0.1] * 3, [0.3, 0.3, 0.6], [0.2] * 3)
-    found = integer_scores(layer)
-    assert found.a[0] == found.a[1] and found.b[0] == found.b[1]
-    assert_same_order(layer, found)
+    scores = integer_scores(layer)
+    assert scores.a[0] == scores.a[1] and scores.b[0] == scores.b[1]
+    assert_same_order(layer, scores)
 
 
 def test_a_class_whose_scores_are_all_the_same():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from command import configure
-from packed_networks import FIRSTS, NETWORKS, assert_same, made, pixels_for
+from packed_networks import FIRSTS, NETWORKS, assert_same, packed_model, pixels_for
 
 from bnnrun.bench.train_step import _check
 from bnnrun.config import Estimator
@@ -41,8 +41,8 @@ def device():
 
 @pytest.fixture(params=VARIANTS)
 def xnor(request, device):
-    of = VARIANTS[request.param]
-    if not of.min_capability <= device.capability <= of.max_capability:
+    variant = VARIANTS[request.param]
+    if not variant.min_capability <= device.capability <= variant.max_capability:
         pytest.skip(f"{request.param} is not for compute capability {device.capability}")
     return Xnor(device, request.param)
 
@@ -52,8 +52,8 @@ def test_the_fastest_kernel_passes_its_trial(device, tmp_path, monkeypatch):
     monkeypatch.setattr(device, "cache", tmp_path)
     has = [
         name
-        for name, of in VARIANTS.items()
-        if of.min_capability <= device.capability <= of.max_capability
+        for name, variant in VARIANTS.items()
+        if variant.min_capability <= device.capability <= variant.max_capability
     ]
     assert list(dispatch.variants(device)) == has
 
@@ -71,9 +71,9 @@ def test_products_of_any_shape(xnor, device, shape):
     np.testing.assert_array_equal(device.get(xnor.multiply(a, w)), s)
     np.testing.assert_array_equal(device.get(xnor.multiply(a, w, "int16")), s)
     scale, shift = np.random.default_rng(2).normal(size=(2, n)).astype(np.float32)
-    found = xnor.multiply(a, w, "float32", device.put(scale), device.put(shift))
+    actual = xnor.multiply(a, w, "float32", device.put(scale), device.put(shift))
     exact = (s * scale.astype(np.float64) + shift).astype(np.float32)
-    np.testing.assert_array_equal(device.get(found), exact)
+    np.testing.assert_array_equal(device.get(actual), exact)
     t = s[m // 2].astype(np.int32)
     out = xnor.multiply_to_bits(a, w, device.put(bits.popcount_thresholds(t, k)))
     words = device.get(out.data)
@@ -90,12 +90,12 @@ def test_packing(device, dtype, transposed, shape):
     if np.dtype(dtype).kind in "fi":
         x -= 1
     expected = bits.pack(x if np.dtype(dtype).kind in "fi" else x != 0)
-    given = device.put(np.ascontiguousarray(x.T) if transposed else x)
-    found = Xnor(device).pack(given, transposed=transposed)
-    words = device.get(found.data)
+    operand = device.put(np.ascontiguousarray(x.T) if transposed else x)
+    actual = Xnor(device).pack(operand, transposed=transposed)
+    words = device.get(actual.data)
     np.testing.assert_array_equal(words[:, : expected.shape[1]], expected)
     assert not words[:, expected.shape[1] :].any()
-    np.testing.assert_array_equal(device.get(found.ones), np.bitwise_count(expected).sum(axis=1))
+    np.testing.assert_array_equal(device.get(actual.ones), np.bitwise_count(expected).sum(axis=1))
 
 
 def test_the_baseline_is_the_float_product(device):
@@ -110,7 +110,7 @@ def test_the_baseline_is_the_float_product(device):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_are_the_definition(device, name, kernel, first):
     """A second batch of a size takes the recorded graph."""
-    model = made(*NETWORKS[name], seed=1)
+    model = packed_model(*NETWORKS[name], seed=1)
     network = CudaNetwork(model, device, first, kernel)
     for n in (7, 3, 0, 7, 64):
         assert_same(network, pixels_for(model, n, seed=n))
@@ -121,7 +121,9 @@ def test_networks_are_the_definition(device, name, kernel, first):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_of_more_bits_are_the_definition(device, name, bits, first):
     weight_bits, activation_bits = bits
-    model = made(*NETWORKS[name], weight_bits=weight_bits, activation_bits=activation_bits, seed=1)
+    model = packed_model(
+        *NETWORKS[name], weight_bits=weight_bits, activation_bits=activation_bits, seed=1
+    )
     network = CudaNetwork(model, device, first)
     for n in (7, 3, 7, 64):
         assert_same(network, pixels_for(model, n, seed=n))
@@ -198,14 +200,14 @@ def test_watched_passes_of_training_are_the_processors(device, shape):
     for t, expected in zip(ours, theirs, strict=True):
         torch.testing.assert_close(t.grad.cpu(), expected.grad, rtol=1e-5, atol=1e-5)
     w, m, v = (torch.rand(shape, generator=generator) for _ in range(3))
-    of = [t.clone().cuda() for t in (w, g, m, v)]
-    signs, rate = torch.empty_like(of[0]), torch.tensor([0.01], device="cuda")
-    kernels.adam(tuple(of), signs, rate, AdamNumbers(0.9, 0.999, 1e-8, 2.0, clip=True))
+    updated = [t.clone().cuda() for t in (w, g, m, v)]
+    signs, rate = torch.empty_like(updated[0]), torch.tensor([0.01], device="cuda")
+    kernels.adam(tuple(updated), signs, rate, AdamNumbers(0.9, 0.999, 1e-8, 2.0, clip=True))
     numbers = np.array([0.9, 0.1, 0.999, 0.001, 0.02, 1e-8], np.float32)
     adam_kernel(*(flat(t.contiguous()) for t in (w, g, m, v)), numbers, True)
-    for t, expected in zip((of[0], of[2], of[3]), (w, m, v), strict=True):
+    for t, expected in zip((updated[0], updated[2], updated[3]), (w, m, v), strict=True):
         torch.testing.assert_close(t.cpu(), expected, rtol=1e-5, atol=1e-6)
-    assert torch.equal(signs, torch.where(of[0] >= 0, 1.0, -1.0))
+    assert torch.equal(signs, torch.where(updated[0] >= 0, 1.0, -1.0))
 
 
 def trainer_of(folder, *words):
@@ -226,14 +228,14 @@ def test_a_training_step_is_plain_pytorchs(tmp_path, name, engine):
 def test_steps_are_one_graph_and_wait_for_nothing(tmp_path, name):
     trainer, config = trainer_of(tmp_path, *TRAINED[name])
     batch = slice(config.trainer.batch_size)
-    given = trainer.pixels[batch], trainer.labels[batch]
+    examples = trainer.pixels[batch], trainer.labels[batch]
     for _ in range(WARM + 1):
-        trainer.engine.step(*given)
+        trainer.engine.step(*examples)
     assert trainer.engine.mode == "CUDA graph"
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(20):
-            trainer.loss_sum += trainer.engine.step(*given)
+            trainer.loss_sum += trainer.engine.step(*examples)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert 0 < trainer.loss_sum.item() < 40
@@ -241,14 +243,14 @@ def test_steps_are_one_graph_and_wait_for_nothing(tmp_path, name):
 
 def test_a_captured_step_trains_as_each_launch_by_itself(tmp_path):
     """To the bit, where the products are of matrices: cuBLAS repeats itself."""
-    found = []
+    states = []
     for captured in (True, False):
         trainer, _ = trainer_of(tmp_path / str(captured), *TRAINED["mlp"])
         trainer.engine.captured.may_capture = captured
         trainer.run(StopRequest())
-        found.append(trainer.network.state_dict())
-    for name, t in found[0].items():
-        assert torch.equal(t, found[1][name]), name
+        states.append(trainer.network.state_dict())
+    for name, t in states[0].items():
+        assert torch.equal(t, states[1][name]), name
 
 
 def test_a_run_on_a_gpu_stopped_and_resumed_gives_the_same_weights(tmp_path):

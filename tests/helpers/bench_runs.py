@@ -17,14 +17,14 @@ CONVNET = ("workload=convnet", "dataset=cifar10", "arch.channels=[8,8]", "arch.f
 
 def records(folder):
     """The records of a run, by the names that its table shows."""
-    found = [json.loads(p.read_text()) for p in (folder / "results" / "runs").glob("*.json")]
-    return {shown_as(r["details"]): r for r in found}
+    run_records = [json.loads(p.read_text()) for p in (folder / "results" / "runs").glob("*.json")]
+    return {shown_as(r["details"]): r for r in run_records}
 
 
 def shown_as(details):
     """The name of a record's competitor."""
-    of = Implementation.parse(f"{details['role']}:{details['variant']}")
-    return shown(of, details["remark"])
+    implementation = Implementation.parse(f"{details['role']}:{details['variant']}")
+    return shown(implementation, details["remark"])
 
 
 def without_limits(names):

@@ -88,9 +88,9 @@ def answers(folder: Path, pixels: np.ndarray, *runner: str) -> Answers:
     return Answers(classes, sums, scores)
 
 
-def assert_as_reference(model: PackedModel, pixels: np.ndarray, found: Answers) -> None:
+def assert_as_reference(model: PackedModel, pixels: np.ndarray, computed: Answers) -> None:
     """Every sum of the output layer, and the class."""
     sums = ReferenceNetwork(model).accumulators(pixels)
-    np.testing.assert_array_equal(found.accumulators, sums)
+    np.testing.assert_array_equal(computed.accumulators, sums)
     expected = model.layers[-1].scores(sums).argmax(axis=1)
-    np.testing.assert_array_equal(found.classes, expected)
+    np.testing.assert_array_equal(computed.classes, expected)

@@ -104,8 +104,8 @@ class Emulated:
             (index,) = struct.unpack_from("=q", output, at)
             array = arguments[index]
             assert isinstance(array, np.ndarray)
-            found = np.frombuffer(output, array.dtype, array.size, at + 8)
-            array[...] = found.reshape(array.shape)
+            result = np.frombuffer(output, array.dtype, array.size, at + 8)
+            array[...] = result.reshape(array.shape)
             at += 8 + array.nbytes
 
 

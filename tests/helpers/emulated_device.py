@@ -78,8 +78,8 @@ class EmulatedDevice:
         return {"model": "emulated", "compute_capability": ".".join(map(str, self.capability))}
 
 
-def _argument(given: Any) -> Any:
+def _argument(argument: Any) -> Any:
     """A tensor's memory, in whatever order it lies."""
-    if not hasattr(given, "data_ptr"):
-        return given
-    return given.as_strided((given.numel(),), (1,)).numpy()
+    if not hasattr(argument, "data_ptr"):
+        return argument
+    return argument.as_strided((argument.numel(),), (1,)).numpy()

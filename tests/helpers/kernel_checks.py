@@ -138,7 +138,7 @@ def levels_among(rng, d, bits, shape):
 def check_code_planes(launch, defines, shape):
     """Codes of (M, N) outputs from the products of planes."""
     m, n = shape
-    a_bits, w_bits, bits = (defines[f"{of}_BITS"] for of in ("INPUT", "WEIGHT", "OUTPUT"))
+    a_bits, w_bits, bits = (defines[f"{operand}_BITS"] for operand in ("INPUT", "WEIGHT", "OUTPUT"))
     rng, k = np.random.default_rng(shape), 37
     a, w = (rng.integers(0, 2**b, (rows, k)) for b, rows in ((a_bits, m), (w_bits, n)))
     a_planes, w_planes = planes_of(a, a_bits), planes_of(w, w_bits)
@@ -251,8 +251,8 @@ def check_adam(launch, defines, shape):
     right = right.clip(-1, 1) if "CLIP" in defines else right
     numbers = b1, 1 - b1, b2, 1 - b2, c, eps
     launch(blocks((n, 1024)), (256,), [w, g, m, v, signs, rate, *numbers, np.int64(n)])
-    for found, expected in ((w, right), (m, right_m), (v, right_v)):
-        np.testing.assert_allclose(found, expected, 1e-5, 1e-6)
+    for actual, expected in ((w, right), (m, right_m), (v, right_v)):
+        np.testing.assert_allclose(actual, expected, 1e-5, 1e-6)
     asked = np.where(w >= 0, 1, -1) if "SIGNS" in defines else np.full(n, 7)
     np.testing.assert_array_equal(signs, asked)
 
@@ -266,8 +266,8 @@ def check_norm_sign(launch, defines, shape):
     limit, eps, sizes = np.float32(1), np.float32(0.125), (np.int64(r), np.int32(n))
     groups = [slice(i, i + 512) for i in range(0, r, 512)]
 
-    def sums(*of):
-        return np.array([[x[group].sum(0, np.float64) for x in of] for group in groups])
+    def sums(*arrays):
+        return np.array([[x[group].sum(0, np.float64) for x in arrays] for group in groups])
 
     mean, inv = p.mean(0, np.float64), 1 / np.sqrt(p.var(0, dtype=np.float64) + eps)
     line = np.array([mean, gamma * inv, beta, inv], np.float32)
@@ -275,9 +275,9 @@ def check_norm_sign(launch, defines, shape):
     g_y = np.where(np.abs(y) <= limit, g, 0)
     x = (p - mean) * inv
     right = gamma * inv * (g_y - g_y.mean(0) - x * (g_y * x).mean(0))
-    along, whole = (g_y * x).sum(0), g_y.sum(0)
+    along, total = (g_y * x).sum(0), g_y.sum(0)
     k2 = -gamma * inv * inv * along / r
-    factors = np.array([gamma * inv, -gamma * inv * whole / r - k2 * mean, k2, along, whole])
+    factors = np.array([gamma * inv, -gamma * inv * total / r - k2 * mean, k2, along, total])
     of_p, of_g = sums(p, p.astype(np.float64) ** 2), sums(g_y, g_y * (p - line[0]))
     out = {"MOMENTS": of_p, "GRADIENT_SUMS": of_g, "LINE": line, "FACTORS": factors.astype("f4"),
            "SIGN": p, "GRADIENT": p}[defines["PASS"]]  # fmt: skip

@@ -89,13 +89,13 @@ def timed(kind="gemm", created=0, kernels=None, size=8192, **changes) -> list[Re
         mlp, convnet = {"depth": 3, "width": 4096}, {"channels": CHANNELS, "fc": [1024, 1024]}
         config = {"dataset": {"name": name}, "arch": convnet if kind == "convnet" else mlp}
         config |= {"trainer": {"batch_size": 100}} if kind == "train_step" else {"batch": size}
-    found = []
+    timings = []
     for name, value in times.items():
         key, _, remark = name.partition(" (")
-        of, macs = Implementation.parse(key), 5e8 if remark else 1e9
+        implementation, macs = Implementation.parse(key), 5e8 if remark else 1e9
         details = {
-            "role": of.role.value,
-            "variant": of.variant,
+            "role": implementation.role.value,
+            "variant": implementation.variant,
             "remark": remark.removesuffix(")"),
             "minimum": value,
             "spread": 0.1,
@@ -106,7 +106,7 @@ def timed(kind="gemm", created=0, kernels=None, size=8192, **changes) -> list[Re
             "in_the_same_run": {other.partition(" (")[0]: time for other, time in times.items()},
             "threads": 2,
         }
-        made = {
+        fields = {
             "experiment": "",
             "cell": "",
             "quantity": f"{kind}_time",
@@ -119,8 +119,8 @@ def timed(kind="gemm", created=0, kernels=None, size=8192, **changes) -> list[Re
             "command": "bnnrun bench",
             **_made(created),
         }
-        found.append(Record(**{**made, **changes}))
-    return found
+        timings.append(Record(**{**fields, **changes}))
+    return timings
 
 
 def packed(**changes) -> Record:

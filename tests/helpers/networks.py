@@ -36,8 +36,8 @@ def _network(words: tuple[str, ...], kind: ImageSpec, preprocessing: Preprocessi
     config = typed("arch=mlp", *words)
     torch.manual_seed(0)
     pixels = images(200, seed=7, kind=kind).numpy()
-    given = fit(preprocessing, Images(pixels, np.zeros(200, np.uint8)), kind.max_pixel)
-    return Network(config.arch, config.binarization, config.norm, kind, given)
+    scaling = fit(preprocessing, Images(pixels, np.zeros(200, np.uint8)), kind.max_pixel)
+    return Network(config.arch, config.binarization, config.norm, kind, scaling)
 
 
 def network(*words: str, kind: ImageSpec = SPEC, preprocessing=Preprocessing.scale) -> Network:

@@ -27,13 +27,13 @@ def random_model(arch, shape, classes, levels, *, seed=0, bits=(1, 1)) -> Packed
     Args:
         bits: of weights and of activations
     """
-    of = BinarizationConfig(
+    binarization = BinarizationConfig(
         Binarizer.sign, Binarizer.sign, weight_bits=bits[0], activation_bits=bits[1]
     )
     rng = np.random.default_rng(seed)
     kind = ImageSpec(shape, tuple(classes), levels)
     layers, none = [], np.zeros(0)
-    for i, layer in enumerate(plan(arch, kind, of)):
+    for i, layer in enumerate(plan(arch, kind, binarization)):
         n, last = layer.outputs, layer.last
         count = 0 if last else len(borders(*layer.size)[1]) if i == 0 and layer.is_conv else 1
         spread = int(np.sqrt(layer.k)) * layer.unit * (levels if i == 0 else 1)
@@ -80,13 +80,13 @@ def content(path) -> tuple[dict, dict, dict]:
 def write(path, network, arrays, **metadata) -> None:
     """A packed file with the right checksum, of a description (or its text) and any arrays."""
     text = network if isinstance(network, str) else json.dumps(network)
-    given = {
+    header = {
         "format": "bnnrun-packed",
         "version": "1",
         "network": text,
         "sha256": file._checksum(text, arrays),
     }
-    save_file(arrays, path, {**given, **metadata})
+    save_file(arrays, path, {**header, **metadata})
 
 
 def refusal(path) -> str:

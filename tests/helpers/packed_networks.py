@@ -81,7 +81,9 @@ def model_of(
     return PackedModel(kind, tuple(packed), (2.0, -float(levels), float(levels)), {})
 
 
-def made(arch, image_shape, *, classes=10, levels=255, weight_bits=1, activation_bits=1, **how):
+def packed_model(
+    arch, image_shape, *, classes=10, levels=255, weight_bits=1, activation_bits=1, **how
+):
     kind = ImageSpec(image_shape, tuple(map(str, range(classes))), levels)
     bits = BinarizationConfig(
         Binarizer.sign, Binarizer.sign, weight_bits=weight_bits, activation_bits=activation_bits
@@ -104,9 +106,9 @@ def assert_same(fast, pixels):
     assert scores.shape == (len(pixels), len(fast.model.spec.classes))
     if len(pixels):
         last = slice((len(pixels) - 1) // fast.chunk * fast.chunk, None)
-        (found, ours), (bits, theirs) = fast.trace(pixels[last]), slow.trace(pixels[last])
-        assert len(found) == len(bits) == len(fast.model.layers) - 1
-        for a, b in zip(found, bits, strict=True):
+        (codes, ours), (bits, theirs) = fast.trace(pixels[last]), slow.trace(pixels[last])
+        assert len(codes) == len(bits) == len(fast.model.layers) - 1
+        for a, b in zip(codes, bits, strict=True):
             np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(ours, scores[last])
         np.testing.assert_array_equal(theirs, scores[last])

@@ -22,8 +22,8 @@ TESTS = Path(__file__).parents[1] / "gpu" / "test_gpu.py"
 
 def program() -> Path | None:
     """On PATH, or where `pip install nvidia-cuda-sanitizer-api` puts it."""
-    if found := shutil.which("compute-sanitizer"):
-        return Path(found)
+    if program := shutil.which("compute-sanitizer"):
+        return Path(program)
     package = importlib.util.find_spec("nvidia")
     for place in (package.submodule_search_locations or ()) if package else ():
         for path in Path(place).glob("cu*/bin/compute-sanitizer"):

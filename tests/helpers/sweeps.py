@@ -38,10 +38,10 @@ def start(*words: str, place: str = "", group: bool = False) -> subprocess.Popen
     )  # fmt: skip
 
 
-def wait_for(found: Callable[[], object], process: subprocess.Popen) -> None:
+def wait_for(is_there: Callable[[], object], process: subprocess.Popen) -> None:
     """Until something is found, while the process runs."""
     until = time.monotonic() + 120
-    while not found():
+    while not is_there():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -62,17 +62,17 @@ def records() -> list[dict]:
 
 def errors_by_batch_size() -> dict[int, float]:
     """The records' test errors; each job's once."""
-    found = [(r["config"]["trainer"]["batch_size"], r["value"]) for r in records()]
-    assert len(dict(found)) == len(found)
-    return dict(found)
+    values = [(r["config"]["trainer"]["batch_size"], r["value"]) for r in records()]
+    assert len(dict(values)) == len(values)
+    return dict(values)
 
 
 def holders() -> dict[str, int]:
     """The process at work in each run folder."""
-    found = {}
+    processes = {}
     for path in Path("outputs/sweeps").glob("digits*/.run-lock"):
         try:
-            found[path.parent.name] = json.loads(path.read_text())["pid"]
+            processes[path.parent.name] = json.loads(path.read_text())["pid"]
         except (OSError, ValueError):
             continue
-    return found
+    return processes

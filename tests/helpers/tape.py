@@ -29,16 +29,16 @@ class Tape(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         assert func not in WAITS, f"{func} waits for the device, which no recording may"
         kwargs = kwargs or {}
-        found = func(*args, **kwargs)
+        result = func(*args, **kwargs)
 
         def again() -> None:
-            for place, new in zip(tree_leaves(found), tree_leaves(func(*args, **kwargs)),
+            for place, new in zip(tree_leaves(result), tree_leaves(func(*args, **kwargs)),
                                   strict=True):  # fmt: skip
                 if isinstance(new, torch.Tensor) and new.data_ptr() != place.data_ptr():
                     place.copy_(new)
 
         self.entries.append(again)
-        return found
+        return result
 
     def replay(self) -> None:
         with torch.no_grad():
@@ -62,7 +62,7 @@ def put_in_place(monkeypatch, device: TapedDevice, state: Callable[[], list[torc
 
     @contextlib.contextmanager
     def graph(tape: Tape) -> Iterator[None]:
-        kept = [t.clone() for t in state()]
+        saved = [t.clone() for t in state()]
         generator = torch.get_rng_state()
         device.tape = tape
         try:
@@ -70,7 +70,7 @@ def put_in_place(monkeypatch, device: TapedDevice, state: Callable[[], list[torc
                 yield
         finally:
             device.tape = None
-            for t, before in zip(state(), kept, strict=True):
+            for t, before in zip(state(), saved, strict=True):
                 t.data.copy_(before)
             torch.set_rng_state(generator)
 

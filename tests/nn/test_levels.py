@@ -117,8 +117,8 @@ def test_a_list_gives_each_layer_its_own_bits():
         Binarizer.sign, Binarizer.sign, weight_bits=[1, 2, 3, 4], activation_bits=[2, 1, 3]
     )
     layers = plan(MlpConfig("mlp", depth=3, width=5), SPEC, bits)
-    found = [(each.input_bits, each.weight_bits, each.output_bits) for each in layers]
-    assert found == [(1, 1, 2), (2, 2, 1), (1, 3, 3), (3, 4, 1)]
+    bits = [(each.input_bits, each.weight_bits, each.output_bits) for each in layers]
+    assert bits == [(1, 1, 2), (2, 2, 1), (1, 3, 3), (3, 4, 1)]
 
 
 REFUSED = {
@@ -141,7 +141,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("line", REFUSED)
 def test_settings_that_describe_no_network_are_refused(line):
-    given = {"weights": Binarizer.sign, "activations": Binarizer.sign, **REFUSED[line]}
+    settings = {"weights": Binarizer.sign, "activations": Binarizer.sign, **REFUSED[line]}
     with pytest.raises(InputError) as refused:
-        plan(MlpConfig("mlp", depth=2, width=5), SPEC, BinarizationConfig(**given))
+        plan(MlpConfig("mlp", depth=2, width=5), SPEC, BinarizationConfig(**settings))
     assert str(refused.value).startswith(f"binarization.{line}")

@@ -209,10 +209,10 @@ def test_scaled_input_is_two_x_over_levels_less_one():
 
 def test_whitened_input_takes_part_in_training_and_evaluation():
     net, x = network(preprocessing=Preprocessing.zca), images(10)
-    given = net.input
-    flat = (2 * x.numpy().reshape(10, -1) / 16 - 1) - given.zca_mean.numpy()
-    expected = flat @ given.zca_matrix.numpy().astype(float)
-    np.testing.assert_allclose(given(x).numpy().reshape(10, -1), expected, atol=1e-5)
+    scale = net.input
+    flat = (2 * x.numpy().reshape(10, -1) / 16 - 1) - scale.zca_mean.numpy()
+    expected = flat @ scale.zca_matrix.numpy().astype(float)
+    np.testing.assert_allclose(scale(x).numpy().reshape(10, -1), expected, atol=1e-5)
     sums = Engine(net).evaluate_product(net.blocks[0], x).detach().numpy()
     w = np.where(net.blocks[0].product.weight.detach().numpy() >= 0, 1.0, -1.0)
     np.testing.assert_allclose(sums, expected @ w.T, atol=1e-4)
@@ -231,9 +231,9 @@ def test_the_saturated_share_is_that_of_each_hidden_layer():
 
 def test_evaluation_does_not_depend_on_the_batch():
     engine, x = Engine(network("arch.width=500")), images(33)
-    whole, _ = engine.evaluate(x)
+    at_once, _ = engine.evaluate(x)
     parts = torch.cat([engine.evaluate(x[i : i + 7])[0] for i in range(0, 33, 7)])
-    assert torch.equal(whole, parts)
+    assert torch.equal(at_once, parts)
 
 
 def test_hidden_pre_activations_in_training_are_exact_integers():
@@ -304,8 +304,8 @@ def test_a_step_is_algorithm_1():
     loss, expected = alg1(net, x, labels_of(x, net), 0.3)
     before = [p.detach().clone() for p in net.parameters()]
     assert engine.step(x, labels_of(x, net)).item() == pytest.approx(loss, rel=1e-5)
-    found = [(b.product.weight, b.norm.gamma, b.norm.beta) for b in net.blocks]
-    for ours, theirs in zip(chain(*found), chain(*expected), strict=True):
+    actual = [(b.product.weight, b.norm.gamma, b.norm.beta) for b in net.blocks]
+    for ours, theirs in zip(chain(*actual), chain(*expected), strict=True):
         # Gradients are sums of some hundred numbers, rounded to float32: 1e-5 of the largest.
         np.testing.assert_allclose(ours.detach().numpy(), theirs, rtol=1e-4, atol=2e-5)
     assert any(not torch.equal(p, q) for p, q in zip(net.parameters(), before, strict=True))

@@ -57,8 +57,8 @@ def test_approx_sign_is_the_derivative_of_its_polynomial():
         return np.where(np.abs(r) <= 1, r * (2 - np.abs(r)), np.sign(r))
 
     h = 1e-6
-    found = gradient(r.tolist(), Estimator.approx)[1]
-    np.testing.assert_allclose(found, (f(r + h) - f(r - h)) / (2 * h), atol=1e-5)
+    slope = gradient(r.tolist(), Estimator.approx)[1]
+    np.testing.assert_allclose(slope, (f(r + h) - f(r - h)) / (2 * h), atol=1e-5)
 
 
 @pytest.mark.parametrize("estimator", [Estimator.ste, Estimator.approx])

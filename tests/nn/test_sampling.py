@@ -35,8 +35,8 @@ def by_definition(key: int, n: int) -> int:
 
 def test_the_finalizer_is_splitmix64s():
     """The published generator's first outputs from the state 1234567."""
-    found = [extend(torch.tensor(1234567), n).item() % 2**64 for n in range(3)]
-    assert found == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+    values = [extend(torch.tensor(1234567), n).item() % 2**64 for n in range(3)]
+    assert values == [6457827717110365317, 3203168211198807973, 9817491932198370423]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**63 - 1])
@@ -45,10 +45,10 @@ def test_keys_and_bits_are_the_definitions(seed, use):
     key = 0
     for n in (seed, 7, 2, use):
         key = by_definition(key, n)
-    found = layer_key(step_key(seed, 7), 2, use)
-    assert found.item() % 2**64 == key
+    sampled_key = layer_key(step_key(seed, 7), 2, use)
+    assert sampled_key.item() % 2**64 == key
     expected = [by_definition(key, i) >> 32 for i in range(SHAPE.numel())]
-    assert random_bits(found, SHAPE).flatten().tolist() == expected
+    assert random_bits(sampled_key, SHAPE).flatten().tolist() == expected
 
 
 def test_bits_differ_by_seed_step_layer_and_use():
@@ -85,10 +85,10 @@ def test_the_processors_dropout_is_the_references(share):
     for a in (*orders(x), x.flatten(1), x.transpose(2, 3)):
         ours, theirs = (a.detach().clone().requires_grad_() for _ in range(2))
         expected = engine.dropout(block, theirs)
-        found = cpu.dropout(ours, share, layer_key(engine.step_key, 1, Use.dropout))
-        assert torch.equal(found, expected)
+        actual = cpu.dropout(ours, share, layer_key(engine.step_key, 1, Use.dropout))
+        assert torch.equal(actual, expected)
         g = torch.randn_like(x).view(a.shape)
-        found.backward(g)
+        actual.backward(g)
         expected.backward(g)
         assert torch.equal(ours.grad, theirs.grad)
 
@@ -98,23 +98,23 @@ def test_the_processors_sampled_signs_are_the_references():
     r.view(-1)[:4] = torch.tensor([1.0, -1.0, 0.0, -0.0])
     key = layer_key(step_key(0, 1), 0, Use.weights)
     for w in orders(r):
-        found = cpu.sample_into(w, key, torch.empty_like(w))
-        assert torch.equal(found, stochastic_sign(w, random_bits(key, w.shape)))
+        actual = cpu.sample_into(w, key, torch.empty_like(w))
+        assert torch.equal(actual, stochastic_sign(w, random_bits(key, w.shape)))
 
 
 def test_dropout_drops_its_share():
     net = network("arch.width=1000", "arch.dropout_hidden=0.2")
     engine = Engine(net)
-    kept = engine.dropout(net.blocks[1], torch.ones(300, 1000)) > 0
-    assert kept.double().mean().item() == pytest.approx(0.8, abs=0.004)  # five deviations
+    keep_mask = engine.dropout(net.blocks[1], torch.ones(300, 1000)) > 0
+    assert keep_mask.double().mean().item() == pytest.approx(0.8, abs=0.004)  # five deviations
     # Neither rows nor columns are sampled alike.
-    assert kept.double().mean(0).std().item() == pytest.approx((0.16 / 300) ** 0.5, rel=0.15)
-    assert kept.double().mean(1).std().item() == pytest.approx((0.16 / 1000) ** 0.5, rel=0.15)
+    assert keep_mask.double().mean(0).std().item() == pytest.approx((0.16 / 300) ** 0.5, rel=0.15)
+    assert keep_mask.double().mean(1).std().item() == pytest.approx((0.16 / 1000) ** 0.5, rel=0.15)
 
 
 def test_what_is_dropped_depends_on_nothing_else_than_where_it_stands():
     """Part of a minibatch from its beginning on has the same mask."""
     key = step_key(0, 1)
-    whole = random_bits(key, torch.Size([9, 2, 3, 4])) < dropped_below(0.5)
-    assert torch.equal(random_bits(key, torch.Size([4, 2, 3, 4])) < dropped_below(0.5), whole[:4])
-    assert np.array_equal(whole[0].flatten(), random_bits(key, torch.Size([24])) < 2**31)
+    batch = random_bits(key, torch.Size([9, 2, 3, 4])) < dropped_below(0.5)
+    assert torch.equal(random_bits(key, torch.Size([4, 2, 3, 4])) < dropped_below(0.5), batch[:4])
+    assert np.array_equal(batch[0].flatten(), random_bits(key, torch.Size([24])) < 2**31)

@@ -157,9 +157,9 @@ def test_every_kernel_has_the_same_test_error_and_verifies(here, tmp_path, name,
 def test_a_sweep_over_kernels_leaves_a_record_each(here, tmp_path):
     words = ["-m", "model=mlp", "dataset=digits", "first=bytes,planes", "hydra.sweep.dir=sweep"]
     assert here("eval", *words).status == 0
-    made = records(tmp_path)
-    assert sorted(record["details"]["first"] for record in made) == ["bytes", "planes"]
-    assert len({record["value"] for record in made}) == 1
+    evaluations = records(tmp_path)
+    assert sorted(record["details"]["first"] for record in evaluations) == ["bytes", "planes"]
+    assert len({record["value"] for record in evaluations}) == 1
 
 
 def test_another_data_set_is_refused_with_the_one_to_add(here, tmp_path):

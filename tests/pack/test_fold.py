@@ -208,8 +208,8 @@ def test_any_threshold_that_is_off_by_one_is_found(drawn, scaling, largest, step
     moved = t + step
     wanted = signs_by_brute_force(norm, largest)[:, 0]
     wrong = s[np.where(flip, s <= moved, s >= moved) != wanted]
-    found = first_difference(norm, moved, flip, largest)
-    assert found == ((0, int(wrong[0])) if len(wrong) else None)
+    difference = first_difference(norm, moved, flip, largest)
+    assert difference == ((0, int(wrong[0])) if len(wrong) else None)
     assert len(wrong) <= 1
 
 

@@ -82,8 +82,8 @@ def test_an_altered_record_is_refused_and_the_rest_is_read(tmp_path, change, mes
     bad.write_text(json.dumps(change(json.loads(bad.read_text()))))
     with pytest.raises(InputError, match=message):
         records.read(bad)
-    whole, damaged = records.read_all(tmp_path)
-    assert [r.name for r in whole] == [good.name]
+    intact, damaged = records.read_all(tmp_path)
+    assert [r.name for r in intact] == [good.name]
     assert len(damaged) == 1
     assert bad.name in damaged[0]
 

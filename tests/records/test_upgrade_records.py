@@ -46,8 +46,8 @@ def test_every_committed_record_of_a_time_has_a_role_and_keeps_its_name_in_table
         if content["format"] != 1 or "competitor" not in content["details"]:
             continue
         old, details = content["details"], record.details
-        of = Implementation.parse(f"{details['role']}:{details['variant']}")
-        assert shown(of, details["remark"]) == today(old["competitor"])
+        implementation = Implementation.parse(f"{details['role']}:{details['variant']}")
+        assert shown(implementation, details["remark"]) == today(old["competitor"])
         assert "competitor" not in details
         together = {Implementation.parse(key).name for key in details["in_the_same_run"]}
         bare = {today(name).partition(" (")[0] for name in old["in_the_same_run"]}
@@ -73,9 +73,12 @@ def test_every_committed_record_of_a_time_has_a_role_and_keeps_its_name_in_table
 def test_names_that_gpus_gave_have_roles_too(name, expected):
     content = {"format": 1, "config": {}, "details": {"competitor": name}}
     details = upgrade.record(content)["details"]
-    of = Implementation.of(*expected)
-    assert (details["role"], details["variant"]) == (of.role.value, of.variant)
-    assert of.name == name
+    implementation = Implementation.of(*expected)
+    assert (details["role"], details["variant"]) == (
+        implementation.role.value,
+        implementation.variant,
+    )
+    assert implementation.name == name
 
 
 def test_a_name_that_no_version_wrote_is_told(tmp_path):

@@ -57,8 +57,8 @@ def read(text: str) -> pd.DataFrame:
 def csv_files(records, of_conf) -> dict[str, pd.DataFrame]:
     """Every CSV file that a report of these records has."""
     drawn = figures(records, of_conf)
-    made = tables(records, of_conf, ["x.json: altered"], [MODEL])
-    texts = content(made, drawn, Collected(records, [], []))
+    all_tables = tables(records, of_conf, ["x.json: altered"], [MODEL])
+    texts = content(all_tables, drawn, Collected(records, [], []))
     assert all("\r" not in text for text in texts.values())
     return {name: read(text) for name, text in texts.items() if name.endswith(".csv")}
 
@@ -88,8 +88,8 @@ def nothing_known(record):
 
 @pytest.mark.parametrize("change", [lambda r: r, nothing_known], ids=["all known", "nothing known"])
 def test_every_csv_file_of_a_report_is_for_programs(of_conf, change):
-    found = csv_files([change(record) for record in all_records()], of_conf)
-    tables_ = {Path(name).stem for name in found if name.startswith("tables/")}
+    files = csv_files([change(record) for record in all_records()], of_conf)
+    tables_ = {Path(name).stem for name in files if name.startswith("tables/")}
     committed = {path.stem for path in (RESULTS / "tables").glob("*.csv")}
     assert committed <= tables_ | {"ablations"}, "a table is not swept here"
 
@@ -108,8 +108,8 @@ def test_every_committed_csv_file_is_for_programs():
 
 
 def test_numbers_are_the_records_own(of_conf):
-    found = csv_files(golden_records(), of_conf)
-    rows = found["tables/table1.csv"].set_index(["method", "dataset"])
+    files = csv_files(golden_records(), of_conf)
+    rows = files["tables/table1.csv"].set_index(["method", "dataset"])
     ours = rows.loc["BNN (Theano)", "mnist"]
     assert (ours.error_pct, ours.deviation_pct, ours.n) == (1.0, 0.1, 3)
     assert (ours.epochs, ours.of_epochs, ours.paper_pct) == (1000, 1000, 0.96)
@@ -117,7 +117,7 @@ def test_numbers_are_the_records_own(of_conf):
     other = rows.loc["BinaryConnect", "mnist"]
     assert (other.paper_pct, other.paper_deviation_pct) == (1.29, 0.08)
     assert other.verdict == "not run" and pd.isna(other.error_pct)
-    detail = found["tables/table1_detail.csv"].set_index("cell")
+    detail = files["tables/table1_detail.csv"].set_index("cell")
     short = detail.loc["table1.mnist.theano.2"]
     assert (short.verdict, short.epochs, short.of_epochs_pct, short.leads) == (
         "reduced budget", 20, 2, False,
@@ -126,8 +126,8 @@ def test_numbers_are_the_records_own(of_conf):
 
 def test_the_committed_records_give_their_own_numbers(of_conf):
     collected = collect(RESULTS)
-    found = csv_files(collected.records, of_conf)
-    times = found["tables/times.csv"]
+    files = csv_files(collected.records, of_conf)
+    times = files["tables/times.csv"]
     of_records = {round(r.value, 3) for r in collected.records if r.quantity.endswith("_time")}
     near = [min(abs(value - other) / value for other in of_records) for value in times.median_ms]
     assert max(near) < 1e-3

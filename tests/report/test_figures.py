@@ -77,8 +77,8 @@ def figure(name: str, records: list[Record]) -> Figure:
     return next(f for f in figures(records) if f.name == name)
 
 
-def rows(of: Figure) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(figure_csv(of))))
+def rows(figure: Figure) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(figure_csv(figure))))
 
 
 # ---- which figures there are -----------------------------------------------------------------
@@ -91,16 +91,16 @@ def test_without_records_there_is_no_figure_and_a_sentence_for_each():
 
 
 def test_with_records_of_every_kind_there_is_every_figure_the_papers_first():
-    found = figures(every_kind())
-    assert [f.name for f in found] == list(EXPECTED)
-    assert absent(found) == []
+    drawn = figures(every_kind())
+    assert [f.name for f in drawn] == list(EXPECTED)
+    assert absent(drawn) == []
 
 
 def test_every_axis_has_a_label_with_its_unit_and_says_where_it_is_logarithmic():
     unit = re.compile(r"%|, s\b|bits|epoch|size|layer|hinge|times as fast")
-    for of in figures(every_kind()):
-        assert of.caption and of.title
-        for panel in of.panels:
+    for each in figures(every_kind()):
+        assert each.caption and each.title
+        for panel in each.panels:
             named = [panel.x_label, panel.y_label] if not panel.bars else [panel.x_label]
             assert all(map(unit.search, named)), panel
             assert ("log scale" in panel.x_label) == panel.log_x
@@ -143,8 +143,8 @@ def test_of_each_cell_the_longest_run_with_a_curve_is_drawn_the_latest_of_equals
     uneven = cifar10(30, created=4)
     uneven.details["curve"] = {"train_loss": [1.0, 0.5], "valid_error_pct": [9.0]}
     nameless = cifar10(30, created=5, data={})
-    found = figure("figure1", [short, long, later, without, single, uneven, nameless])
-    assert found.panels[0].series[0].records == (later.name,)
+    curves = figure("figure1", [short, long, later, without, single, uneven, nameless])
+    assert curves.panels[0].series[0].records == (later.name,)
 
 
 def test_what_a_reader_must_know_of_the_data_and_the_tree_is_in_the_caption():
@@ -181,9 +181,9 @@ def test_figure_3_has_the_papers_bars_and_those_of_each_machine():
 def test_of_a_machine_the_latest_timing_counts():
     early = {"ours:xnor/bytes": 900.0, "float32:torch": 9000.0}
     late = {"ours:xnor/bytes": 600.0, "float32:torch": 5000.0}
-    found = [*timed("mlp", size=10_000, kernels=early),
+    measured = [*timed("mlp", size=10_000, kernels=early),
              *timed("mlp", size=10_000, kernels=late, created=1)]  # fmt: skip
-    (network,) = figure("figure3", found).panels
+    (network,) = figure("figure3", measured).panels
     assert network.series[1].y == pytest.approx((5.0, 0.6))
 
 
@@ -203,12 +203,12 @@ def test_a_baseline_of_some_images_is_scaled_to_all():
 
 
 def test_speed_up_is_over_float32_in_the_same_run():
-    found = figure("speedup", every_kind())
-    (panel,) = found.panels
+    speedups = figure("speedup", every_kind())
+    (panel,) = speedups.panels
     lines = {s.label: dict(zip(s.x, s.y, strict=True)) for s in panel.series}
     assert lines["XNOR, packing of A timed"] == pytest.approx({2048: 3 / 4, 8192: 40 / 4})
     assert set(lines) == {"XNOR, bits in and out", "XNOR, packing of A timed", "int8"}
-    assert "faster than float32 from about" in found.caption
+    assert "faster than float32 from about" in speedups.caption
 
 
 def test_products_that_are_no_cubes_or_lack_float32_have_no_speed_up():
@@ -238,11 +238,11 @@ def test_the_crossover_is_where_the_speed_up_stays_above_1(speedups, at, words):
 
 
 def test_figure_2_is_drawn_from_the_record_alone():
-    found = figure("figure2", [counted(epoch=2, seed=1), counted(epoch=9)])
+    filters = figure("figure2", [counted(epoch=2, seed=1), counted(epoch=9)])
     bits = np.random.default_rng(0).integers(0, 2, (20, 27)).reshape(20, 3, 3, 3)
-    np.testing.assert_array_equal(bits_of(found.filters), bits)
-    assert "epoch 9" in found.caption
-    second = list(rows(found)[1].items())
+    np.testing.assert_array_equal(bits_of(filters.filters), bits)
+    assert "epoch 9" in filters.caption
+    second = list(rows(filters)[1].items())
     assert second[:2] == [("filter", "1"), ("map", "2")]
     signs = 2 * bits[0, :, :, 1].astype(int) - 1
     places = [(y, x) for y in range(3) for x in range(3)]
@@ -269,9 +269,9 @@ def test_a_record_without_whole_bits_has_no_figure_2(first_layer):
 
 
 def test_older_records_have_no_figure_2_but_their_counts():
-    found = figures([counted(first_layer=False)])
-    assert [f.name for f in found] == ["unique_filters"]
-    assert "Figure 2" in absent(found)[1]
+    drawn = figures([counted(first_layer=False)])
+    assert [f.name for f in drawn] == ["unique_filters"]
+    assert "Figure 2" in absent(drawn)[1]
 
 
 def test_unique_filters_stand_beside_chance_and_the_papers_number():
@@ -315,16 +315,16 @@ def test_the_papers_numbers_of_another_scale_have_a_column_of_their_own():
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_drawing_is_the_same_bytes_twice_whatever_the_readers_settings(name):
-    of = figure(name, every_kind())
-    first = draw(of)
+    picture = figure(name, every_kind())
+    first = draw(picture)
     plot.draw.cache_clear()
     with mpl.rc_context({"font.size": 20, "svg.fonttype": "path", "axes.grid": False}):
-        assert draw(of) == first
+        assert draw(picture) == first
 
 
 def test_a_drawing_is_the_same_bytes_in_another_process_place_and_time_zone(tmp_path):
-    found = figures(every_kind())
-    (tmp_path / "figures").write_bytes(pickle.dumps(found))
+    drawn = figures(every_kind())
+    (tmp_path / "figures").write_bytes(pickle.dumps(drawn))
     code = (
         "import hashlib, pickle, pathlib, bnnrun.report.figures as r\n"
         "for f in pickle.loads(pathlib.Path('figures').read_bytes()):\n"
@@ -334,16 +334,16 @@ def test_a_drawing_is_the_same_bytes_in_another_process_place_and_time_zone(tmp_
                    "PYTHONPATH": str(Path(__file__).parents[2])}  # fmt: skip
     there = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment,
                            capture_output=True, text=True, check=True).stdout  # fmt: skip
-    here = [hashlib.sha256(made).hexdigest() for f in found for made in draw(f).values()]
+    here = [hashlib.sha256(image).hexdigest() for f in drawn for image in draw(f).values()]
     assert there.split() == here
 
 
 def test_a_drawing_is_xml_that_a_page_can_hold_among_others():
     seen: set[str] = set()
-    for of in figures(every_kind()):
-        svg = draw(of)["svg"].decode()
+    for each in figures(every_kind()):
+        svg = draw(each)["svg"].decode()
         root = ElementTree.fromstring(svg)
-        assert root.get("aria-label") == of.title and root.get("role") == "img"
+        assert root.get("aria-label") == each.title and root.get("role") == "img"
         ids = {e.get("id") for e in root.iter() if e.get("id")}
         assert not ids & seen, "two drawings of one page with the same identifier"
         seen |= ids
@@ -387,7 +387,7 @@ def contrast(one: str, other: str) -> float:
 
 
 def test_filters_of_one_input_map_are_drawn_in_grey():
-    made = Filters(2, 1, pack(np.ones((2, 9), bool)).astype("<u4").tobytes().hex())
-    of = dataclasses.replace(figure("figure2", every_kind()), filters=made)
-    with Image.open(io.BytesIO(draw(of)["png"])) as picture:
+    filters = Filters(2, 1, pack(np.ones((2, 9), bool)).astype("<u4").tobytes().hex())
+    two_filters = dataclasses.replace(figure("figure2", every_kind()), filters=filters)
+    with Image.open(io.BytesIO(draw(two_filters)["png"])) as picture:
         assert set(np.unique(np.asarray(picture))) == {128, 255}

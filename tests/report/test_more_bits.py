@@ -34,13 +34,13 @@ def run(
     return trained(experiment, value, seed, epochs, changed=bits | changed)
 
 
-def table_of(found, of_conf, name="more_bits"):
-    return next((t for t in tables(found, of_conf, []) if t.name == name), None)
+def table_of(measured, of_conf, name="more_bits"):
+    return next((t for t in tables(measured, of_conf, []) if t.name == name), None)
 
 
-def lines(found, of_conf) -> list[dict[str, Cell]]:
+def lines(measured, of_conf) -> list[dict[str, Cell]]:
     """Our rows of the table, as dicts of cells."""
-    table = table_of(found, of_conf)
+    table = table_of(measured, of_conf)
     titles = [column.title for column in table.columns]
     rows = [dict(zip(titles, row, strict=True)) for row in table.rows]
     return [row for row in rows if "published" not in row["network"].text]
@@ -106,25 +106,25 @@ def test_a_network_that_differs_in_more_than_its_bits_is_not_beside_it(other, of
 
 def test_a_run_is_known_by_its_settings_not_by_its_name(of_conf):
     """And what changed nothing but bits is no ablation of the experiment."""
-    found = [replace(run(1, 2), experiment=""), run(value=2.0, experiment="ablation_mnist")]
-    assert len(lines(found, of_conf)) == 2
-    assert table_of(found, of_conf, "ablations") is None
-    assert table_of(found, of_conf, "other_runs") is None
+    measured = [replace(run(1, 2), experiment=""), run(value=2.0, experiment="ablation_mnist")]
+    assert len(lines(measured, of_conf)) == 2
+    assert table_of(measured, of_conf, "ablations") is None
+    assert table_of(measured, of_conf, "other_runs") is None
 
 
 def test_runs_of_one_bit_alone_are_no_table_and_no_figure(of_conf):
-    found = [run(value=2.0), run(value=0.8, **REAL)]
-    assert table_of(found, of_conf) is None
-    assert "more_bits" not in {figure.name for figure in figures(found, of_conf)}
+    measured = [run(value=2.0), run(value=0.8, **REAL)]
+    assert table_of(measured, of_conf) is None
+    assert "more_bits" not in {figure.name for figure in figures(measured, of_conf)}
 
 
 def test_a_time_is_that_of_a_file_packed_from_these_runs(of_conf):
     trained_as = {"dataset": "mnist", "seed": "0", "epoch": "20", "test_error_pct": "1.2000",
                   "valid_error_pct": "1.3000"}  # fmt: skip
     details = packed().details | {"images_per_s": 5000.0, "trained": trained_as}
-    found = [*sweep(), packed(details=details)]
+    measured = [*sweep(), packed(details=details)]
     times = {row["bits, W x A"].text: row["ms for 1,000 images"].text
-             for row in lines(found, of_conf)}  # fmt: skip
+             for row in lines(measured, of_conf)}  # fmt: skip
     assert times == {
         "1 x 1": "not run", "1 x 2": "not run", "2 x 2": "200",
         "1 x 32": "not packed", "8 x 8": "not packed", "32 x 32": "not packed",
@@ -160,8 +160,8 @@ def test_a_record_that_does_not_tell_has_no_bits(config):
 def test_the_figure_has_a_panel_a_network_and_a_point_a_number_of_bits(of_conf):
     cifar10 = [run(1, 2, 30.0, experiment="bits_cifar10", epochs=5),
                run(1, 1, 35.0, experiment="bits_cifar10", epochs=5)]  # fmt: skip
-    found = [*sweep(), *cifar10, run([1, 2, 2, 1], 2)]
-    (figure,) = [f for f in figures(found, of_conf) if f.name == "more_bits"]
+    measured = [*sweep(), *cifar10, run([1, 2, 2, 1], 2)]
+    (figure,) = [f for f in figures(measured, of_conf) if f.name == "more_bits"]
     assert [panel.title for panel in figure.panels] == [
         "CIFAR-10, convnet 128-128-256-256-512-512", "MNIST, mlp 3 x 1024",
     ]  # fmt: skip

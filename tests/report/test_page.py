@@ -38,10 +38,10 @@ class Parsed(HTMLParser):
         assert not self._open
 
     def handle_starttag(self, tag, attrs):
-        given = dict(attrs)
-        self.tags.append((tag, given))
-        self.ids += [given["id"]] if "id" in given else []
-        self.links += [given["href"]] if tag == "a" else []
+        attributes = dict(attrs)
+        self.tags.append((tag, attributes))
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.links += [attributes["href"]] if tag == "a" else []
         if tag not in VOID:
             self._open.append(tag)
 
@@ -56,7 +56,7 @@ class Parsed(HTMLParser):
             self.text += data
 
     def named(self, tag: str) -> list[dict[str, str | None]]:
-        return [given for name, given in self.tags if name == tag]
+        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def table(*cells: Cell, name="table1", notes=()) -> Table:
@@ -69,7 +69,7 @@ def cell(record, id="table1.mnist.theano", **more) -> Cell:
 
 
 @pytest.fixture(scope="module")
-def given():
+def arguments():
     """What a page is made of: every figure, and cells of several kinds."""
     records = every_kind()
     cells = (
@@ -83,27 +83,27 @@ def given():
 
 
 @pytest.fixture(scope="module")
-def whole(given):
-    return page(*given)
+def index_html(arguments):
+    return page(*arguments)
 
 
 # ---- one file, no network --------------------------------------------------------------------
 
 
-def test_the_page_loads_nothing(whole):
-    parsed = Parsed(whole)
+def test_the_page_loads_nothing(index_html):
+    parsed = Parsed(index_html)
     assert not [tag for tag, _ in parsed.tags if tag in ("script", "link", "iframe", "object")]
     for tag, attributes in parsed.tags:
         for name, value in attributes.items():
             loads = name in ("src", "srcset", "data", "poster", "xlink:href")
             if loads or (name == "href" and tag != "a"):
                 assert value.startswith(("#", "data:")), (tag, name, value)
-    assert not re.search(r"@import|url\((?!#)", whole)
+    assert not re.search(r"@import|url\((?!#)", index_html)
     assert not [link for link in parsed.links if "//" in link]
 
 
-def test_links_lead_to_identifiers_of_the_page_or_files_beside_it(whole):
-    parsed = Parsed(whole)
+def test_links_lead_to_identifiers_of_the_page_or_files_beside_it(index_html):
+    parsed = Parsed(index_html)
     assert len(parsed.ids) == len(set(parsed.ids))
     inside = {link[1:] for link in parsed.links if link.startswith("#")}
     assert inside <= set(parsed.ids)
@@ -111,35 +111,35 @@ def test_links_lead_to_identifiers_of_the_page_or_files_beside_it(whole):
     assert beside and all(re.fullmatch(r"(runs|figures)/[^/]+", link) for link in beside)
 
 
-def test_the_same_records_give_the_same_bytes_in_another_process(tmp_path, given, whole):
-    (tmp_path / "given").write_bytes(pickle.dumps(given))
+def test_the_same_records_give_the_same_bytes_in_another_process(tmp_path, arguments, index_html):
+    (tmp_path / "arguments").write_bytes(pickle.dumps(arguments))
     code = (
         "import pathlib, pickle, sys, bnnrun.report.page as p\n"
-        "made = p.page(*pickle.loads(pathlib.Path('given').read_bytes()))\n"
+        "made = p.page(*pickle.loads(pathlib.Path('arguments').read_bytes()))\n"
         "sys.stdout.buffer.write(made.encode())"
     )
     environment = {**os.environ, "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "3", "LC_ALL": "C",
                    "PYTHONPATH": str(Path(__file__).parents[2])}  # fmt: skip
     there = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment,
                            capture_output=True, check=True).stdout  # fmt: skip
-    assert there.decode() == whole == page(*given)
+    assert there.decode() == index_html == page(*arguments)
 
 
-def test_without_its_drawings_a_page_keeps_its_text(whole):
-    text = without_drawings(whole)
-    assert "<svg" in whole and "<svg" not in text and "</svg>" not in text
+def test_without_its_drawings_a_page_keeps_its_text(index_html):
+    text = without_drawings(index_html)
+    assert "<svg" in index_html and "<svg" not in text and "</svg>" not in text
     assert "Figure 1: training on CIFAR-10" in text and text.endswith("</html>\n")
-    other = whole.replace("M 0", "M 1")
-    assert other != whole
+    other = index_html.replace("M 0", "M 1")
+    assert other != index_html
     assert without_drawings(other) == text
 
 
 # ---- from a cell to its records --------------------------------------------------------------
 
 
-def test_a_cell_leads_to_its_runs_and_they_to_their_records(given, whole):
-    parsed = Parsed(whole)
-    record = given[2][1]
+def test_a_cell_leads_to_its_runs_and_they_to_their_records(arguments, index_html):
+    parsed = Parsed(index_html)
+    record = arguments[2][1]
     assert {"table1.mnist.theano", "cell-table1.mnist.theano"} <= set(parsed.ids)
     assert "#cell-table1.mnist.theano" in parsed.links
     assert f"#record-{record.name}" in parsed.links
@@ -149,19 +149,19 @@ def test_a_cell_leads_to_its_runs_and_they_to_their_records(given, whole):
         assert shown in parsed.text, shown
 
 
-def test_an_identifier_that_no_address_can_hold_still_leads_somewhere(whole):
+def test_an_identifier_that_no_address_can_hold_still_leads_somewhere(index_html):
     assert anchor("times.a b/c") == "times.a%20b%2Fc"
-    assert "times.a%20b%2Fc" in Parsed(whole).ids
+    assert "times.a%20b%2Fc" in Parsed(index_html).ids
 
 
-def test_links_lead_to_the_table_that_a_cell_is_named_after(whole):
+def test_links_lead_to_the_table_that_a_cell_is_named_after(index_html):
     """The cell stands in the table `times` too, before."""
-    at, home = whole.index('id="table1.mnist.theano"'), whole.index('id="table-table1"')
-    assert whole.index('id="table-times"') < home < at
+    at, home = index_html.index('id="table1.mnist.theano"'), index_html.index('id="table-table1"')
+    assert index_html.index('id="table-times"') < home < at
 
 
-def test_verdict_paper_and_notes_are_words(whole):
-    text = Parsed(whole).text
+def test_verdict_paper_and_notes_are_words(index_html):
+    text = Parsed(index_html).text
     for shown in ("paper: 0.96", "reduced budget (20 of 1000 epochs)", "worse",
                   "the tree was dirty", "not run", "a note"):  # fmt: skip
         assert shown in text
@@ -184,15 +184,15 @@ def test_an_empty_report_is_a_page_that_names_what_is_missing():
         assert sentence in shown.text
 
 
-def test_a_picture_of_filters_is_in_the_page(given, whole):
-    assert figure("figure2", given[2]).caption in Parsed(whole).text
-    assert "data:image/png;base64," in whole
+def test_a_picture_of_filters_is_in_the_page(arguments, index_html):
+    assert figure("figure2", arguments[2]).caption in Parsed(index_html).text
+    assert "data:image/png;base64," in index_html
 
 
 # ---- hostile text ----------------------------------------------------------------------------
 
 
-def test_names_that_hold_markup_are_shown_as_they_are(given):
+def test_names_that_hold_markup_are_shown_as_they_are(arguments):
     record = dataclasses.replace(
         trained(epochs=20), experiment=HOSTILE, command=HOSTILE, unit=HOSTILE,
         source={"commit": HOSTILE, "clean": False}, versions={HOSTILE: HOSTILE},
@@ -212,7 +212,9 @@ def test_names_that_hold_markup_are_shown_as_they_are(given):
     shown = page(tables, figures([record]), [record], [HOSTILE])
     parsed = Parsed(shown)
     assert not [tag for tag, _ in parsed.tags if tag in ("script", "img")]
-    assert not [name for _, given in parsed.tags for name in given if name.startswith("on")]
+    assert not [
+        name for _, attributes in parsed.tags for name in attributes if name.startswith("on")
+    ]
     assert parsed.text.count(HOSTILE) > 10
     inside = {link[1:] for link in parsed.links if link.startswith("#")}
     assert inside <= set(parsed.ids)
@@ -222,11 +224,11 @@ def test_names_that_hold_markup_are_shown_as_they_are(given):
 # ---- what a reader needs ---------------------------------------------------------------------
 
 
-def test_tables_and_figures_say_what_they_are_to_those_who_listen(whole):
-    parsed = Parsed(whole)
+def test_tables_and_figures_say_what_they_are_to_those_who_listen(index_html):
+    parsed = Parsed(index_html)
     tables = len(parsed.named("table"))
     assert tables == len(parsed.named("caption")) >= 3
-    assert all(given.get("scope") in ("col", "row") for given in parsed.named("th"))
+    assert all(attributes.get("scope") in ("col", "row") for attributes in parsed.named("th"))
     regions = [g for g in parsed.named("div") if g.get("class") == "scroll"]
     assert len(regions) == tables
     assert all(g["tabindex"] == "0" and g["aria-labelledby"] in parsed.ids for g in regions)

@@ -13,8 +13,8 @@ from bnnrun.report.pooling import by_budget, difference, interval, noise, notes,
 PRINTED = paper.TABLE1["theano", "mnist"]  # 0.96
 
 
-def only(*found):
-    (single,) = pool(found)
+def only(*measured):
+    (single,) = pool(measured)
     return single
 
 
@@ -88,17 +88,17 @@ VERDICTS = {
 
 @pytest.mark.parametrize("said", VERDICTS)
 def test_every_verdict(said):
-    given = VERDICTS[said]
-    assert verdict(None if given is None else only(trained(**given)), PRINTED) == said
+    changes = VERDICTS[said]
+    assert verdict(None if changes is None else only(trained(**changes)), PRINTED) == said
 
 
 @pytest.mark.parametrize(
-    "given",
+    "changes",
     [ALTERED, {"data": {}}, {**HELD_OUT, "epochs": 2}, {"data": read_data("digits")}],
     ids=["altered file", "not told", "reduced too", "another set"],
 )
-def test_data_that_are_not_the_published_ones_come_first(given):
-    assert verdict(only(trained(**given)), PRINTED) == "different data"
+def test_data_that_are_not_the_published_ones_come_first(changes):
+    assert verdict(only(trained(**changes)), PRINTED) == "different data"
 
 
 @pytest.mark.parametrize(("low", "high", "outside"), [(0.96, 5, "worse"), (0.01, 0.96, "better")])

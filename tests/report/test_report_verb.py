@@ -34,15 +34,15 @@ def results(tmp_path):
 def test_report_writes_every_format_and_the_readmes_block(bnnrun, results):
     outcome = bnnrun("report")
     assert outcome.status == 0, outcome.err
-    found = written(results)
+    files = written(results)
     assert {"results/tables.md", "results/index.html", "results/tables/table1.csv",
-            "results/tables/table1.tex"} <= set(found)  # fmt: skip
-    assert any(name.startswith("results/figures/") for name in found)
+            "results/tables/table1.tex"} <= set(files)  # fmt: skip
+    assert any(name.startswith("results/figures/") for name in files)
     readme = (results / "README.md").read_text()
     assert readme.startswith(f"before\n{BEGIN}\n### Table 1")
     assert readme.endswith(f"{END}\nafter\n")
     assert "old" not in readme.split(END)[0].splitlines()
-    for name, content_ in found.items():
+    for name, content_ in files.items():
         if name.endswith((".md", ".csv", ".tex", ".html")):
             assert str(results) not in content_.decode(), name
 
@@ -185,9 +185,9 @@ def test_a_thousand_records_take_less_than_five_seconds(tmp_path, of_conf):
         for record in timed(created=i % 60, size=32 * (1 + i)):
             records.write(record, tmp_path)
     began = time.process_time()  # its own seconds: a busy machine is no slower report
-    found = collect(tmp_path)
-    texts = content(tables(found.records, of_conf, found.left_out), [], found)
+    collected = collect(tmp_path)
+    texts = content(tables(collected.records, of_conf, collected.left_out), [], collected)
     taken = time.process_time() - began
-    assert len(found.records) == 1000
+    assert len(collected.records) == 1000
     assert "index.html" in texts
     assert taken < 5, f"{taken:.1f} s"

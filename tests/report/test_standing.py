@@ -16,9 +16,9 @@ RESULTS = Path(__file__).parents[2] / "results"
 GPU = {"model": "A GPU"}
 
 
-def earlier(found, of_conf):
+def earlier(measured, of_conf):
     """The section's rows as dicts of cells; [] where there is none."""
-    for table in tables(found, of_conf, []):
+    for table in tables(measured, of_conf, []):
         if table.name == "earlier":
             titles = [column.title for column in table.columns]
             return [dict(zip(titles, row, strict=True)) for row in table.rows]
@@ -65,40 +65,40 @@ def test_the_newest_of_the_same_settings_machine_and_competitor_stands(old, new,
     ids=["settings", "machine", "form", "variant", "role"],
 )
 def test_what_differs_in_one_of_them_stands_too(other, of_conf):
-    found = [single(), other]
-    assert newest(found) == found
-    assert earlier(found, of_conf) == []
+    measured = [single(), other]
+    assert newest(measured) == measured
+    assert earlier(measured, of_conf) == []
 
 
 def test_a_network_of_another_shape_or_batch_is_another_workload():
-    def of(created, width=4096, batch=100):
+    def measured_at(created, width=4096, batch=100):
         arch = {"name": "mlp", "depth": 3, "width": width}
         config = {"dataset": {"name": "mnist"}, "arch": arch, "trainer": {"batch_size": batch}}
         return timed("train_step", created, {"ours:fast": 1.0}, config=config)[0]
 
-    found = [of(0), of(1, width=512), of(2, batch=50)]
-    assert newest(found) == found
-    assert newest([*found, of(3)]) == [*found[1:], of(3)]
+    measured = [measured_at(0), measured_at(1, width=512), measured_at(2, batch=50)]
+    assert newest(measured) == measured
+    assert newest([*measured, measured_at(3)]) == [*measured[1:], measured_at(3)]
 
 
 def test_a_ratio_may_be_of_an_earlier_run_its_time_is_not(of_conf):
     """The newest run has no baseline: the latest that has both gives the ratio."""
     before = {"ours:xnor/packing": 100.0, "baseline:unoptimized": 900.0, "float32:torch": 300.0}
     after = {"ours:xnor/packing": 50.0, "float32:torch": 100.0}
-    found = [*timed(kernels=before), *timed(kernels=after, created=1)]
-    table = next(t for t in tables(found, of_conf, []) if t.name == "figure3")
+    measured = [*timed(kernels=before), *timed(kernels=after, created=1)]
+    table = next(t for t in tables(measured, of_conf, []) if t.name == "figure3")
     row = next(row for row in table.rows if row[1].text)
     assert [cell.text for cell in row[3:6]] == ["50.0 ms", "9.0x", "2.0x"]
-    competitors = [row["competitor"].text for row in earlier(found, of_conf)]
+    competitors = [row["competitor"].text for row in earlier(measured, of_conf)]
     assert competitors == ["xnor, float32 in, int32 out", "torch float32"]
 
 
 def test_earlier_measurements_are_one_section_at_the_end_and_in_every_format(tmp_path, of_conf):
     for record in [single(value=123.0), single(created=1)]:
         records.write(record, tmp_path)
-    found = collect(tmp_path)
-    drawn = figures(found.records, of_conf)
-    texts = content(tables(found.records, of_conf, []), drawn, found)
+    measured = collect(tmp_path)
+    drawn = figures(measured.records, of_conf)
+    texts = content(tables(measured.records, of_conf, []), drawn, measured)
     main, title, section = texts["tables.md"].partition("## Earlier measurements")
     assert title and "\n## " not in section
     assert "123 ms" in section and "123 ms" not in main
@@ -110,14 +110,14 @@ def test_earlier_measurements_are_one_section_at_the_end_and_in_every_format(tmp
 
 
 def test_every_committed_record_is_in_a_table(of_conf):
-    found = collect(RESULTS).records
+    measured = collect(RESULTS).records
     shown = {
         name: {record for row in table.rows for cell in row for record in cell.records}
-        for table in tables(found, of_conf, [])
+        for table in tables(measured, of_conf, [])
         for name in [table.name]
     }
     of_earlier = shown.pop("earlier", set())
-    standing = {record.name for record in newest(found)}
+    standing = {record.name for record in newest(measured)}
     in_main = set().union(*shown.values())
     assert standing <= in_main, "a standing record is in no table"
-    assert {record.name for record in found} - standing <= of_earlier
+    assert {record.name for record in measured} - standing <= of_earlier

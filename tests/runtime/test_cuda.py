@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from emulated_device import EmulatedDevice
-from packed_networks import NETWORKS, made, pixels_for
+from packed_networks import NETWORKS, packed_model, pixels_for
 
 from bnnrun import runtime
 from bnnrun.config import Device, FirstLayer, Kernel
@@ -48,9 +48,9 @@ def test_products_of_any_shape(xnor, shape):
     np.testing.assert_array_equal(xnor.multiply(a, w), s)
     np.testing.assert_array_equal(xnor.multiply(a, w, "int16"), s)
     scale, shift = np.random.default_rng(2).normal(size=(2, n)).astype(np.float32)
-    found = xnor.multiply(a, w, "float32", scale, shift)
+    actual = xnor.multiply(a, w, "float32", scale, shift)
     exact = s * scale.astype(np.float64) + shift
-    np.testing.assert_array_equal(found, exact.astype(np.float32))
+    np.testing.assert_array_equal(actual, exact.astype(np.float32))
     t = s[m // 2].astype(np.int32)
     out = xnor.multiply_to_bits(a, w, bits.popcount_thresholds(t, k))
     np.testing.assert_array_equal(
@@ -108,18 +108,18 @@ def test_packing(dtype, transposed, shape):
         else rng.integers(0, 3, shape, dtype=np.uint8)
     )
     expected = bits.pack(x if np.dtype(dtype).kind in "fi" else x != 0)
-    given = np.ascontiguousarray(x.T) if transposed else x
-    found = xnor.pack(given, transposed=transposed)
-    assert (found.k, found.rows) == (shape[1], shape[0])
-    np.testing.assert_array_equal(found.data[:, : expected.shape[1]], expected)
-    assert not found.data[:, expected.shape[1] :].any()
-    np.testing.assert_array_equal(found.ones, np.bitwise_count(expected).sum(axis=1))
+    operand = np.ascontiguousarray(x.T) if transposed else x
+    actual = xnor.pack(operand, transposed=transposed)
+    assert (actual.k, actual.rows) == (shape[1], shape[0])
+    np.testing.assert_array_equal(actual.data[:, : expected.shape[1]], expected)
+    assert not actual.data[:, expected.shape[1] :].any()
+    np.testing.assert_array_equal(actual.ones, np.bitwise_count(expected).sum(axis=1))
     # Into memory that held something else.
     buffer = xnor.empty_bits(*shape)
     buffer.data[...], buffer.ones[...] = 0xA5A5A5A5, 7
-    assert xnor.pack(given, transposed=transposed, out=buffer) is buffer
-    np.testing.assert_array_equal(buffer.data, found.data)
-    np.testing.assert_array_equal(buffer.ones, found.ones)
+    assert xnor.pack(operand, transposed=transposed, out=buffer) is buffer
+    np.testing.assert_array_equal(buffer.data, actual.data)
+    np.testing.assert_array_equal(buffer.ones, actual.ones)
 
 
 def test_zero_is_plus_one_and_no_number_is_not():
@@ -201,7 +201,7 @@ def emulated_gpu(monkeypatch):
 
 
 def test_a_classifier_on_a_gpu_answers_as_on_the_processor(emulated_gpu):
-    model = made(*NETWORKS["five inputs"])
+    model = packed_model(*NETWORKS["five inputs"])
     pixels = pixels_for(model, 4)
     on_gpu = Classifier(model, Kernel.xnor, FirstLayer.auto, Device.cuda)
     on_cpu = Classifier(model, Kernel.xnor, FirstLayer.auto)
@@ -217,7 +217,7 @@ def test_what_is_asked_for_decides_the_device(emulated_gpu, monkeypatch):
     monkeypatch.setattr(cuda_device, "missing", lambda: "no GPU: no driver")
     assert runtime.select_device(Device.auto, Kernel.xnor) == (Device.cpu, "no GPU: no driver")
     assert runtime.select_device(Device.cuda, Kernel.xnor) == (Device.cuda, None)
-    model = made(*NETWORKS["one unit"])
+    model = packed_model(*NETWORKS["one unit"])
     with pytest.raises(InputError, match="device=cuda: no GPU: no driver"):
         Classifier(model, Kernel.xnor, FirstLayer.auto, Device.cuda)
     with pytest.raises(InputError, match="kernel=reference device=cuda"):

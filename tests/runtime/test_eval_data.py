@@ -58,11 +58,11 @@ def test_eval_asks_for_the_files_of_the_test_part_alone(name, bnnrun, tmp_path):
             (tmp_path / "data" / each.path).unlink(missing_ok=True)
     outcome = bnnrun("eval", *words)
     assert outcome.status == 0, outcome.err
-    whole, alone = records(tmp_path)
-    assert whole["value"] == alone["value"]
-    assert alone["data"]["test"] == 50 and "train" not in alone["data"]
-    assert [f["name"] for f in alone["data"]["files"]] == TEST_FILES[name]
-    assert not set(alone["data"]["notes"]) - set(whole["data"]["notes"])
+    all_parts, test_alone = records(tmp_path)
+    assert all_parts["value"] == test_alone["value"]
+    assert test_alone["data"]["test"] == 50 and "train" not in test_alone["data"]
+    assert [f["name"] for f in test_alone["data"]["files"]] == TEST_FILES[name]
+    assert not set(test_alone["data"]["notes"]) - set(all_parts["data"]["notes"])
     (tmp_path / "data" / TEST_FILES[name][0]).unlink()
     line = bnnrun("eval", *words)
     assert_refused(line, TEST_FILES[name][0], "dataset.holdout_test=N")
@@ -133,11 +133,11 @@ def test_eval_tells_both_where_the_test_images_are_others(model, trained, tmp_pa
     assert outcome.status == 0, outcome.err
     record = records(tmp_path)[-1]
     then, now = trained_on["data"]["files"][2]["md5"], record["data"]["files"][0]["md5"]
-    told = (
+    note = (
         f"other test images than the training's: 6 images with md5 {now} here, "
         f"{trained_on['data']['test']} with md5 {then} then"
     )
-    assert f"note: {told}" in outcome.out and told in record["data"]["notes"]
+    assert f"note: {note}" in outcome.out and note in record["data"]["notes"]
 
 
 def test_a_packed_file_that_does_not_know_its_parts_is_evaluated_as_before(trained, tmp_path):
@@ -148,10 +148,10 @@ def test_a_packed_file_that_does_not_know_its_parts_is_evaluated_as_before(train
     assert outcome.status == 0 and "other test images" not in outcome.out
 
 
-def test_what_is_published_leaves_no_checksums_in_a_packed_file(made):
-    source = file.load(made / "mlp" / "model.safetensors").source
+def test_what_is_published_leaves_no_checksums_in_a_packed_file(runs_dir):
+    source = file.load(runs_dir / "mlp" / "model.safetensors").source
     assert set(source) == {"dataset", "seed", "epoch", "valid_error_pct", "test_error_pct"}
-    saved = json.loads(next((made / "results" / "runs").glob("*.json")).read_text())["data"]
+    saved = json.loads(next((runs_dir / "results" / "runs").glob("*.json")).read_text())["data"]
     assert set(saved) == {"name", "train", "valid", "test", "files", "verified", "notes"}
 
 

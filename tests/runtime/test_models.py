@@ -32,8 +32,8 @@ def evaluations(path: Path) -> list[dict]:
     ]
 
 
-def error_pct(classifier: Classifier, of: dict) -> float:
-    data = of["config"]["dataset"]
+def error_pct(classifier: Classifier, record: dict) -> float:
+    data = record["config"]["dataset"]
     held_out = {"holdout_test": data["holdout_test"]} if data.get("holdout_test") else {}
     images = read(data["name"], **held_out).test
     wrong = (classifier.predict(images.pixels) != images.labels).sum()

@@ -347,10 +347,10 @@ def places(tree, path=()):
             yield (*path, key)
 
 
-@pytest.mark.parametrize("given", [MLP, CONVNET], ids=["mlp", "convnet"])
-def test_any_value_at_any_place_of_the_description_is_refused_or_runs(tmp_path, given):
+@pytest.mark.parametrize("architecture", [MLP, CONVNET], ids=["mlp", "convnet"])
+def test_any_value_at_any_place_of_the_description_is_refused_or_runs(tmp_path, architecture):
     """Nothing but InputError on the way from the file to scores, whatever stands where."""
-    model = random_model(*given)
+    model = random_model(*architecture)
     path = tmp_path / "model.safetensors"
     file.save(model, path)
     _, network, arrays = content(path)

@@ -12,10 +12,10 @@ from bnnrun.runtime import file
 from bnnrun.runtime.reference import ReferenceNetwork
 
 
-def split(whole: bytes) -> tuple[str, bytes]:
+def split(content: bytes) -> tuple[str, bytes]:
     """(header, data) of a safetensors file."""
-    (size,) = struct.unpack("<Q", whole[:8])
-    return whole[8 : 8 + size].decode(), whole[8 + size :]
+    (size,) = struct.unpack("<Q", content[:8])
+    return content[8 : 8 + size].decode(), content[8 + size :]
 
 
 def joined(header: str, data: bytes) -> bytes:
@@ -23,48 +23,48 @@ def joined(header: str, data: bytes) -> bytes:
     return struct.pack("<Q", len(encoded)) + encoded + data
 
 
-def flip_bits(rng, whole):
-    changed = np.frombuffer(whole, np.uint8).copy()
+def flip_bits(rng, content):
+    changed = np.frombuffer(content, np.uint8).copy()
     for _ in range(rng.integers(1, 5)):
         changed[rng.integers(len(changed))] ^= 1 << rng.integers(8)
     return changed.tobytes()
 
 
-def set_bytes(rng, whole):
-    at, size = rng.integers(len(whole)), rng.integers(1, 9)
-    return whole[:at] + rng.bytes(size) + whole[at + size :]
+def set_bytes(rng, content):
+    at, size = rng.integers(len(content)), rng.integers(1, 9)
+    return content[:at] + rng.bytes(size) + content[at + size :]
 
 
-def delete(rng, whole):
-    at, size = rng.integers(len(whole)), rng.integers(1, 17)
-    return whole[:at] + whole[at + size :]
+def delete(rng, content):
+    at, size = rng.integers(len(content)), rng.integers(1, 17)
+    return content[:at] + content[at + size :]
 
 
-def insert(rng, whole):
-    at, size = rng.integers(len(whole) + 1), rng.integers(1, 17)
-    return whole[:at] + rng.bytes(size) + whole[at:]
+def insert(rng, content):
+    at, size = rng.integers(len(content) + 1), rng.integers(1, 17)
+    return content[:at] + rng.bytes(size) + content[at:]
 
 
-def truncate(rng, whole):
-    return whole[: rng.integers(len(whole))]
+def truncate(rng, content):
+    return content[: rng.integers(len(content))]
 
 
-def duplicate(rng, whole):
-    a, b = sorted(rng.integers(len(whole), size=2))
-    return whole[:b] + whole[a:]
+def duplicate(rng, content):
+    a, b = sorted(rng.integers(len(content), size=2))
+    return content[:b] + content[a:]
 
 
-def edit_length(rng, whole):
-    sizes = [0, 1, 7, 8, len(whole) - 8, len(whole), 2**31, 2**63, 2**64 - 1]
+def edit_length(rng, content):
+    sizes = [0, 1, 7, 8, len(content) - 8, len(content), 2**31, 2**63, 2**64 - 1]
     size = sizes[rng.integers(len(sizes))]
     if rng.random() < 0.5:
-        size = max(0, struct.unpack("<Q", whole[:8])[0] + int(rng.integers(-20, 21)))
-    return struct.pack("<Q", size) + whole[8:]
+        size = max(0, struct.unpack("<Q", content[:8])[0] + int(rng.integers(-20, 21)))
+    return struct.pack("<Q", size) + content[8:]
 
 
-def edit_header_text(rng, whole):
+def edit_header_text(rng, content):
     """A few characters of the header, its length put right."""
-    header, data = split(whole)
+    header, data = split(content)
     for _ in range(rng.integers(1, 4)):
         at = int(rng.integers(len(header)))
         new = rng.choice(list('0123456789{}[]",:\\ abcdefUIF-.eE'), int(rng.integers(0, 3)))
@@ -72,9 +72,9 @@ def edit_header_text(rng, whole):
     return joined(header, data)
 
 
-def edit_header(rng, whole):
+def edit_header(rng, content):
     """An entry of the header: type, shape, place, name; or whitespace and order alone."""
-    text_, data = split(whole)
+    text_, data = split(content)
     header = json.loads(text_)
     names = [name for name in header if name != "__metadata__"]
     name, other = rng.choice(names, 2)
@@ -102,11 +102,11 @@ def edit_header(rng, whole):
     elif kind == 7:
         header["more"] = {"dtype": "U8", "shape": [0], "data_offsets": [len(data)] * 2}
     elif kind == 8:
-        of = header["__metadata__"]
-        del of[str(rng.choice(list(of)))]
+        metadata = header["__metadata__"]
+        del metadata[str(rng.choice(list(metadata)))]
     elif kind == 9:
-        of = header["__metadata__"]
-        of[str(rng.choice(list(of)))] = str(rng.choice(["", "1", "2", "{}", "pt"]))
+        metadata = header["__metadata__"]
+        metadata[str(rng.choice(list(metadata)))] = str(rng.choice(["", "1", "2", "{}", "pt"]))
     elif kind == 10:
         header["__metadata__"]["more"] = "of the same"  # harmless
     else:
@@ -120,21 +120,21 @@ MUTATIONS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("given", [MLP, CONVNET], ids=["mlp", "convnet"])
-def test_a_damaged_file_is_refused_or_is_the_same_network(tmp_path, given):
+@pytest.mark.parametrize("architecture", [MLP, CONVNET], ids=["mlp", "convnet"])
+def test_a_damaged_file_is_refused_or_is_the_same_network(tmp_path, architecture):
     """Ten thousand mutations, five thousand a network."""
-    model = random_model(*given)
+    model = random_model(*architecture)
     x = images_of(model)
     expected = ReferenceNetwork(model).scores(x)
     original = tmp_path / "model.safetensors"
     file.save(model, original)
-    whole = original.read_bytes()
+    content = original.read_bytes()
     rng = np.random.default_rng(0)
     survived, refused, lines = [], 0, set()
     path = tmp_path / "mutated"
     for i in range(5000):
         mutate = MUTATIONS[i % len(MUTATIONS)]
-        mutated = mutate(rng, whole)
+        mutated = mutate(rng, content)
         path.unlink(missing_ok=True)  # a file that is mapped must not shrink
         path.write_bytes(mutated)
         try:
@@ -146,7 +146,7 @@ def test_a_damaged_file_is_refused_or_is_the_same_network(tmp_path, given):
         np.testing.assert_array_equal(
             ReferenceNetwork(loaded).scores(x), expected, err_msg=f"mutation {i}"
         )
-        if mutated != whole:
+        if mutated != content:
             survived.append(mutate)
     assert refused > 4500
     assert lines == {1}

@@ -29,9 +29,9 @@ from bnnrun.runtime import file
 from bnnrun.runtime.reference import ReferenceNetwork
 
 
-@pytest.mark.parametrize("given", [MLP, CONVNET], ids=["mlp", "convnet"])
-def test_what_is_saved_is_loaded(tmp_path, given):
-    model = random_model(*given)
+@pytest.mark.parametrize("architecture", [MLP, CONVNET], ids=["mlp", "convnet"])
+def test_what_is_saved_is_loaded(tmp_path, architecture):
+    model = random_model(*architecture)
     file.save(model, tmp_path / "model.safetensors")
     loaded = file.load(tmp_path / "model.safetensors")
     assert_same_model(loaded, model)
@@ -90,7 +90,7 @@ def test_a_full_disk_is_told_in_one_line_and_keeps_what_stood_there(saved):
     """A limit on the size of files stands for the full disk."""
     pytest.importorskip("resource")
     before = saved.read_bytes()
-    told = python(
+    output = python(
         """
 import dataclasses, resource, signal, sys
 from pathlib import Path
@@ -108,9 +108,9 @@ except RunError as error:
 """,
         saved,
     )
-    assert len(told.splitlines()) == 1
-    assert str(saved) in told
-    assert "too large" in told
+    assert len(output.splitlines()) == 1
+    assert str(saved) in output
+    assert "too large" in output
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
 
@@ -139,8 +139,8 @@ for path in sys.argv[1:]:
     x = np.zeros((2, *classifier.image_shape), np.uint8)
     print(classifier.scores(x).ravel().tolist())
 """
-    told = python(script, saved, saved_convnet).splitlines()
-    for line, path in zip(told, (saved, saved_convnet), strict=True):
+    lines = python(script, saved, saved_convnet).splitlines()
+    for line, path in zip(lines, (saved, saved_convnet), strict=True):
         model = file.load(path)
         x = np.zeros((2, *model.spec.image_shape), np.uint8)
         assert json.loads(line) == ReferenceNetwork(model).scores(x).ravel().tolist()
@@ -221,11 +221,11 @@ def test_a_foreign_file_is_refused_in_one_line(tmp_path, name):
 
 
 def test_a_file_cut_short_anywhere_is_refused(saved, tmp_path):
-    whole = saved.read_bytes()
+    content = saved.read_bytes()
     path = tmp_path / "cut"
-    for size in np.linspace(0, len(whole) - 1, 50).astype(int):
+    for size in np.linspace(0, len(content) - 1, 50).astype(int):
         path.unlink(missing_ok=True)  # what was opened before may still be mapped
-        path.write_bytes(whole[:size])
+        path.write_bytes(content[:size])
         assert "not a packed network, or cut short" in refusal(path)
 
 

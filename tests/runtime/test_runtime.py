@@ -12,9 +12,9 @@ from packed_networks import (
     SHAPES,
     assert_same,
     convnet,
-    made,
     mlp,
     model_of,
+    packed_model,
     pixels_for,
 )
 
@@ -35,7 +35,7 @@ MORE_BITS = [(1, 2), (2, 1), (2, 2), (3, 4), (4, 3)]  # of weights and of activa
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_bit_and_every_score_is_that_of_the_definition(name, first):
     for levels in (255, 16):
-        model = made(*NETWORKS[name], levels=levels, seed=levels)
+        model = packed_model(*NETWORKS[name], levels=levels, seed=levels)
         fast = PackedNetwork(model, first)
         # In this order: what a larger batch left in the buffers must not be seen.
         for n in (7, 3, 1, 0, 7):
@@ -47,7 +47,7 @@ def test_every_bit_and_every_score_is_that_of_the_definition(name, first):
 def test_every_code_and_every_score_of_more_bits_is_that_of_the_definition(name, bits):
     for flips, thresholds, first in (("some", "near", FIRSTS[0]), ("all", "beyond", FIRSTS[1])):
         weight_bits, activation_bits = bits
-        model = made(
+        model = packed_model(
             *NETWORKS[name], weight_bits=weight_bits, activation_bits=activation_bits,
             flips=flips, thresholds=thresholds,
         )  # fmt: skip
@@ -58,7 +58,7 @@ def test_every_code_and_every_score_of_more_bits_is_that_of_the_definition(name,
 
 @pytest.mark.parametrize("first", FIRSTS, ids=lambda f: f.value)
 def test_each_layer_may_have_its_own_bits(first):
-    model = made(
+    model = packed_model(
         *NETWORKS["13x11"], weight_bits=[1, 2, 1, 3, 1, 4, 2, 1],
         activation_bits=[2, 1, 3, 1, 4, 1, 2],
     )  # fmt: skip
@@ -70,7 +70,7 @@ def test_both_ways_to_count_give_the_same_network(monkeypatch, algorithm):
     monkeypatch.setattr(tiles, "ALGORITHM_BITS", algorithm)
     for name in ("hundred", "13x11"):
         for bits in (1, 3):
-            model = made(*NETWORKS[name], weight_bits=bits, activation_bits=bits)
+            model = packed_model(*NETWORKS[name], weight_bits=bits, activation_bits=bits)
             assert_same(PackedNetwork(model, FirstLayer.planes), pixels_for(model, 5))
 
 
@@ -78,7 +78,7 @@ def test_both_ways_to_count_give_the_same_network(monkeypatch, algorithm):
 @pytest.mark.parametrize("levels", [1, 2, 16, 127, 128, 255])
 def test_pixels_of_any_number_of_levels(first, levels):
     for name in ("five inputs", "2x9"):
-        model = made(*NETWORKS[name], levels=levels)
+        model = packed_model(*NETWORKS[name], levels=levels)
         fast = PackedNetwork(model, first)
         assert_same(fast, pixels_for(model, 4))
         assert_same(fast, np.full((4, *model.spec.image_shape), levels, np.uint8))
@@ -90,7 +90,7 @@ def test_pixels_of_any_number_of_levels(first, levels):
 @pytest.mark.parametrize("thresholds", ["near", "beyond"])
 def test_flipped_channels_and_constant_ones(first, flips, thresholds):
     for name in ("five inputs", "2x9", "odd, pooled to one"):
-        model = made(*NETWORKS[name], flips=flips, thresholds=thresholds, seed=5)
+        model = packed_model(*NETWORKS[name], flips=flips, thresholds=thresholds, seed=5)
         assert_same(PackedNetwork(model, first), pixels_for(model, 6))
 
 
@@ -98,7 +98,7 @@ def test_flipped_channels_and_constant_ones(first, flips, thresholds):
 @pytest.mark.parametrize("first", FIRSTS, ids=lambda f: f.value)
 def test_batches_of_a_chunk_one_more_and_several(monkeypatch, name, first):
     monkeypatch.setattr(network_module, "MAX_CHUNK", 6)
-    model = made(*NETWORKS[name])
+    model = packed_model(*NETWORKS[name])
     fast = PackedNetwork(model, first)
     assert fast.chunk == 6
     for n in (5, 6, 7, 12, 13):
@@ -106,7 +106,7 @@ def test_batches_of_a_chunk_one_more_and_several(monkeypatch, name, first):
 
 
 def test_chunks_as_large_as_they_are_made_by_default():
-    model = made(mlp(1, 40), (1, 2, 5))
+    model = packed_model(mlp(1, 40), (1, 2, 5))
     fast = PackedNetwork(model)
     for n in (fast.chunk, fast.chunk + 1):
         assert_same(fast, pixels_for(model, n))
@@ -114,22 +114,22 @@ def test_chunks_as_large_as_they_are_made_by_default():
 
 def test_a_layer_too_large_for_the_memory_goes_image_by_image(monkeypatch):
     monkeypatch.setattr(network_module, "CHUNK_BYTES", 1)
-    model = made(*NETWORKS["13x11"])
+    model = packed_model(*NETWORKS["13x11"])
     fast = PackedNetwork(model)
     assert fast.chunk == 1
     assert_same(fast, pixels_for(model, 3))
 
 
 def test_the_definition_does_not_depend_on_its_chunks():
-    model = made(*NETWORKS["2x9"])
+    model = packed_model(*NETWORKS["2x9"])
     pixels = pixels_for(model, 7)
-    whole, parts = ReferenceNetwork(model), ReferenceNetwork(model)
-    parts.chunk = 3
-    np.testing.assert_array_equal(whole.scores(pixels), parts.scores(pixels))
+    at_once, in_parts = ReferenceNetwork(model), ReferenceNetwork(model)
+    in_parts.chunk = 3
+    np.testing.assert_array_equal(at_once.scores(pixels), in_parts.scores(pixels))
 
 
 def test_the_first_layer_is_what_was_asked_for_or_what_the_processor_has():
-    model = made(*NETWORKS["five inputs"])
+    model = packed_model(*NETWORKS["five inputs"])
     for first in FIRSTS:
         assert PackedNetwork(model, first).first_layer_method is first
     expected = FirstLayer.bytes if HAS_BYTE_PRODUCT else FirstLayer.planes
@@ -151,7 +151,7 @@ def test_pooling_behind_the_first_convolution(first):
 @pytest.mark.parametrize("first", FIRSTS, ids=lambda f: f.value)
 def test_sums_past_what_float32_counts_are_compared_exactly(first):
     """300x300 pixels sum to more than 2^24: thresholds at the sum of an image, and beside it."""
-    model = made(mlp(1, 6), (1, 300, 300), flips="none")
+    model = packed_model(mlp(1, 6), (1, 300, 300), flips="none")
     pixels = np.full((2, 1, 300, 300), 255, np.uint8)
     pixels[1] = pixels_for(model, 1)[0]
     layer = model.layers[0]
@@ -215,7 +215,7 @@ def pooled(layer, sums):
 
 
 def test_the_definition_is_a_convolution_with_zeros_around_pooling_and_products():
-    model = made(convnet([3, 5], [6]), (2, 5, 7), classes=4, seed=3)
+    model = packed_model(convnet([3, 5], [6]), (2, 5, 7), classes=4, seed=3)
     conv1, conv2, fc1, fc2 = model.layers
     of_class, _ = borders(5, 7)
     assert conv1.threshold.shape == (1, 9, 3)
@@ -234,22 +234,22 @@ def test_the_definition_is_a_convolution_with_zeros_around_pooling_and_products(
         # Row by row, pixel by pixel, channels innermost.
         flat = [1 if bits[y, x, n] else -1 for y in range(2) for x in range(3) for n in range(5)]
         sums = [sum(v * weight(fc1, n, j) for j, v in enumerate(flat)) for n in range(6)]
-        found = [asks(fc1, n, s, fc1.threshold[0, 0, n]) for n, s in enumerate(sums)]
-        assert hidden[2][k].tolist() == found
-        flat = [1 if on else -1 for on in found]
+        bits = [asks(fc1, n, s, fc1.threshold[0, 0, n]) for n, s in enumerate(sums)]
+        assert hidden[2][k].tolist() == bits
+        flat = [1 if on else -1 for on in bits]
         for n in range(4):
             s = sum(v * weight(fc2, n, j) for j, v in enumerate(flat))
             assert scores[k, n] == (s - fc2.mean[n]) * fc2.scale[n] + fc2.shift[n]
 
 
-def check(found, bits):
-    assert found.size == len(bits)
+def check(plane, bits):
+    assert plane.size == len(bits)
     for at, on in bits.items():
-        assert found[at] == on, at
+        assert plane[at] == on, at
 
 
 def test_the_definition_of_a_fully_connected_network():
-    model = made(mlp(1, 5), (2, 3, 3), classes=3, levels=16)
+    model = packed_model(mlp(1, 5), (2, 3, 3), classes=3, levels=16)
     fc1, fc2 = model.layers
     slow = ReferenceNetwork(model)
     pixels = pixels_for(model, 4)
@@ -257,9 +257,9 @@ def test_the_definition_of_a_fully_connected_network():
     for k, each in enumerate(pixels):
         flat = [int(v) for v in each.ravel()]  # channel by channel, as the pixels lie
         sums = [sum(v * weight(fc1, n, j) for j, v in enumerate(flat)) for n in range(5)]
-        found = [asks(fc1, n, s, fc1.threshold[0, 0, n]) for n, s in enumerate(sums)]
-        assert hidden[0][k].tolist() == found
-        flat = [1 if on else -1 for on in found]
+        bits = [asks(fc1, n, s, fc1.threshold[0, 0, n]) for n, s in enumerate(sums)]
+        assert hidden[0][k].tolist() == bits
+        flat = [1 if on else -1 for on in bits]
         for n in range(3):
             s = sum(v * weight(fc2, n, j) for j, v in enumerate(flat))
             assert scores[k, n] == (s - fc2.mean[n]) * fc2.scale[n] + fc2.shift[n]
@@ -272,12 +272,12 @@ def test_each_class_of_border_is_the_taps_that_lie_on_the_image(size):
     assert classes.shape == size
     assert taps.shape[1:] == (3, 3)
     used = set()
-    for (y, x), of in np.ndenumerate(classes):
+    for (y, x), border_class in np.ndenumerate(classes):
         for i in range(3):
             for j in range(3):
                 on = 0 <= y + i - 1 < height and 0 <= x + j - 1 < width
-                assert taps[of, i, j] == on, (y, x, i, j)
-        used.add(int(of))
+                assert taps[border_class, i, j] == on, (y, x, i, j)
+        used.add(int(border_class))
     assert used == set(range(len(taps)))
     assert len({each.tobytes() for each in taps}) == len(taps)
 
@@ -309,5 +309,5 @@ def networks(draw):
 @given(networks(), st.sampled_from(FIRSTS), st.integers(0, 6))
 def test_any_small_network_is_that_of_the_definition(drawn, first, n):
     arch, image, how = drawn
-    model = made(arch, image, **how)
+    model = packed_model(arch, image, **how)
     assert_same(PackedNetwork(model, first), pixels_for(model, n, seed=how["seed"]))

@@ -33,7 +33,7 @@ def python(script: str, *arguments: object, folder) -> str:
     return done.stdout
 
 
-def test_a_packed_network_predicts_in_python_without_torch(made, tmp_path):
+def test_a_packed_network_predicts_in_python_without_torch(runs_dir, tmp_path):
     pixels, _ = digits(20)
     np.save(tmp_path / "x.npy", pixels)
     script = """
@@ -53,14 +53,14 @@ for wrong in (x[0], x[:, 0], x[:, :, :7], x.repeat(3, 1), x.astype(float), x.ast
         print(len(str(error).splitlines()))
 """
     for name in ("mlp", "convnet"):
-        told = python(script, made / name, tmp_path / "x.npy", folder=tmp_path).splitlines()
-        expected = package.load(made / name, kernel="reference").predict(pixels)
-        assert json.loads(told[0]) == expected.tolist()
-        assert told[1] == "(0, 10) (0,)"
-        assert told[2:] == ["1"] * 11
+        output = python(script, runs_dir / name, tmp_path / "x.npy", folder=tmp_path).splitlines()
+        expected = package.load(runs_dir / name, kernel="reference").predict(pixels)
+        assert json.loads(output[0]) == expected.tolist()
+        assert output[1] == "(0, 10) (0,)"
+        assert output[2:] == ["1"] * 11
 
 
-def test_eval_predict_and_filters_run_without_torch(made, tmp_path):
+def test_eval_predict_and_filters_run_without_torch(runs_dir, tmp_path):
     _, (picture, *_) = digits(1)
     picture.save(tmp_path / "a.png")
     script = """
@@ -70,9 +70,9 @@ for words in (["eval", "dataset=digits"], ["predict", "a.png"], ["filters"]):
     if status := run([*words, f"model={path}"]):
         sys.exit(status)
 """
-    told = python(script, made / "convnet", folder=tmp_path)
+    output = python(script, runs_dir / "convnet", folder=tmp_path)
     for text in ("test error", "a.png", "filters.png", "on cpu (no GPU: CuPy cannot be imported"):
-        assert text in told
+        assert text in output
     assert len(records(tmp_path)) == 2
 
 
@@ -86,16 +86,16 @@ for words in (["eval", "dataset=digits"], ["predict", "a.png"], ["filters"]):
     ],
     ids=["shape", "size", "type", "range"],
 )
-def test_other_images_than_the_networks_are_refused(made, images, named):
-    classifier = package.load(made / "mlp")
+def test_other_images_than_the_networks_are_refused(runs_dir, images, named):
+    classifier = package.load(runs_dir / "mlp")
     with pytest.raises(InputError, match=named):
         classifier.scores(images)
 
 
-def test_images_in_any_memory_layout_have_the_same_scores(made):
+def test_images_in_any_memory_layout_have_the_same_scores(runs_dir):
     pixels, _ = digits(30)
     for name in ("mlp", "convnet"):
-        classifier = package.load(made / name)
+        classifier = package.load(runs_dir / name)
         expected = classifier.scores(pixels)
         turned = np.asfortranarray(pixels)
         np.testing.assert_array_equal(classifier.scores(turned), expected)

@@ -157,18 +157,18 @@ def test_of_many_that_find_a_stale_claim_one_takes_it(tmp_path, holder):
     for taker in takers:
         taker.start()
     ready.set()
-    found = [results.get(timeout=30) for _ in takers]
+    outcomes = [results.get(timeout=30) for _ in takers]
     for taker in takers:
         taker.join()
-    assert found.count("held") == 1, found
-    assert all("at work there" in each for each in found if each != "held"), found
+    assert outcomes.count("held") == 1, outcomes
+    assert all("at work there" in each for each in outcomes if each != "held"), outcomes
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_claim_of_another_machine_holds_while_it_changes(tmp_path, holder, quick):
     process = holder("another machine")
-    told = []
-    with pytest.raises(RunError, match="at work there"), locked(tmp_path, told.append):
+    messages = []
+    with pytest.raises(RunError, match="at work there"), locked(tmp_path, messages.append):
         pass
     assert answer(process) == "still\n"
 
@@ -178,10 +178,10 @@ def test_a_process_that_was_stopped_and_goes_on_notices_that_it_lost_its_claim(
 ):
     process = holder("another machine")
     os.kill(process.pid, signal.SIGSTOP)
-    told = []
+    messages = []
     try:
-        with locked(tmp_path, told.append) as held:
-            assert "looking for a sign of life" in told[0]
+        with locked(tmp_path, messages.append) as held:
+            assert "looking for a sign of life" in messages[0]
             os.kill(process.pid, signal.SIGCONT)
             assert "took it over" in answer(process)
             assert process.wait(10) == 0
