@@ -66,10 +66,10 @@ def build(folder: Path, compiler: str, *flags: str | Path) -> None:
 
 @dataclass(frozen=True)
 class Answers:
-    """What the harness wrote of n images: classes (n,), sums and scores (n, classes)."""
+    """What the harness wrote of n images: classes (n,), accumulators and scores (n, classes)."""
 
     classes: np.ndarray
-    sums: np.ndarray
+    accumulators: np.ndarray
     scores: np.ndarray
 
 
@@ -83,14 +83,14 @@ def answers(folder: Path, pixels: np.ndarray, *runner: str) -> Answers:
     count = (len(lines[0]) - 2) // 2
     classes, alone = (np.array([int(line[i]) for line in lines]) for i in (0, 1))
     np.testing.assert_array_equal(classes, alone)  # with and without scores
-    sums = np.array([[int(word) for word in line[2 : 2 + count]] for line in lines])
+    accumulators = np.array([[int(word) for word in line[2 : 2 + count]] for line in lines])
     scores = np.array([[float(word) for word in line[2 + count :]] for line in lines])
-    return Answers(classes, sums, scores)
+    return Answers(classes, accumulators, scores)
 
 
 def assert_as_reference(model: PackedModel, pixels: np.ndarray, computed: Answers) -> None:
     """Every sum of the output layer, and the class."""
-    sums = ReferenceNetwork(model).accumulators(pixels)
-    np.testing.assert_array_equal(computed.accumulators, sums)
-    expected = model.layers[-1].scores(sums).argmax(axis=1)
+    accumulators = ReferenceNetwork(model).accumulators(pixels)
+    np.testing.assert_array_equal(computed.accumulators, accumulators)
+    expected = model.layers[-1].scores(accumulators).argmax(axis=1)
     np.testing.assert_array_equal(computed.classes, expected)
