@@ -149,8 +149,8 @@ def test_a_run_is_not_overwritten_unasked(bnnrun, tmp_path):
     outcome = bnnrun(*words, "seed=1")
     assert outcome.status == 2
     assert len(outcome.err.splitlines()) == 1
-    for words in (f"run: holds a run's {checkpoint.STATE}", "resume=run", "overwrite=true"):
-        assert words in outcome.err
+    for text in (f"run: holds a run's {checkpoint.STATE}", "resume=run", "overwrite=true"):
+        assert text in outcome.err
     assert {path: path.read_bytes() for path in files} == files
     assert bnnrun(*words, "seed=1", "overwrite=true").status == 0
     assert all(path.read_bytes() != content for path, content in files.items())
