@@ -117,8 +117,8 @@ def test_a_list_gives_each_layer_its_own_bits():
         Binarizer.sign, Binarizer.sign, weight_bits=[1, 2, 3, 4], activation_bits=[2, 1, 3]
     )
     layers = plan(MlpConfig("mlp", depth=3, width=5), SPEC, bits)
-    bits = [(each.input_bits, each.weight_bits, each.output_bits) for each in layers]
-    assert bits == [(1, 1, 2), (2, 2, 1), (1, 3, 3), (3, 4, 1)]
+    layer_bits = [(each.input_bits, each.weight_bits, each.output_bits) for each in layers]
+    assert layer_bits == [(1, 1, 2), (2, 2, 1), (1, 3, 3), (3, 4, 1)]
 
 
 REFUSED = {

@@ -102,8 +102,8 @@ def trained_answer(net: Network, x: np.ndarray) -> tuple[list[np.ndarray], np.nd
     with torch.no_grad():
         *hidden, scores = Engine(net).trace(torch.from_numpy(x))
     pairs = zip(net.blocks, hidden, strict=False)
-    hidden = [codes(y, block.layer.output_bits).movedim(1, -1).numpy() for block, y in pairs]
-    return hidden, scores.numpy()
+    hidden_codes = [codes(y, block.layer.output_bits).movedim(1, -1).numpy() for block, y in pairs]
+    return hidden_codes, scores.numpy()
 
 
 def runners(model):

@@ -234,9 +234,9 @@ def test_the_definition_is_a_convolution_with_zeros_around_pooling_and_products(
         # Row by row, pixel by pixel, channels innermost.
         flat = [1 if bits[y, x, n] else -1 for y in range(2) for x in range(3) for n in range(5)]
         sums = [sum(v * weight(fc1, n, j) for j, v in enumerate(flat)) for n in range(6)]
-        bits = [asks(fc1, n, s, fc1.threshold[0, 0, n]) for n, s in enumerate(sums)]
-        assert hidden[2][k].tolist() == bits
-        flat = [1 if on else -1 for on in bits]
+        fc1_bits = [asks(fc1, n, s, fc1.threshold[0, 0, n]) for n, s in enumerate(sums)]
+        assert hidden[2][k].tolist() == fc1_bits
+        flat = [1 if on else -1 for on in fc1_bits]
         for n in range(4):
             s = sum(v * weight(fc2, n, j) for j, v in enumerate(flat))
             assert scores[k, n] == (s - fc2.mean[n]) * fc2.scale[n] + fc2.shift[n]
