@@ -30,28 +30,30 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
     """The competitors of `workload=gemm`, on random ±1 sampled from the seed, within the block."""
     task = random_task(config)
     with ExitStack() as stack:
-        found: list[Competitor] = []
+        entries: list[Competitor] = []
         if config.kernel in (BenchKernel.xnor, BenchKernel.all):
-            found += _xnor(task)
+            entries += _xnor(task)
         if config.kernel in (BenchKernel.baseline, BenchKernel.all):
-            found.append(_baseline(task))
+            entries.append(_baseline(task))
         small = task.macs <= REFERENCE_MACS and config.kernel is BenchKernel.all
         if config.kernel is BenchKernel.reference or small:
             call = partial(reference.multiply, task.a, task.w, task.k)
-            of = Implementation.of(Role.peer, "reference")
-            found.append(Competitor(of, call, task.check(call), macs=task.macs))
+            implementation = Implementation.of(Role.peer, "reference")
+            entries.append(Competitor(implementation, call, task.check(call), macs=task.macs))
         a, w = (torch.from_numpy(part) for part in task.real)
-        found.append(_torch(YARDSTICK, task, a, w))
+        entries.append(_torch(YARDSTICK, task, a, w))
         if config.kernel in (BenchKernel.blas, BenchKernel.all):
             product, c = stack.enter_context(fastest(task.real, thread_count()))
             check = task.check(_then(product, c))
-            of = Implementation.of(Role.float32, "numpy")
-            found.append(Competitor(of, product, check, macs=task.macs, remark=product.name))
-            of = Implementation.of(Role.low_precision, "bf16", Form.rounded)
-            found.append(_torch(of, task, a.bfloat16(), w.bfloat16()))
+            implementation = Implementation.of(Role.float32, "numpy")
+            entries.append(
+                Competitor(implementation, product, check, macs=task.macs, remark=product.name)
+            )
+            implementation = Implementation.of(Role.low_precision, "bf16", Form.rounded)
+            entries.append(_torch(implementation, task, a.bfloat16(), w.bfloat16()))
             if task.k % 8 == 0 and task.n % 8 == 0:
-                found.append(_int8(task))
-        yield [*found, *limits.limits()]
+                entries.append(_int8(task))
+        yield [*entries, *limits.limits()]
 
 
 def random_task(config: BenchConfig) -> "Task":
@@ -166,15 +168,17 @@ def _baseline(task: Task) -> Competitor:
     )
 
 
-def _torch(of: Implementation, task: Task, a: torch.Tensor, w: torch.Tensor) -> Competitor:
+def _torch(
+    implementation: Implementation, task: Task, a: torch.Tensor, w: torch.Tensor
+) -> Competitor:
     out = torch.empty(len(a), len(w), dtype=a.dtype)
     call = partial(torch.mm, a, w.t(), out=out)
-    check = task.check(lambda: call().float().numpy(), rounded=of.form is Form.rounded)
-    return Competitor(of, call, check, macs=task.macs)
+    check = task.check(lambda: call().float().numpy(), rounded=implementation.form is Form.rounded)
+    return Competitor(implementation, call, check, macs=task.macs)
 
 
 def _int8(task: Task) -> Competitor:
     a, w = (torch.from_numpy(part).to(torch.int8) for part in task.real)
     call = partial(torch._int_mm, a, w.t())
-    of = Implementation.of(Role.low_precision, "int8")
-    return Competitor(of, call, task.check(lambda: call().numpy()), macs=task.macs)
+    implementation = Implementation.of(Role.low_precision, "int8")
+    return Competitor(implementation, call, task.check(lambda: call().numpy()), macs=task.macs)

@@ -43,27 +43,27 @@ def competitors(config: BenchConfig) -> list[Competitor]:
     if config.kernel is BenchKernel.reference:
         raise InputError("kernel=reference device=cuda: the definition runs on the processor")
     task = random_task(config)
-    found: list[Competitor] = []
+    entries: list[Competitor] = []
     if config.kernel in (BenchKernel.xnor, BenchKernel.all):
-        found.append(_packing(device, task))
+        entries.append(_packing(device, task))
         for name in dispatch.variants(device):
-            found += _xnor(device, task, name)
+            entries += _xnor(device, task, name)
     if config.kernel in (BenchKernel.baseline, BenchKernel.all):
-        found.append(_baseline(device, task))
+        entries.append(_baseline(device, task))
     every = config.kernel in (BenchKernel.blas, BenchKernel.all)
-    return [*found, *_torch(device, task, every=every)]
+    return [*entries, *_torch(device, task, every=every)]
 
 
 def _packing(device: Device, task: Task) -> Competitor:
     """Signs of A as bits, apart from any product."""
     xnor, real = Xnor(device), device.put(task.real[0])
-    room = xnor.empty_bits(task.m, task.k)
+    buffer = xnor.empty_bits(task.m, task.k)
 
     def right() -> str | None:
-        words = device.get(xnor.pack(real, out=room).data)[:, : task.a.shape[1]]
+        words = device.get(xnor.pack(real, out=buffer).data)[:, : task.a.shape[1]]
         return "a bit is not that of its number" if (words != task.a).any() else None
 
-    call = partial(xnor.pack, real, out=room)
+    call = partial(xnor.pack, real, out=buffer)
     return Competitor(PACK_BITS, call, right, device.wait, timed=_Timed(device, call))
 
 
@@ -79,8 +79,8 @@ def _xnor(device: Device, task: Task, name: str) -> Iterator[Competitor]:
     real = device.put(task.real[0])
 
     def make(form: Form, *call: Callable[[], Any], cold: bool = False) -> Competitor:
-        of = Implementation.of(Role.ours, name, form)
-        return _competitor(device, task, of, *call, rate=name, cold=cold)
+        implementation = Implementation.of(Role.ours, name, form)
+        return _competitor(device, task, implementation, *call, rate=name, cold=cold)
 
     def to_bits() -> Bits:
         return xnor.multiply_to_bits(a, w, limit, bits)
@@ -110,8 +110,8 @@ def _baseline(device: Device, task: Task) -> Competitor:
         cuda.baseline(device, a, w, out)
         return out
 
-    of = Implementation.of(Role.baseline, "unoptimized")
-    return _competitor(device, task, of, call, rate="float32")
+    implementation = Implementation.of(Role.baseline, "unoptimized")
+    return _competitor(device, task, implementation, call, rate="float32")
 
 
 def _torch(device: Device, task: Task, *, every: bool) -> Iterator[Competitor]:
@@ -119,13 +119,13 @@ def _torch(device: Device, task: Task, *, every: bool) -> Iterator[Competitor]:
     on = "cuda" if torch.cuda.is_available() else "cpu"
     a, w = (torch.from_numpy(part).to(on) for part in task.real)
 
-    def make(of: Implementation, call: Callable[[], torch.Tensor]) -> Competitor:
+    def make(implementation: Implementation, call: Callable[[], torch.Tensor]) -> Competitor:
         def answer() -> Any:
             return call().float().cpu().numpy()
 
-        check = task.check(answer, rounded=of.form is Form.rounded)
-        rate = "float32" if of.role is Role.float32 else of.method
-        return _competitor(device, task, of, call, check, rate=rate, graph=False)
+        check = task.check(answer, rounded=implementation.form is Form.rounded)
+        rate = "float32" if implementation.role is Role.float32 else implementation.method
+        return _competitor(device, task, implementation, call, check, rate=rate, graph=False)
 
     def product(x: torch.Tensor, y: torch.Tensor, *, tf32: bool = False) -> torch.Tensor:
         torch.backends.cuda.matmul.allow_tf32 = tf32
@@ -148,7 +148,7 @@ def _torch(device: Device, task: Task, *, every: bool) -> Iterator[Competitor]:
 
 
 def _competitor(
-    device: Device, task: Task, of: Implementation, call: Callable[[], Any],
+    device: Device, task: Task, implementation: Implementation, call: Callable[[], Any],
     check: Callable[[], str | None] | None = None, *, rate: str, cold: bool = False,
     graph: bool = True,
 ) -> Competitor:  # fmt: skip
@@ -158,7 +158,7 @@ def _competitor(
     multiprocessors, clock = device.peak()
     macs = PORTABLE if rate == "xnor_gemm" else RATES.get(device.capability, {}).get(rate, 0)
     return Competitor(
-        of, call, check or task.check(lambda: device.get(call())), device.wait,
+        implementation, call, check or task.check(lambda: device.get(call())), device.wait,
         macs=task.macs, limit=multiprocessors * clock * macs,
         timed=_Timed(device, call, cold=cold, graph=graph),
     )  # fmt: skip

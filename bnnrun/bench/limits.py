@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from bnnrun.bench.measure import Competitor
 from bnnrun.gemm.bits import Words
 from bnnrun.gemm.compiled import kernel, njit, prange, thread_count
-from bnnrun.gemm.simd_f32 import add_floats, choose
+from bnnrun.gemm.simd_f32 import add_floats, permute
 from bnnrun.gemm.tiles import TILE_PANELS, TILE_ROWS, full_adder
 from bnnrun.gemm.vector import (
     HAS_POPCOUNT,
@@ -213,18 +213,18 @@ def sum_choices(threads, rounds, words, starts, out):
         k, m, n, p = load(starts, 128), load(starts, 144), load(starts, 160), load(starts, 176)
         for r in range(rounds):
             i = 16 + 192 * (r % 4)
-            a = add_floats(a, choose(t, load(words, i)))
-            b = add_floats(b, choose(t, load(words, i + 16)))
-            c = add_floats(c, choose(t, load(words, i + 32)))
-            d = add_floats(d, choose(t, load(words, i + 48)))
-            e = add_floats(e, choose(t, load(words, i + 64)))
-            f = add_floats(f, choose(t, load(words, i + 80)))
-            g = add_floats(g, choose(t, load(words, i + 96)))
-            h = add_floats(h, choose(t, load(words, i + 112)))
-            k = add_floats(k, choose(t, load(words, i + 128)))
-            m = add_floats(m, choose(t, load(words, i + 144)))
-            n = add_floats(n, choose(t, load(words, i + 160)))
-            p = add_floats(p, choose(t, load(words, i + 176)))
+            a = add_floats(a, permute(t, load(words, i)))
+            b = add_floats(b, permute(t, load(words, i + 16)))
+            c = add_floats(c, permute(t, load(words, i + 32)))
+            d = add_floats(d, permute(t, load(words, i + 48)))
+            e = add_floats(e, permute(t, load(words, i + 64)))
+            f = add_floats(f, permute(t, load(words, i + 80)))
+            g = add_floats(g, permute(t, load(words, i + 96)))
+            h = add_floats(h, permute(t, load(words, i + 112)))
+            k = add_floats(k, permute(t, load(words, i + 128)))
+            m = add_floats(m, permute(t, load(words, i + 144)))
+            n = add_floats(n, permute(t, load(words, i + 160)))
+            p = add_floats(p, permute(t, load(words, i + 176)))
         for x in (a, b, c, d, e, f, g, h, k, m, n, p):
             store(out, to, x)
             to += 16
@@ -313,7 +313,7 @@ def _after_adders(rounds: int, words: Words, starts: Words) -> NDArray[np.int64]
 
 
 def _in_registers(
-    of: Implementation,
+    implementation: Implementation,
     loop: Callable[..., None],
     starts: Words,
     *,
@@ -327,24 +327,24 @@ def _in_registers(
     words = np.random.default_rng(1).integers(0, 2**32, shape, dtype=np.uint32)
     out = np.empty((threads, *starts.shape), np.uint32)
     run = partial(loop, threads)
-    given = words.ravel(), starts.ravel(), out.ravel()
+    arguments = words.ravel(), starts.ravel(), out.ravel()
 
     def check() -> str | None:
         for rounds in (0, 1, SETS + 1):
-            run(rounds, *given)
+            run(rounds, *arguments)
             if (held(out) != expected(rounds, words, starts)).any():
                 return f"after {rounds} rounds the registers do not hold what was counted"
         return None
 
     bits = float(len(starts) * words_of_round * BITS * threads)
-    return Competitor(of, lambda: run(ROUNDS, *given), check, macs=bits * ROUNDS)
+    return Competitor(implementation, lambda: run(ROUNDS, *arguments), check, macs=bits * ROUNDS)
 
 
 def limits() -> list[Competitor]:
     """The limits, as competitors whose rates are those of ±1 multiply-accumulates."""
     rng = np.random.default_rng(0)
     starts = rng.integers(0, 2**32, (TRIPLE_CHAINS, LANES), dtype=np.uint32)
-    found = [
+    competitors = [
         _in_registers(
             TRIPLES,
             _triples,
@@ -365,7 +365,7 @@ def limits() -> list[Competitor]:
     if HAS_POPCOUNT:
         starts = rng.integers(0, 2**32, (CARRY_CHAINS, 2, LANES), dtype=np.uint32)
         starts[:, 1] >>= 8  # the counts, that must not wrap around
-        found.append(
+        competitors.append(
             _in_registers(
                 CARRIES,
                 _carries,
@@ -378,7 +378,7 @@ def limits() -> list[Competitor]:
     else:
         starts = rng.integers(0, 2**32, (ADDER_CHAINS, 5, LANES), dtype=np.uint32)
         starts[:, -1] = 0  # the counts
-        found.append(
+        competitors.append(
             _in_registers(
                 ADDERS,
                 _adders,
@@ -396,7 +396,7 @@ def limits() -> list[Competitor]:
         _copy(source, target)
         return None if np.array_equal(source, target) else "the copy differs"
 
-    return [*found, Competitor(COPY, lambda: _copy(source, target), copied)]
+    return [*competitors, Competitor(COPY, lambda: _copy(source, target), copied)]
 
 
 def limit(rates: dict[Implementation, float]) -> float:

@@ -89,7 +89,9 @@ def measure(
         for _ in range(warmup):
             competitor.call()
         competitor.wait()
-    times: dict[Implementation, list[float]] = {of.implementation: [] for of in competitors}
+    times: dict[Implementation, list[float]] = {
+        competitor.implementation: [] for competitor in competitors
+    }
     began = time.perf_counter()
     for i in range(rounds):
         if i >= 3 and time.perf_counter() - began > seconds:
@@ -97,14 +99,14 @@ def measure(
         turn = i % len(competitors)
         for competitor in [*competitors[turn:], *competitors[:turn]]:
             times[competitor.implementation].append(_seconds(competitor))
-    return {of: Timing(tuple(each)) for of, each in times.items()}
+    return {competitor: Timing(tuple(each)) for competitor, each in times.items()}
 
 
-def _seconds(of: Competitor) -> float:
-    of.wait()
-    if of.timed is not None:
-        return of.timed()
+def _seconds(competitor: Competitor) -> float:
+    competitor.wait()
+    if competitor.timed is not None:
+        return competitor.timed()
     start = time.perf_counter()
-    of.call()
-    of.wait()
+    competitor.call()
+    competitor.wait()
     return time.perf_counter() - start

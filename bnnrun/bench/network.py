@@ -57,8 +57,8 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
     pixels = rng.integers(0, spec.max_pixel + 1, (config.batch, *spec.image_shape)).astype(np.uint8)
     torch.manual_seed(config.seed)
     some = Images(pixels[:CHECKED], np.zeros(min(CHECKED, len(pixels)), np.uint8))
-    given = fit(config.dataset.preprocessing, some, spec.max_pixel)
-    network = Network(config.arch, config.binarization, config.norm, spec, given)
+    input_scale = fit(config.dataset.preprocessing, some, spec.max_pixel)
+    network = Network(config.arch, config.binarization, config.norm, spec, input_scale)
     _settle(network, rng, some.pixels[:SETTLED])
     model = pack_network(network, {})
     labels = _expected(network, some.pixels)
@@ -69,10 +69,10 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
 
     gpu = open_device() if config.device is Device.cuda else None
     wait = gpu.wait if gpu is not None else lambda: None
-    found: list[Competitor] = []
+    entries: list[Competitor] = []
 
     def add(
-        of: Implementation,
+        implementation: Implementation,
         scores: Callable[[], NDArray[np.float64]],
         images: int = len(pixels),
         remark: str = "",
@@ -81,9 +81,14 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
             labels: NDArray[np.intp] = scores().argmax(axis=1)
             return labels
 
-        found.append(
+        entries.append(
             Competitor(
-                of, call, partial(_differs, call, labels), wait, macs=images * macs, remark=remark
+                implementation,
+                call,
+                partial(_differs, call, labels),
+                wait,
+                macs=images * macs,
+                remark=remark,
             )
         )
 
@@ -98,23 +103,26 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
                 packed = CudaNetwork(model, gpu, first, kernel)
                 add(Implementation.of(Role.ours, kernel, form), partial(packed.scores, pixels))
     if config.kernel is BenchKernel.reference:
-        of = Implementation.of(Role.peer, "reference")
-        add(of, partial(ReferenceNetwork(model).scores, pixels))
+        implementation = Implementation.of(Role.peer, "reference")
+        add(implementation, partial(ReferenceNetwork(model).scores, pixels))
     x = torch.from_numpy(pixels)
     if gpu is not None and torch.cuda.is_available():
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         network.to("cuda")
     if config.kernel in (BenchKernel.baseline, BenchKernel.all):
         some_x = x if gpu is not None else x[: _baseline_images(len(x), macs)]
-        of = Implementation.of(Role.baseline, "unoptimized")
+        implementation = Implementation.of(Role.baseline, "unoptimized")
         remark = f"{len(some_x)} images" if gpu is None else ""
-        add(of, partial(_in_parts, _Baseline(network, gpu), some_x), len(some_x), remark)
+        add(
+            implementation, partial(_in_parts, _Baseline(network, gpu), some_x), len(some_x), remark
+        )
     add(YARDSTICK, partial(_in_parts, _Float(network, torch.float32), x))
     if config.kernel in (BenchKernel.blas, BenchKernel.all):
-        for method, made in (("bf16", _Float(network, torch.bfloat16)), ("int8", _Int8(network))):
-            of = Implementation.of(Role.low_precision, method, Form.float32_first)
-            add(of, partial(_in_parts, made, x))
-    yield found if gpu is not None else [*found, *limits.limits()]
+        precisions = {"bf16": _Float(network, torch.bfloat16), "int8": _Int8(network)}
+        for method, competitor in precisions.items():
+            implementation = Implementation.of(Role.low_precision, method, Form.float32_first)
+            add(implementation, partial(_in_parts, competitor, x))
+    yield entries if gpu is not None else [*entries, *limits.limits()]
 
 
 def _differs(call: Callable[[], NDArray[np.intp]], labels: NDArray[np.intp]) -> str | None:
@@ -193,9 +201,9 @@ class _Float:
             for block in network.blocks
         ]
         self.weights[1:] = [w.to(precision) for w in self.weights[1:]]
-        given = network.input
-        self.p, self.q = given.p.float(), given.q.float()
-        divisors = [given.d.item()] + [1.0] * (len(network.blocks) - 1)
+        input_scale = network.input
+        self.p, self.q = input_scale.p.float(), input_scale.q.float()
+        divisors = [input_scale.d.item()] + [1.0] * (len(network.blocks) - 1)
         self.norms = [_line(b, d) for b, d in zip(network.blocks, divisors, strict=True)]
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:

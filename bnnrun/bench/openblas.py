@@ -83,10 +83,10 @@ def fastest(operands: tuple[Floats, Floats], threads: int) -> Iterator[tuple[Pro
     side = [min(n, TRIED) for n in (len(a), len(w), a.shape[1])]
     with _shared(a[: side[0], : side[2]], w[: side[1], : side[2]]) as small:
         core = min(X86, key=lambda name: _seconds(name, threads, small))
-    with _shared(a, w) as whole:
-        product = Product(core, threads, whole)
+    with _shared(a, w) as operands_and_product:
+        product = Product(core, threads, operands_and_product)
         try:
-            yield product, whole[2]
+            yield product, operands_and_product[2]
         finally:
             product.close()
 

@@ -62,7 +62,7 @@ REST = "the rest"
 
 
 def _in_registers(
-    of: Implementation,
+    implementation: Implementation,
     loop: Callable[..., None],
     words: tuple[NDArray[Any], NDArray[Any]],
     starts: NDArray[Any],
@@ -83,25 +83,25 @@ def _in_registers(
         return None
 
     macs = float(CHAINS * OF_AN_INSTRUCTION * threads) * ROUNDS
-    return Competitor(of, lambda: loop(threads, ROUNDS, *flat), check, macs=macs)
+    return Competitor(implementation, lambda: loop(threads, ROUNDS, *flat), check, macs=macs)
 
 
 def rates() -> list[Competitor]:
     """What a step's parts are made of, at most: as competitors, rates in multiply-accumulates."""
     rng = np.random.default_rng(0)
-    found = limits()
+    competitors = limits()
     indices = rng.integers(0, 16, (4, CHAINS, LANES), dtype=np.int32)
     if HAS_LUT:
         table = rng.integers(-9, 9, LANES).astype(np.float32)
         starts = rng.integers(-9, 9, (CHAINS, LANES)).astype(np.float32)
         chosen = table[indices]
-        found.append(_in_registers(TABLES, sum_choices, (table, indices), starts, chosen))
+        competitors.append(_in_registers(TABLES, sum_choices, (table, indices), starts, chosen))
     if HAS_BYTE_PRODUCT:
         a = rng.integers(0, 256, (LANES, 4), dtype=np.uint8)
         w = rng.integers(-128, 128, (4, CHAINS, LANES, 4), dtype=np.int8)
         added = (a.astype(np.int32) * w).sum(-1, dtype=np.int32)
         first = rng.integers(-9, 9, (CHAINS, LANES), dtype=np.int32)
-        found.append(_in_registers(BYTES, sum_byte_products, (a, w), first, added))
+        competitors.append(_in_registers(BYTES, sum_byte_products, (a, w), first, added))
     x, y = torch.randn(2, SIZE, SIZE)
     out = torch.empty(SIZE, SIZE)
     product = partial(torch.mm, x, y, out=out)
@@ -111,7 +111,7 @@ def rates() -> list[Competitor]:
         exact = x.double() @ y.double()
         return None if (out - exact).norm() < 1e-5 * exact.norm() else "the product is off"
 
-    return [*found, Competitor(FLOATS, product, check, macs=float(SIZE) ** 3)]
+    return [*competitors, Competitor(FLOATS, product, check, macs=float(SIZE) ** 3)]
 
 
 def floor(
@@ -125,7 +125,7 @@ def floor(
     What lies between them (batch norm, Sign, dropout, transforms) counts as nothing. g_W of a fully
     connected layer is made in the update, while memory is read and written: the longer of the two.
     """
-    rate = {of: macs[of] / t.median_s for of, t in timings.items() if macs[of]}
+    rate = {each: macs[each] / t.median_s for each, t in timings.items() if macs[each]}
     by = _rates(rate)
     copied = 2 * COPIED / timings[COPY].median_s
     sums = gradients = update = 0.0
@@ -146,16 +146,16 @@ def floor(
 def _rates(rate: dict[Implementation, float]) -> dict[Algorithm, float]:
     """Multiply-accumulates a second at most, of each algorithm that the processor has."""
     floats = rate[FLOATS]
-    found = {
+    by_algorithm = {
         Algorithm.float32: floats,
         Algorithm.winograd: 4 * floats,  # 36 products for 144
         Algorithm.popcount: limit(rate),
     }
     if TABLES in rate:
-        found[Algorithm.lut] = rate[TABLES]
+        by_algorithm[Algorithm.lut] = rate[TABLES]
     if BYTES in rate:
-        found[Algorithm.int16] = rate[BYTES] / 2  # a 16-bit number is two bytes
-    return found
+        by_algorithm[Algorithm.int16] = rate[BYTES] / 2  # a 16-bit number is two bytes
+    return by_algorithm
 
 
 def spent(step: Callable[[], object]) -> dict[str, float]:
@@ -168,23 +168,23 @@ def spent(step: Callable[[], object]) -> dict[str, float]:
     with _silent(), torch.profiler.profile(activities=[ProfilerActivity.CPU]) as profile:
         began = time.perf_counter()
         step()
-        whole = time.perf_counter() - began
-    of = dict.fromkeys(PARTS, 0.0)
+        total = time.perf_counter() - began
+    seconds = dict.fromkeys(PARTS, 0.0)
     for event in profile.key_averages():
         for part, names in PARTS.items():
             if event.key in names:
-                of[part] += event.cpu_time_total / 1e6
-    return {**of, REST: whole - sum(of.values())}
+                seconds[part] += event.cpu_time_total / 1e6
+    return {**seconds, REST: total - sum(seconds.values())}
 
 
 @contextmanager
 def _silent() -> Iterator[None]:
     """Nothing to the terminal from the profiler's library, which logs that there is no GPU."""
-    kept = os.dup(2)
+    stderr = os.dup(2)
     try:
         with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
             os.dup2(nowhere.fileno(), 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)

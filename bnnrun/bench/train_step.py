@@ -64,36 +64,36 @@ def competitors(
     if on_cpu:
         jobs[KEPT] = Job(config, dataset, True, kept=True)
     with ExitStack() as stack:
-        processes = {of: stack.enter_context(step_process(job)) for of, job in jobs.items()}
+        processes = {each: stack.enter_context(step_process(job)) for each, job in jobs.items()}
         trainers = {
             engine: Trainer(_with(config, engine), dataset, device, run.folder)
             for engine in ENGINES
         }
         first = trainers[EngineChoice.reference]
-        given = first.pixels, first.labels
+        minibatch = first.pixels, first.labels
         eager = EagerStep(first.network, first.optimizer, config.optimizer)
         with without_dropout(eager.network):
-            loss = eager.gradients(*given).item()
+            loss = eager.gradients(*minibatch).item()
         checks = {
-            _ours(engine): partial(_check, trainer, config.optimizer, *given)
+            _ours(engine): partial(_check, trainer, config.optimizer, *minibatch)
             for engine, trainer in trainers.items()
         }
-        found = [
+        entries = [
             Competitor(
-                of,
+                implementation,
                 process.seconds,
-                partial(_process_differs, process, loss, checks.get(of)),
+                partial(_process_differs, process, loss, checks.get(implementation)),
                 timed=process.seconds,
                 memory=process.memory,
             )
-            for of, process in processes.items()
+            for implementation, process in processes.items()
         ]
         if not on_cpu:
-            yield found, lambda timings: _modes(processes)
+            yield entries, lambda timings: _modes(processes)
             return
-        found += rates.rates()
-        macs = {competitor.implementation: competitor.macs for competitor in found}
-        yield found, partial(_parts, trainers, given, macs)
+        entries += rates.rates()
+        macs = {competitor.implementation: competitor.macs for competitor in entries}
+        yield entries, partial(_parts, trainers, minibatch, macs)
 
 
 def _first_minibatch(dataset: Dataset, size: int) -> Dataset:
@@ -127,41 +127,42 @@ def _process_differs(
 
 def _modes(processes: dict[Implementation, StepProcess]) -> Details:
     """For records: whether our steps were one CUDA graph."""
-    return {of: {"step": mode} for of, each in processes.items() if (mode := each.mode())}
+    return {each: {"step": mode} for each, p in processes.items() if (mode := p.mode())}
 
 
 def _parts(
     trainers: dict[EngineChoice, Trainer],
-    given: tuple[torch.Tensor, torch.Tensor],
+    minibatch: tuple[torch.Tensor, torch.Tensor],
     macs: dict[Implementation, float],
     timings: Timings,
 ) -> Details:
     """Where the time of our steps goes, beside the fast one's floor: a table, and for records."""
-    least = rates.floor(trainers[EngineChoice.fast].engine, len(given[0]), timings, macs)
+    least = rates.floor(trainers[EngineChoice.fast].engine, len(minibatch[0]), timings, macs)
     spent = {
-        engine: rates.spent(partial(ours.engine.step, *given)) for engine, ours in trainers.items()
+        engine: rates.spent(partial(ours.engine.step, *minibatch))
+        for engine, ours in trainers.items()
     }
-    whole = timings[_ours(EngineChoice.fast)].median_s
+    step_s = timings[_ours(EngineChoice.fast)].median_s
     names = [*rates.PARTS, rates.REST]
     rows = [
         [
             name,
-            *(f"{1e3 * of[name]:.1f}" for of in spent.values()),
+            *(f"{1e3 * seconds[name]:.1f}" for seconds in spent.values()),
             f"{1e3 * least.get(name, 0):.1f}",
         ]
         for name in names
     ]
-    sums = [sum(of.values()) for of in (*spent.values(), least)]
+    sums = [sum(seconds.values()) for seconds in (*spent.values(), least)]
     rows.append(["one step", *(f"{1e3 * total:.1f}" for total in sums)])
     print_table(
         ["part, ms", *(engine.value for engine in spent), "floor, fast"],
         rows,
-        title=f"where the time goes, one step each; the floor is {sums[-1] / whole:.0%} of the "
+        title=f"where the time goes, one step each; the floor is {sums[-1] / step_s:.0%} of the "
         "fast step's median",
     )
     details: Details = {
-        _ours(engine): {"parts_ms": {k: 1e3 * v for k, v in of.items()}}
-        for engine, of in spent.items()
+        _ours(engine): {"parts_ms": {k: 1e3 * v for k, v in seconds.items()}}
+        for engine, seconds in spent.items()
     }
     details[_ours(EngineChoice.fast)]["floor_ms"] = {k: 1e3 * v for k, v in least.items()}
     return details

@@ -31,12 +31,12 @@ def bench(config: BenchConfig, run: Run) -> list[Record]:
         share = _Stolen()
         timings = measure(competitors, config.rounds, config.seconds)
         stolen = share.pct()
-        memory = {of.implementation: of.memory() for of in competitors if of.memory}
-        named = {of.implementation: of for of in competitors}
+        memory = {each.implementation: each.memory() for each in competitors if each.memory}
+        named = {each.implementation: each for each in competitors}
         timed = _Timed(timings, named, memory, device, time.perf_counter() - began, stolen)
         _print(config, timed)
         explained = explain(timings)
-    return [_record(of, config, run, timed, explained.get(of, {})) for of in timings]
+    return [_record(each, config, run, timed, explained.get(each, {})) for each in timings]
 
 
 @dataclass(frozen=True)
@@ -59,18 +59,18 @@ class _Timed:
     @property
     def rates(self) -> dict[Implementation, float]:
         """±1 multiply-accumulates a second of each competitor that has such a number."""
-        macs = {of: self.competitors[of].macs for of in self.timings}
-        return {of: macs[of] / t.median_s for of, t in self.timings.items() if macs[of]}
+        macs = {each: self.competitors[each].macs for each in self.timings}
+        return {each: macs[each] / t.median_s for each, t in self.timings.items() if macs[each]}
 
     @property
     def limit(self) -> float | None:
         """The rate that no popcount product exceeds; None where it was not measured."""
         return limits.limit(self.rates) if limits.TRIPLES in self.rates else None
 
-    def share(self, of: Implementation) -> float | None:
+    def share(self, implementation: Implementation) -> float | None:
         """A competitor's rate over its limit, known or measured; None where it has none."""
-        top = self.competitors[of].limit or self.limit
-        return self.rates[of] / top if top and of in self.rates else None
+        top = self.competitors[implementation].limit or self.limit
+        return self.rates[implementation] / top if top and implementation in self.rates else None
 
 
 class _Stolen:
@@ -83,8 +83,8 @@ class _Stolen:
         after = machine.stolen_s()
         if after is None or self.before is None:
             return None
-        whole = (psutil.cpu_count() or 1) * (time.perf_counter() - self.began)
-        return 100 * (after - self.before) / whole
+        available = (psutil.cpu_count() or 1) * (time.perf_counter() - self.began)
+        return 100 * (after - self.before) / available
 
 
 @contextmanager
@@ -92,16 +92,16 @@ def _competitors(
     config: BenchConfig, run: Run, device: torch.device
 ) -> Iterator[tuple[list[Competitor], step.Explain]]:
     if config.workload is Workload.train_step:
-        with step.competitors(config, run, device) as (found, explain):
-            yield found, explain
+        with step.competitors(config, run, device) as (entries, explain):
+            yield entries, explain
     elif config.workload is Workload.gemm and config.device is Device.cuda:
         yield gemm_cuda.competitors(config), _nothing
     elif config.workload is Workload.gemm:
-        with gemm.competitors(config) as found:
-            yield found, _nothing
+        with gemm.competitors(config) as entries:
+            yield entries, _nothing
     else:
-        with network.competitors(config) as found:
-            yield found, _nothing
+        with network.competitors(config) as entries:
+            yield entries, _nothing
 
 
 def _nothing(timings: step.Timings) -> step.Details:
@@ -109,38 +109,40 @@ def _nothing(timings: step.Timings) -> step.Details:
     return {}
 
 
-def _print(config: BenchConfig, of: _Timed) -> None:
-    rate = of.rates
-    taken = f", {of.stolen_pct:.0f} % of whose time a hypervisor took" if of.stolen_pct else ""
+def _print(config: BenchConfig, timed: _Timed) -> None:
+    rate = timed.rates
+    taken = (
+        f", {timed.stolen_pct:.0f} % of whose time a hypervisor took" if timed.stolen_pct else ""
+    )
     columns = ["competitor", "median ms", "fastest ms", "spread", "calls"]
-    columns += ["MiB at most"] if of.memory else []
+    columns += ["MiB at most"] if timed.memory else []
     columns += ["GMAC/s", "of the limit"] if rate else []
     rows = []
-    for each, t in of.timings.items():
-        row = [of.competitors[each].name, f"{1e3 * t.median_s:.2f}", f"{1e3 * t.minimum_s:.2f}",
+    for each, t in timed.timings.items():
+        row = [timed.competitors[each].name, f"{1e3 * t.median_s:.2f}", f"{1e3 * t.minimum_s:.2f}",
                f"{100 * t.spread:.0f} %", str(t.count)]  # fmt: skip
-        if of.memory:
-            row.append(f"{of.memory[each] / 2**20:,.0f}" if each in of.memory else "")
+        if timed.memory:
+            row.append(f"{timed.memory[each] / 2**20:,.0f}" if each in timed.memory else "")
         if rate:
-            share = of.share(each)
+            share = timed.share(each)
             row.append(f"{rate[each] / 1e9:,.0f}" if each in rate else "")
             row.append(f"{100 * share:.1f} %" if share is not None else "")
-        rows.append([*row, _times(each, of)])
+        rows.append([*row, _times(each, timed)])
     print_table(
         [*columns, f"times {YARDSTICK.name}"],
         rows,
-        title=f"{_title(config)}, on {of.device}, {torch.get_num_threads()} threads{taken}",
+        title=f"{_title(config)}, on {timed.device}, {torch.get_num_threads()} threads{taken}",
     )
 
 
-def _times(each: Implementation, of: _Timed) -> str:
+def _times(each: Implementation, timed: _Timed) -> str:
     """How many times as fast as the yardstick: by rate where the work differs, "" if in kind."""
-    rate = of.rates
+    rate = timed.rates
     if each.role is Role.roofline or (each in rate) is not (YARDSTICK in rate):
         return ""
     if each in rate:
         return f"{rate[each] / rate[YARDSTICK]:.2f}"
-    return f"{of.timings[YARDSTICK].median_s / of.timings[each].median_s:.2f}"
+    return f"{timed.timings[YARDSTICK].median_s / timed.timings[each].median_s:.2f}"
 
 
 def _title(config: BenchConfig) -> str:
@@ -159,16 +161,16 @@ def _title(config: BenchConfig) -> str:
 
 def _config(config: BenchConfig) -> dict[str, Any]:
     """What of the configuration the timing depends on: a bare product has no data, no network."""
-    whole = computed(config)
+    settings = computed(config)
     if config.workload is not Workload.gemm:
-        return whole
-    return {key: whole[key] for key in ("workload", "kernel", "m", "n", "k", "seed")}
+        return settings
+    return {key: settings[key] for key in ("workload", "kernel", "m", "n", "k", "seed")}
 
 
 def _record(
-    each: Implementation, config: BenchConfig, run: Run, of: "_Timed", explained: dict[str, Any]
+    each: Implementation, config: BenchConfig, run: Run, timed: "_Timed", explained: dict[str, Any]
 ) -> Record:
-    timing, rate = of.timings[each], of.rates
+    timing, rate = timed.timings[each], timed.rates
     return Record(
         experiment=run.experiment,
         cell="",
@@ -176,25 +178,25 @@ def _record(
         value=1e3 * timing.median_s,
         unit="ms",
         seed=config.seed,
-        device=of.device.type,
+        device=timed.device.type,
         details={
             "role": each.role.value,
             "variant": each.variant,
-            "remark": of.competitors[each].remark,
+            "remark": timed.competitors[each].remark,
             "minimum": 1e3 * timing.minimum_s,
             "spread": timing.spread,
             "count": timing.count,
-            "macs": of.competitors[each].macs,
+            "macs": timed.competitors[each].macs,
             "gmac_per_s": rate[each] / 1e9 if each in rate else None,
-            "share_of_limit": of.share(each),
-            "memory_bytes": of.memory.get(each),
-            "in_the_same_run": {other.key: 1e3 * t.median_s for other, t in of.timings.items()},
+            "share_of_limit": timed.share(each),
+            "memory_bytes": timed.memory.get(each),
+            "in_the_same_run": {other.key: 1e3 * t.median_s for other, t in timed.timings.items()},
             "threads": torch.get_num_threads(),
-            "stolen_pct": of.stolen_pct,
+            "stolen_pct": timed.stolen_pct,
             **explained,
         },
         config=_config(config),
         command=run.command,
-        wall_time_s=of.wall_time_s,
-        gpu=machine.gpu() if of.device.type == "cuda" else None,
+        wall_time_s=timed.wall_time_s,
+        gpu=machine.gpu() if timed.device.type == "cuda" else None,
     )

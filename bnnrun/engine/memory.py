@@ -88,5 +88,5 @@ def filters_innermost(network: nn.Module) -> None:
 
 def flat(t: torch.Tensor) -> NDArray[np.float32]:
     """(n,) view of a dense tensor's memory."""
-    found: NDArray[np.float32] = t.detach().as_strided((t.numel(),), (1,)).numpy()
-    return found
+    array: NDArray[np.float32] = t.detach().as_strided((t.numel(),), (1,)).numpy()
+    return array

@@ -212,9 +212,9 @@ class Xnor:
     def _check_operands(self, a: Bits, w: Bits) -> None:
         if a.k != w.k or a.kw != w.kw:
             raise ValueError(f"A has rows of {a.k} elements in {a.kw} words, W of {w.k} in {w.kw}")
-        for name, of in (("A", a), ("W", w)):
-            self._check(name, of.data, np.uint32, (of.rows, of.kw))
-            self._check(f"ones of {name}", of.ones, np.int32, (of.rows,))
+        for name, operand in (("A", a), ("W", w)):
+            self._check(name, operand.data, np.uint32, (operand.rows, operand.kw))
+            self._check(f"ones of {name}", operand.ones, np.int32, (operand.rows,))
 
     def _check_bits(self, out: Bits, rows: int, k: int) -> None:
         self._check("out", out.data, np.uint32, (rows, row_words(k)))

@@ -31,8 +31,8 @@ def variants(device: Device) -> tuple[str, ...]:
     """Names of the kernels that a device can run, the slowest first."""
     has = [
         name
-        for name, of in VARIANTS.items()
-        if of.min_capability <= device.capability <= of.max_capability
+        for name, variant in VARIANTS.items()
+        if variant.min_capability <= device.capability <= variant.max_capability
     ]
     return tuple(name for name in has if name != TRIAL_KERNEL or _works(device))
 

@@ -11,7 +11,7 @@ summed in another order.
 import numpy as np
 
 from bnnrun.gemm.compiled import kernel, njit, prange
-from bnnrun.gemm.simd_f32 import add_floats, choose, multiply_add, scale
+from bnnrun.gemm.simd_f32 import add_floats, multiply_add, permute, scale
 from bnnrun.gemm.vector import HAS_TERNARY, load, shift_by_four, store, zero
 
 # Without a permute of sixteen lanes in one instruction, a product in float32 is faster.
@@ -39,10 +39,10 @@ def _build_tables(x, at, count, tables, to):
 def _row(s, table, i):
     """Add to a row's accumulators of TILE_PANELS panels what their indices select of its table."""
     return (
-        add_floats(s[0], choose(table, i[0])),
-        add_floats(s[1], choose(table, i[1])),
-        add_floats(s[2], choose(table, i[2])),
-        add_floats(s[3], choose(table, i[3])),
+        add_floats(s[0], permute(table, i[0])),
+        add_floats(s[1], permute(table, i[1])),
+        add_floats(s[2], permute(table, i[2])),
+        add_floats(s[3], permute(table, i[3])),
     )
 
 

@@ -125,7 +125,7 @@ def signs(typingctx, bits):
 
 
 @intrinsic
-def choose(typingctx, table, index):
+def permute(typingctx, table, index):
     """Permute: lane i is table[index[i] mod 16]."""
 
     def codegen(context, builder, signature, args):

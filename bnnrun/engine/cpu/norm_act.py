@@ -159,8 +159,8 @@ class PoolNormActivation(torch.autograd.Function):
         coefficients = np.stack([n * k0, k1, k2]).astype(np.float32)
         gradient_kernel(*rows, coefficients, passing, _rows(g_p))
         g_s = g_p if argmax is None else _unpool(g_p, argmax)
-        of = torch.from_numpy(products).float(), torch.from_numpy(total).float()
-        return g_s, *of, None
+        of_norm = torch.from_numpy(products).float(), torch.from_numpy(total).float()
+        return g_s, *of_norm, None
 
 
 def evaluate_norm_act(

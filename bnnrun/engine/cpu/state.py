@@ -54,7 +54,7 @@ class BinaryState:
         self.n = 2**layer.weight_bits - 1
         self.factors: Factors | None = None
 
-    def pack(self, given: torch.Tensor | None = None) -> PackedWeights | PackedFilters:
+    def pack(self, signs: torch.Tensor | None = None) -> PackedWeights | PackedFilters:
         """Pack W^b: `given`, sampled ±1 or the numbers 2c - n of more bits, or Sign(W) if None.
 
         The first call after `mark_packed` does not pack Sign(W) again if W has not changed since.
@@ -63,8 +63,8 @@ class BinaryState:
             layer = self.layer
             shape = layer.outputs, layer.inputs
             self.packed = PackedFilters(layer) if layer.is_conv else PackedWeights(*shape)
-        if given is not None:
-            self.packed.pack(given)
+        if signs is not None:
+            self.packed.pack(signs)
         elif self.packed_version != self.weight._version:
             self.packed.pack(self.weight)
         self.packed_version = STALE

@@ -115,14 +115,14 @@ def _parts(batch: int, height: int, width: int, channels: int) -> list[slice]:
     return [slice(start, min(batch, start + step)) for start in range(0, batch, step)]
 
 
-def convolve(of: Real, workspace: Workspace) -> torch.Tensor:
+def convolve(operands: Real, workspace: Workspace) -> torch.Tensor:
     """s = conv(a, w) with padding 1, (B, N, H, W) channels last; `fits` must hold."""
-    (batch, channels, height, width), outputs = of.a.shape, len(of.w)
+    (batch, channels, height, width), outputs = operands.a.shape, len(operands.w)
     u = workspace.take("weights", PLACES, outputs, channels)
-    of.transform_weights(u, turned=False)
+    operands.transform_weights(u, turned=False)
     s = empty(batch, outputs, height, width, channels_last=True)
     for part in _parts(batch, height, width, max(outputs, channels)):
-        a = of.a[part]
+        a = operands.a[part]
         count = len(a) * (height // TILE_SIDE) * (width // TILE_SIDE)
         v = workspace.take("inputs", PLACES, count, channels)
         m = workspace.take("outputs", PLACES, count, outputs)
@@ -133,7 +133,12 @@ def convolve(of: Real, workspace: Workspace) -> torch.Tensor:
 
 
 def gradients(
-    g_s: torch.Tensor, of: Operands, g_w: torch.Tensor, workspace: Workspace, *, of_input: bool
+    g_s: torch.Tensor,
+    operands: Operands,
+    g_w: torch.Tensor,
+    workspace: Workspace,
+    *,
+    of_input: bool,
 ) -> torch.Tensor | None:
     """g_a, or None, of s = conv(a, w) with padding 1; g_W is written to `g_w`.
 
@@ -148,7 +153,7 @@ def gradients(
     if of_input:
         g_a = empty(batch, channels, height, width, channels_last=True)
         u = workspace.take("weights", PLACES, outputs, channels)
-        of.transform_weights(u)
+        operands.transform_weights(u)
     for part in parts:
         g = g_s[part]
         count = len(g) * (height // TILE_SIDE) * (width // TILE_SIDE)
@@ -158,7 +163,7 @@ def gradients(
         if g_a is not None:
             torch.bmm(v, u, out=m)
             transform_outputs(_numbers(m), len(g), height, width, channels, _flat(g_a[part]))
-        of.transform_filters(part, m)
+        operands.transform_filters(part, m)
         if part.start == 0:
             torch.bmm(v.transpose(1, 2), m, out=total)
         else:

@@ -38,7 +38,7 @@ class FusedKernels:
 
     def adam(
         self,
-        of: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
+        streams: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
         signs: torch.Tensor | None,
         rate: torch.Tensor,
         numbers: AdamNumbers,
@@ -46,11 +46,11 @@ class FusedKernels:
         """Adam's update of w, m and v from g, by `optim.Adam`.
 
         Args:
-            of:    w, g, m, v, alike in shape and strides, without gaps
+            streams: w, g, m, v, alike in shape and strides, without gaps
             signs: takes Sign(w) of the new w; None: nobody asks for it
             rate:  (1,) lr · sqrt(1 - b2^t) / (1 - b1^t)
         """
-        w, *others = of
+        w, *others = streams
         for t in (*others, *([] if signs is None else [signs])):
             assert has_no_gaps(t), "taken element by element"
             assert t.stride() == w.stride(), "all in one order"
@@ -61,7 +61,7 @@ class FusedKernels:
             "adam",
             tuple((name, None) for name, wanted in flags.items() if wanted),
             (-(-w.numel() // 1024), 1),
-            (*of, signs, rate, *constants, np.int64(w.numel())),
+            (*streams, signs, rate, *constants, np.int64(w.numel())),
         )
 
     def norm(
@@ -123,8 +123,8 @@ class FusedKernels:
         grid: tuple[int, int],
         arguments: tuple[Any, ...],
     ) -> None:
-        given = tuple(x.detach() if isinstance(x, torch.Tensor) else x for x in arguments)
-        self.device.launch(Launch(kernel, defines, grid, 256, given))
+        detached = tuple(x.detach() if isinstance(x, torch.Tensor) else x for x in arguments)
+        self.device.launch(Launch(kernel, defines, grid, 256, detached))
 
 
 class NormSign(torch.autograd.Function):
