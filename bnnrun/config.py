@@ -97,6 +97,7 @@ class BenchKernel(Enum):
     xnor = "xnor"
     baseline = "baseline"
     blas = "blas"
+    peers = "peers"
     reference = "reference"
 
 

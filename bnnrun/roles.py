@@ -15,7 +15,7 @@ class Role(Enum):
     baseline = "baseline"  # the unoptimized float32 product, the paper's yardstick
     float32 = "float32"  # other libraries in float32
     low_precision = "low_precision"  # other libraries in fewer bits
-    peer = "peer"  # another computation of the same answer on bits
+    peer = "peer"  # another library, or the definition, that computes the same answer
     roofline = "roofline"  # operations or memory alone: what no product can exceed
 
 
@@ -31,6 +31,7 @@ class Form(Enum):
     planes = "planes"  # first layer by eight planes of bits
     rounded = "rounded"  # accumulators are rounded to the precision of the operands
     float32_first = "float32_first"  # first layer in float32
+    node = "node"  # the central operation alone, by the library's own profile
     memory_kept = "memory_kept"  # with the C library's settings that our training makes
 
 
@@ -44,6 +45,7 @@ _FORMS = {
     Form.planes: "first layer by planes",
     Form.rounded: "sums rounded",
     Form.float32_first: "first layer float32",
+    Form.node: "its node alone",
     Form.memory_kept: "memory kept",
 }
 # A method of ours that is not named here is a kernel, and its name is the kernel's.
@@ -61,6 +63,10 @@ _METHODS = {
     (Role.low_precision, "int8"): "torch int8",
     (Role.low_precision, "tf32"): "torch tf32",
     (Role.peer, "reference"): "reference",
+    (Role.peer, "numkong"): "NumKong",
+    (Role.peer, "openvino"): "OpenVINO",
+    (Role.peer, "onnxruntime_float32"): "ONNX Runtime float32",
+    (Role.peer, "onnxruntime_int8"): "ONNX Runtime int8",
     (Role.roofline, "xor_popcount_add"): "roofline: xor, popcount, add",
     (Role.roofline, "carry_save_popcount"): "roofline: carry-save adder, popcount, add",
     (Role.roofline, "vector_loads"): "roofline: loads of the tile",
@@ -115,6 +121,11 @@ class Implementation:
         """As readers see it: 'xnor, bits out'."""
         method = _METHODS.get((self.role, self.method), self.method)
         return method if self.form is None else f"{method}, {_FORMS[self.form]}"
+
+    @property
+    def is_library(self) -> bool:
+        """Whether it is another library's answer to the same question."""
+        return self.role is Role.peer and self.method != "reference"
 
     @property
     def order(self) -> tuple[int, str]:

@@ -10,7 +10,7 @@ import psutil
 import torch
 from numpy.typing import NDArray
 
-from bnnrun.bench import limits
+from bnnrun.bench import limits, peers
 from bnnrun.bench.measure import Competitor
 from bnnrun.bench.openblas import fastest
 from bnnrun.config import BenchConfig, BenchKernel
@@ -31,7 +31,7 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
     task = random_task(config)
     with ExitStack() as stack:
         entries: list[Competitor] = []
-        if config.kernel in (BenchKernel.xnor, BenchKernel.all):
+        if config.kernel in (BenchKernel.xnor, BenchKernel.peers, BenchKernel.all):
             entries += _xnor(task)
         if config.kernel in (BenchKernel.baseline, BenchKernel.all):
             entries.append(_baseline(task))
@@ -40,14 +40,16 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
             call = partial(reference.multiply, task.a, task.w, task.k)
             implementation = Implementation.of(Role.peer, "reference")
             entries.append(Competitor(implementation, call, task.check(call), macs=task.macs))
+        if config.kernel in (BenchKernel.peers, BenchKernel.all):
+            entries += stack.enter_context(peers.products(task))
         a, w = (torch.from_numpy(part) for part in task.real)
         entries.append(_torch(YARDSTICK, task, a, w))
         if config.kernel in (BenchKernel.blas, BenchKernel.all):
-            product, c = stack.enter_context(fastest(task.real, thread_count()))
+            product, c, kernels = stack.enter_context(fastest(task.real, thread_count()))
             check = task.check(_then(product, c))
             implementation = Implementation.of(Role.float32, "numpy")
             entries.append(
-                Competitor(implementation, product, check, macs=task.macs, remark=product.name)
+                Competitor(implementation, product, check, macs=task.macs, remark=kernels)
             )
             implementation = Implementation.of(Role.low_precision, "bf16", Form.rounded)
             entries.append(_torch(implementation, task, a.bfloat16(), w.bfloat16()))

@@ -1,19 +1,11 @@
-"""A training step in a process of its own: its memory is its own, and so is the C library's way
-with it. Plain PyTorch can then be timed as it comes and with the memory that ours keeps.
-
-Run as a module it is that process: it reads a `Job` from the file named, then answers each line on
-its input.
+"""A training step in a process of its own (worker.py): its memory is its own, and so is the C
+library's way with it. Plain PyTorch can then be timed as it comes and with the memory that ours
+keeps.
 """
 
-import os
-import pickle
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,9 +15,9 @@ import torch
 
 from bnnrun import machine
 from bnnrun.bench.eager import EagerStep
+from bnnrun.bench.worker import Worker, worker
 from bnnrun.config import AdamConfig, BenchConfig
 from bnnrun.data.dataset import Dataset
-from bnnrun.errors import RunError
 from bnnrun.nn.network import Network
 from bnnrun.train.loop import torch_device
 from bnnrun.train.trainer import Trainer
@@ -62,126 +54,88 @@ class Job:
     eager: bool
     kept: bool
 
+    @property
+    def name(self) -> str:
+        return "times a training step"
+
+    def open(self) -> dict[str, Callable[[], object]]:
+        if self.kept:
+            device = torch_device(self.config.device, self.config.threads)
+        else:
+            device = torch.device("cpu")
+            torch.set_num_threads(self.config.threads or machine.cores())
+        before = psutil.Process().memory_info().rss
+        trainer = Trainer(self.config, self.dataset, device, Path())
+        given = trainer.pixels, trainer.labels
+        engine = None if self.eager else trainer.engine
+        if self.eager:
+            assert isinstance(self.config.optimizer, AdamConfig)
+            eager = EagerStep(trainer.network, trainer.optimizer, self.config.optimizer)
+            network, step = eager.network, partial(eager, *given)
+            gradients = partial(eager.gradients, *given)
+            del trainer  # whose weights eager has a copy of
+        else:
+            assert engine is not None
+            network, step = trainer.network, partial(engine.step, *given)
+            gradients = partial(engine.gradients, *given)
+
+        def loss() -> float:
+            with without_dropout(network):
+                return gradients().item()
+
+        def seconds() -> float:
+            step()
+            _wait(device)
+            began = time.perf_counter()
+            step()
+            _wait(device)
+            spent = time.perf_counter() - began
+            time.sleep(SETTLE_S)
+            return spent
+
+        def memory() -> int:
+            if device.type == "cuda":
+                return torch.cuda.max_memory_allocated()
+            return machine.peak_memory_bytes() - before
+
+        return {
+            "loss": loss,
+            "seconds": seconds,
+            "memory": memory,
+            "mode": lambda: engine.mode if engine else "",
+        }
+
 
 class StepProcess:
-    """A job's process. RunError, with the process's last words, where it ends by itself."""
+    """A job's process."""
 
-    def __init__(self, process: subprocess.Popen[str], words: Path) -> None:
-        """`words` is the file that its stderr goes to."""
-        self.process, self.words = process, words
+    def __init__(self, process: Worker) -> None:
+        self.process = process
 
     def loss(self) -> float:
         """Of the minibatch, without dropout, by the weights as they are."""
-        return float(self._ask("loss"))
+        return float(self.process.ask("loss"))
 
     def seconds(self) -> float:
         """Time of a step that follows another, as in training, by the process's own clock."""
-        return float(self._ask("seconds"))
+        return float(self.process.ask("seconds"))
 
     def memory(self) -> int:
         """Bytes that network and steps have added to the process at most; on a GPU, to that."""
-        return int(self._ask("memory"))
+        return int(self.process.ask("memory"))
 
     def mode(self) -> str:
         """How our step is launched: "eager", or a GPU's "CUDA graph"; "" of plain PyTorch."""
-        return self._ask("mode")
-
-    def _ask(self, word: str) -> str:
-        assert self.process.stdin is not None and self.process.stdout is not None
-        try:
-            self.process.stdin.write(f"{word}\n")
-            self.process.stdin.flush()
-            answer = self.process.stdout.readline()
-        except BrokenPipeError:
-            answer = ""
-        if answer:
-            return answer.strip()
-        status = self.process.wait()
-        last = self.words.read_text(encoding="utf-8", errors="replace").split("\n")[-2:-1]
-        raise RunError(f"a process that times a training step ended with status {status}: "
-                       f"{last[0] if last else 'it said nothing'}")  # fmt: skip
+        return self.process.ask("mode")
 
 
 @contextmanager
 def step_process(job: Job) -> Iterator[StepProcess]:
     """The process of a job within the block; it starts while this one goes on."""
-    with tempfile.TemporaryDirectory() as folder:
-        path, words = Path(folder) / "job", Path(folder) / "words"
-        path.write_bytes(pickle.dumps(job))
-        with (
-            words.open("w", encoding="utf-8") as stderr,
-            subprocess.Popen(
-                [sys.executable, "-m", "bnnrun.bench.step_process", str(path)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, encoding="utf-8",
-            ) as process,
-        ):  # fmt: skip
-            try:
-                yield StepProcess(process, words)
-            finally:
-                process.kill()
-                assert process.stdin is not None
-                with suppress(BrokenPipeError):  # a question that it died before
-                    process.stdin.close()
-
-
-def _serve(path: Path) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, who ends this process
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anything prints is no answer
-    job: Job = pickle.loads(path.read_bytes())
-    if job.kept:
-        device = torch_device(job.config.device, job.config.threads)
-    else:
-        device = torch.device("cpu")
-        torch.set_num_threads(job.config.threads or machine.cores())
-    before = psutil.Process().memory_info().rss
-    trainer = Trainer(job.config, job.dataset, device, Path())
-    given = trainer.pixels, trainer.labels
-    engine = None if job.eager else trainer.engine
-    if job.eager:
-        assert isinstance(job.config.optimizer, AdamConfig)
-        eager = EagerStep(trainer.network, trainer.optimizer, job.config.optimizer)
-        network, step = eager.network, partial(eager, *given)
-        gradients = partial(eager.gradients, *given)
-        del trainer  # whose weights eager has a copy of
-    else:
-        assert engine is not None
-        network, step = trainer.network, partial(engine.step, *given)
-        gradients = partial(engine.gradients, *given)
-
-    def loss() -> float:
-        with without_dropout(network):
-            return gradients().item()
-
-    def seconds() -> float:
-        step()
-        _wait(device)
-        began = time.perf_counter()
-        step()
-        _wait(device)
-        spent = time.perf_counter() - began
-        time.sleep(SETTLE_S)
-        return spent
-
-    def memory() -> int:
-        if device.type == "cuda":
-            return torch.cuda.max_memory_allocated()
-        return machine.peak_memory_bytes() - before
-
-    asked: dict[str, Callable[[], object]] = {
-        "loss": loss,
-        "seconds": seconds,
-        "memory": memory,
-        "mode": lambda: engine.mode if engine else "",
-    }
-    for line in sys.stdin:
-        print(asked[line.strip()](), file=answers, flush=True)
+    with worker(job) as process:
+        yield StepProcess(process)
 
 
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
-
-
-if __name__ == "__main__":
-    _serve(Path(sys.argv[1]))

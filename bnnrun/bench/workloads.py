@@ -11,10 +11,10 @@ import torch
 
 from bnnrun import machine
 from bnnrun.architecture import describe, has_one_bit
-from bnnrun.bench import gemm, gemm_cuda, limits, network
+from bnnrun.bench import gemm, gemm_cuda, limits, network, peers
 from bnnrun.bench import train_step as step
 from bnnrun.bench.measure import Competitor, Timing, measure
-from bnnrun.config import BenchConfig, Device, Workload, computed
+from bnnrun.config import BenchConfig, BenchKernel, Device, Workload, computed
 from bnnrun.records import Record, Run
 from bnnrun.roles import YARDSTICK, Implementation, Role
 from bnnrun.table import print_table
@@ -35,6 +35,8 @@ def bench(config: BenchConfig, run: Run) -> list[Record]:
         named = {each.implementation: each for each in competitors}
         timed = _Timed(timings, named, memory, device, time.perf_counter() - began, stolen)
         _print(config, timed)
+        if on_peers := _not_timed(config, device):
+            print(on_peers)
         explained = explain(timings)
     return [_record(each, config, run, timed, explained.get(each, {})) for each in timings]
 
@@ -66,6 +68,12 @@ class _Timed:
     def limit(self) -> float | None:
         """The rate that no popcount product exceeds; None where it was not measured."""
         return limits.limit(self.rates) if limits.TRIPLES in self.rates else None
+
+    @property
+    def fastest_peer(self) -> Implementation | None:
+        """The library that is fastest; None where none was timed."""
+        libraries = [each for each in self.rates if each.is_library]
+        return max(libraries, key=self.rates.__getitem__, default=None)
 
     def share(self, implementation: Implementation) -> float | None:
         """A competitor's rate over its limit, known or measured; None where it has none."""
@@ -117,7 +125,8 @@ def _print(config: BenchConfig, timed: _Timed) -> None:
     columns = ["competitor", "median ms", "fastest ms", "spread", "calls"]
     columns += ["MiB at most"] if timed.memory else []
     columns += ["GMAC/s", "of the limit"] if rate else []
-    rows = []
+    peer, rows = timed.fastest_peer, []
+    others = [YARDSTICK, *([peer] if peer else [])]
     for each, t in timed.timings.items():
         row = [timed.competitors[each].name, f"{1e3 * t.median_s:.2f}", f"{1e3 * t.minimum_s:.2f}",
                f"{100 * t.spread:.0f} %", str(t.count)]  # fmt: skip
@@ -127,22 +136,33 @@ def _print(config: BenchConfig, timed: _Timed) -> None:
             share = timed.share(each)
             row.append(f"{rate[each] / 1e9:,.0f}" if each in rate else "")
             row.append(f"{100 * share:.1f} %" if share is not None else "")
-        rows.append([*row, _times(each, timed)])
+        rows.append([*row, *(_times(each, other, timed) for other in others)])
     print_table(
-        [*columns, f"times {YARDSTICK.name}"],
+        [*columns, *(f"times {other.name}" for other in others)],
         rows,
         title=f"{_title(config)}, on {timed.device}, {torch.get_num_threads()} threads{taken}",
     )
 
 
-def _times(each: Implementation, timed: _Timed) -> str:
-    """How many times as fast as the yardstick: by rate where the work differs, "" if in kind."""
+def _not_timed(config: BenchConfig, device: torch.device) -> str:
+    """Which libraries were asked for and not timed, and what to do; "" if none."""
+    asked = config.kernel in (BenchKernel.peers, BenchKernel.all)
+    if not asked or config.workload is not Workload.gemm or device.type != "cpu":
+        return ""
+    missing, unfit = peers.absent(), peers.unfit(config.k)
+    sentences = [f"not installed: {', '.join(missing)}: {peers.INSTALL}"] if missing else []
+    sentences += [f"k={config.k}: {name} takes multiples of {unit}" for name, unit in unfit.items()]
+    return "\n".join(f"not timed: {each}" for each in sentences)
+
+
+def _times(each: Implementation, other: Implementation, timed: _Timed) -> str:
+    """How many times as fast as another: by rate where the work differs, "" if in kind."""
     rate = timed.rates
-    if each.role is Role.roofline or (each in rate) is not (YARDSTICK in rate):
+    if each.role is Role.roofline or (each in rate) is not (other in rate):
         return ""
     if each in rate:
-        return f"{rate[each] / rate[YARDSTICK]:.2f}"
-    return f"{timed.timings[YARDSTICK].median_s / timed.timings[each].median_s:.2f}"
+        return f"{rate[each] / rate[other]:.2f}"
+    return f"{timed.timings[other].median_s / timed.timings[each].median_s:.2f}"
 
 
 def _title(config: BenchConfig) -> str:

@@ -163,13 +163,15 @@ def times(runs: list[Timed]) -> Table:
             Column("GMAC/s", "gmac_per_s"),
             Column("of the limit", "of_limit_pct"),
             Column("over float32"),
+            Column("over the fastest peer"),
             Column("date"),
         ),
         rows=tuple(rows),
         notes=(
-            "Of each competitor the newest record. \"Over float32\" compares within its run, whose "
-            "competitors were timed in turns. The limit is the fastest of the operations in "
-            "registers (processor), or what the device's instructions allow (GPU).",
+            "Of each competitor the newest record. \"Over\" compares within its run, whose "
+            "competitors were timed in turns; peers are other libraries (`bench kernel=peers`). "
+            "The limit is the cheapest of the operations in registers and no more than the loads "
+            "(processor), or what the device's instructions allow (GPU).",
         ),
     )  # fmt: skip
 
@@ -182,6 +184,7 @@ def _in_order(step: tuple[Timed, Implementation]) -> tuple[Any, ...]:
 def _times_row(run: Timed, implementation: Implementation) -> tuple[Cell, ...]:
     record, details = run.records[implementation], run.records[implementation].details
     roofline = implementation.role is Role.roofline
+    peer = run.fastest(lambda each: each.is_library)
     remark = str(details.get("remark", ""))
     return (
         Cell(run.work.value),
@@ -196,6 +199,7 @@ def _times_row(run: Timed, implementation: Implementation) -> tuple[Cell, ...]:
         Cell(number(details.get("gmac_per_s"), _rate)),
         Cell("" if roofline else roofline_share(details)),
         Cell("" if roofline else number(run.ratio(implementation, YARDSTICK), times_as)),
+        Cell("" if roofline or peer is None else number(run.ratio(implementation, peer), times_as)),
         Cell(record.created[:10]),
     )  # fmt: skip
 

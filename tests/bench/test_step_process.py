@@ -62,7 +62,7 @@ def test_its_memory_is_that_of_its_network():
 
 
 def page_faults(process: StepProcess) -> int:
-    stat = Path(f"/proc/{process.process.pid}/stat").read_text(encoding="ascii")
+    stat = Path(f"/proc/{process.process.process.pid}/stat").read_text(encoding="ascii")
     return int(stat.rpartition(")")[2].split()[7])
 
 
@@ -90,7 +90,7 @@ def test_a_process_that_ends_says_why():
 
 def test_a_process_that_is_killed_is_told_of():
     with step_process(job_of()) as process:
-        process.process.kill()
+        process.process.process.kill()
         with pytest.raises(RunError, match=r"ended with status -9: it said nothing"):
             process.loss()
 
@@ -99,7 +99,7 @@ def test_no_process_is_left(tmp_path):
     config = configure(*WORDS)
     run = Run("", tmp_path, "")
     with competitors(config, run, torch.device("cpu")) as (found, _):
-        processes = [each.memory.__self__.process for each in found if each.memory]
+        processes = [each.memory.__self__.process.process for each in found if each.memory]
         assert len(processes) == 4
     assert all(process.poll() is not None for process in processes)
 
