@@ -29,6 +29,7 @@ from bnnrun.gemm.simd_f32 import add_floats, permute
 from bnnrun.gemm.tiles import TILE_PANELS, TILE_ROWS, full_adder
 from bnnrun.gemm.vector import (
     HAS_POPCOUNT,
+    HAS_TERNARY,
     LANES,
     add,
     add_byte_products,
@@ -51,9 +52,10 @@ LOADS = Implementation(Role.roofline, "vector_loads")
 COPY = Implementation(Role.roofline, "memory_copy")
 TRIPLE_CHAINS, CARRY_CHAINS, ADDER_CHAINS, LOAD_CHAINS = 12, 6, 3, 12
 TRIPLE_WORDS, CARRY_WORDS, ADDER_WORDS = 1, 2, 16  # that a chain counts in a round
-# A tile multiplies four vectors of W by four words of A: that many products for each load.
-LOAD_WORDS = TILE_ROWS * TILE_PANELS / (TILE_ROWS + TILE_PANELS)
-SETS = 4  # of words, that take turns
+# A tile multiplies four vectors of W by four words of A: that many products for each load, of which
+# a chain makes two in a round.
+LOAD_WORDS = 2 * TILE_ROWS * TILE_PANELS / (TILE_ROWS + TILE_PANELS)
+SETS, LOAD_SETS = 4, 8  # of words, that take turns
 ROUNDS = 2_000_000
 COPIED = 64 * 2**20  # bytes: past every cache of this size
 
@@ -128,23 +130,31 @@ def _carries(threads, rounds, words, starts, out):
 
 @kernel()
 def _loads(threads, rounds, words, starts, out):
-    """12 chains in each thread: n ^= a vector loaded, from `starts` (12, 16)."""
+    """12 chains in each thread: n ^= two vectors loaded, from `starts` (12, 16).
+
+    By ternary operations: of plain ones the compiler would make other sums, before the loop.
+    """
     for thread in prange(threads):
         to = thread * starts.size
         a, b, c, d = load(starts, 0), load(starts, 16), load(starts, 32), load(starts, 48)
         e, f, g, h = load(starts, 64), load(starts, 80), load(starts, 96), load(starts, 112)
         k, m, n, p = load(starts, 128), load(starts, 144), load(starts, 160), load(starts, 176)
         for r in range(rounds):
-            i = 192 * (r % SETS)
-            a, b = xor(a, load(words, i)), xor(b, load(words, i + 16))
-            c, d = xor(c, load(words, i + 32)), xor(d, load(words, i + 48))
-            e, f = xor(e, load(words, i + 64)), xor(f, load(words, i + 80))
-            g, h = xor(g, load(words, i + 96)), xor(h, load(words, i + 112))
-            k, m = xor(k, load(words, i + 128)), xor(m, load(words, i + 144))
-            n, p = xor(n, load(words, i + 160)), xor(p, load(words, i + 176))
+            i = 384 * (r % LOAD_SETS)
+            a, b = _two_loads(a, words, i), _two_loads(b, words, i + 32)
+            c, d = _two_loads(c, words, i + 64), _two_loads(d, words, i + 96)
+            e, f = _two_loads(e, words, i + 128), _two_loads(f, words, i + 160)
+            g, h = _two_loads(g, words, i + 192), _two_loads(h, words, i + 224)
+            k, m = _two_loads(k, words, i + 256), _two_loads(m, words, i + 288)
+            n, p = _two_loads(n, words, i + 320), _two_loads(p, words, i + 352)
         for x in (a, b, c, d, e, f, g, h, k, m, n, p):
             store(out, to, x)
             to += LANES
+
+
+@njit(forceinline=True)
+def _two_loads(n, words, i):
+    return xor3(n, load(words, i), load(words, i + 16))
 
 
 @njit(forceinline=True)
@@ -271,10 +281,10 @@ def _after_triples(rounds: int, words: Words, starts: Words) -> Words:
     return n
 
 
-def _of_round(words: Words, i: int, chains: int, size: int) -> Words:
-    """The words that the chains take in round i: (chains, size, 16)."""
-    flat = words.reshape(-1, LANES)[: SETS * chains * size]
-    of_round: Words = flat.reshape(SETS, chains, size, LANES)[i % SETS]
+def _of_round(words: Words, i: int, chains: int, sets: int) -> Words:
+    """The words that the chains take in round i, two each: (chains, 2, 16)."""
+    flat = words.reshape(-1, LANES)[: sets * chains * 2]
+    of_round: Words = flat.reshape(sets, chains, 2, LANES)[i % sets]
     return of_round
 
 
@@ -286,7 +296,7 @@ def _carried(chains: Words) -> NDArray[np.int64]:
 def _after_carries(rounds: int, words: Words, starts: Words) -> NDArray[np.int64]:
     """Bits that `_carries` has counted, of each chain and lane."""
     first = words.reshape(-1, LANES)[0]
-    taken = (_of_round(words, i, CARRY_CHAINS, CARRY_WORDS) for i in range(rounds))
+    taken = (_of_round(words, i, CARRY_CHAINS, SETS) for i in range(rounds))
     return _carried(starts) + sum(np.bitwise_count(w ^ first).sum(1, np.int64) for w in taken)
 
 
@@ -294,7 +304,7 @@ def _after_loads(rounds: int, words: Words, starts: Words) -> Words:
     """What `_loads` leaves."""
     n = starts.copy()
     for i in range(rounds):
-        n ^= _of_round(words, i, LOAD_CHAINS, 1)[:, 0]
+        n ^= np.bitwise_xor.reduce(_of_round(words, i, LOAD_CHAINS, LOAD_SETS), axis=1)
     return n
 
 
@@ -353,15 +363,19 @@ def limits() -> list[Competitor]:
             held=lambda chains: chains,
             expected=_after_triples,
         ),
-        _in_registers(
-            LOADS,
-            _loads,
-            rng.integers(0, 2**32, (LOAD_CHAINS, LANES), dtype=np.uint32),
-            words_of_round=LOAD_WORDS,
-            held=lambda chains: chains,
-            expected=_after_loads,
-        ),
     ]
+    if HAS_TERNARY:
+        starts = rng.integers(0, 2**32, (LOAD_CHAINS, LANES), dtype=np.uint32)
+        competitors.append(
+            _in_registers(
+                LOADS,
+                _loads,
+                starts,
+                words_of_round=LOAD_WORDS,
+                held=lambda chains: chains,
+                expected=_after_loads,
+            )
+        )
     if HAS_POPCOUNT:
         starts = rng.integers(0, 2**32, (CARRY_CHAINS, 2, LANES), dtype=np.uint32)
         starts[:, 1] >>= 8  # the counts, that must not wrap around
