@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from bnnrun.bench import limits
+from bnnrun.architecture import has_one_bit
+from bnnrun.bench import limits, peer_networks
 from bnnrun.bench.measure import Competitor
+from bnnrun.bench.peer_networks import Description
 from bnnrun.config import (
     BenchConfig,
     BenchKernel,
@@ -35,10 +37,12 @@ from bnnrun.nn.quantizers import levels
 from bnnrun.pack.convert import pack_network
 from bnnrun.roles import YARDSTICK, Form, Implementation, Role
 from bnnrun.runtime.cuda import CudaNetwork
+from bnnrun.runtime.model import PackedModel
 from bnnrun.runtime.network import PackedNetwork
 from bnnrun.runtime.reference import ReferenceNetwork
 
 PART = 1000  # images that the competitors in PyTorch take at once, for memory
+PEER_PART = 100  # images that other runtimes take at once, for their caches
 PIXELS = 1024 * PART  # of them together: patches take memory too, and a grid has so many rows
 CHECKED = 64  # images whose answers are compared
 SETTLED = 8  # images that give the batch norms statistics
@@ -92,7 +96,7 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
             )
         )
 
-    if config.kernel in (BenchKernel.xnor, BenchKernel.all):
+    if config.kernel in (BenchKernel.xnor, BenchKernel.peers, BenchKernel.all):
         for first in (FirstLayer.bytes, FirstLayer.planes):
             form = Form(first.value)
             if gpu is None:
@@ -122,7 +126,29 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
         for method, competitor in precisions.items():
             implementation = Implementation.of(Role.low_precision, method, Form.float32_first)
             add(implementation, partial(_in_parts, competitor, x))
-    yield entries if gpu is not None else [*entries, *limits.limits()]
+    if gpu is not None:
+        yield entries
+        return
+    with _peers(config, partial(_described, network, model), pixels, labels, macs) as peers:
+        yield [*entries, *peers, *limits.limits()]
+
+
+@contextmanager
+def _peers(
+    config: BenchConfig,
+    describe: Callable[[], Description],
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.intp],
+    macs: float,
+) -> Iterator[list[Competitor]]:
+    """Other runtimes, where they are asked for and the network has one bit."""
+    asked = config.kernel in (BenchKernel.peers, BenchKernel.all)
+    if not asked or not has_one_bit(config.binarization):
+        yield []
+        return
+    of_all = len(pixels) * macs
+    with peer_networks.networks(describe(), pixels, labels, PEER_PART, of_all) as competitors:
+        yield competitors
 
 
 def _differs(call: Callable[[], NDArray[np.intp]], labels: NDArray[np.intp]) -> str | None:
@@ -174,6 +200,25 @@ def _expected(network: Network, pixels: NDArray[np.uint8]) -> NDArray[np.intp]:
     scores, _ = Engine(network).evaluate(torch.from_numpy(pixels))
     labels: NDArray[np.intp] = scores.argmax(1).numpy()
     return labels
+
+
+def _described(network: Network, model: PackedModel) -> Description:
+    """The network for other runtimes."""
+    from bnnrun.export.export import Source
+    from bnnrun.export.onnx import export_onnx
+
+    layers = _Float(network, torch.float32)
+    described = tuple(
+        peer_networks.Layer(
+            w.numpy().astype(np.int8), scale.flatten().numpy(), shift.flatten().numpy(),
+            block.layer.pool, block.layer.last,
+        )
+        for block, w, (scale, shift) in zip(
+            network.blocks, layers.weights, layers.norms, strict=True
+        )
+    )  # fmt: skip
+    (onnx,) = export_onnx(Source(model, "network", "")).files.values()
+    return Description(described, onnx, layers.p.item(), layers.q.item())
 
 
 def _in_parts(

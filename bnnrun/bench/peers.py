@@ -222,9 +222,11 @@ class Product:
         return {**answers, "node": node, "version": lambda: metadata.version(method.libraries[0])}
 
 
-def absent(methods: Iterable[str] = METHODS) -> list[str]:
-    """Libraries of these methods that are not installed."""
-    libraries = dict.fromkeys(each for name in methods for each in METHODS[name].libraries)
+LIBRARIES = tuple(dict.fromkeys(each for m in METHODS.values() for each in m.libraries))
+
+
+def absent(libraries: Iterable[str] = LIBRARIES) -> list[str]:
+    """Those of these libraries that are not installed."""
     return [each for each in libraries if find_spec(each) is None]
 
 
@@ -240,7 +242,7 @@ def products(task: "Task") -> Iterator[list[Competitor]]:
         yield [
             competitor
             for name, method in METHODS.items()
-            if not absent([name]) and task.k % method.unit == 0
+            if not absent(method.libraries) and task.k % method.unit == 0
             for competitor in stack.enter_context(_by(name, task))
         ]
 

@@ -147,11 +147,15 @@ def _print(config: BenchConfig, timed: _Timed) -> None:
 def _not_timed(config: BenchConfig, device: torch.device) -> str:
     """Which libraries were asked for and not timed, and what to do; "" if none."""
     asked = config.kernel in (BenchKernel.peers, BenchKernel.all)
-    if not asked or config.workload is not Workload.gemm or device.type != "cpu":
+    if not asked or config.workload is Workload.train_step or device.type != "cpu":
         return ""
-    missing, unfit = peers.absent(), peers.unfit(config.k)
+    missing = peers.absent()
     sentences = [f"not installed: {', '.join(missing)}: {peers.INSTALL}"] if missing else []
-    sentences += [f"k={config.k}: {name} takes multiples of {unit}" for name, unit in unfit.items()]
+    if config.workload is Workload.gemm:
+        for name, unit in peers.unfit(config.k).items():
+            sentences.append(f"k={config.k}: {name} takes multiples of {unit}")
+    elif not has_one_bit(config.binarization):
+        sentences.append(f"{describe(config.binarization)}: other runtimes are given only one bit")
     return "\n".join(f"not timed: {each}" for each in sentences)
 
 

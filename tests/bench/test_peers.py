@@ -4,13 +4,14 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from command import configure
 
-from bnnrun.bench import gemm, peers
+from bnnrun.bench import gemm, network, peer_networks, peers
 from bnnrun.bench.measure import measure
 from bnnrun.errors import RunError
 from bnnrun.gemm.bits import pack
 
-INSTALLED = [name for name in peers.METHODS if not peers.absent([name])]
+INSTALLED = [name for name, of in peers.METHODS.items() if not peers.absent(of.libraries)]
 needs_peers = pytest.mark.skipif(not INSTALLED, reason=f"no library of peers: {peers.INSTALL}")
 
 
@@ -61,3 +62,53 @@ def test_every_library_of_a_method_can_be_looked_for():
     """By the name that pip installs it by, which is its module's."""
     for name in INSTALLED:
         assert all(find_spec(library) for library in peers.METHODS[name].libraries)
+
+
+RUNTIMES = [name for name, of in peer_networks.METHODS.items() if not peers.absent(of.libraries)]
+needs_runtimes = pytest.mark.skipif(
+    not RUNTIMES, reason=f"no runtime of other libraries: {peers.INSTALL}"
+)
+NETWORKS = {
+    "mlp": ("workload=mlp", "arch.width=72", "batch=6"),
+    "convnet": ("workload=convnet", "dataset=cifar10", "arch.channels=[16,40]", "arch.fc=[40]",
+                "batch=6"),
+}  # fmt: skip
+
+
+@needs_runtimes
+@pytest.mark.parametrize("name", NETWORKS)
+def test_each_runtime_gives_the_labels(name):
+    with network.competitors(configure("bench", *NETWORKS[name], "kernel=peers")) as competitors:
+        others = [each for each in competitors if each.implementation.is_library]
+        assert {each.implementation.method for each in others} == set(RUNTIMES)
+        timings = measure(others, rounds=3, seconds=0)
+    assert all(0 < timing.minimum_s < 10 for timing in timings.values())
+
+
+@needs_runtimes
+def test_a_runtime_with_another_label_is_not_timed(monkeypatch):
+    expected = network._expected
+    monkeypatch.setattr(network, "_expected", lambda *arguments: (expected(*arguments) + 1) % 10)
+    config = configure("bench", *NETWORKS["mlp"], "kernel=peers")
+    with network.competitors(config) as competitors:
+        others = [each for each in competitors if each.implementation.is_library]
+        exact = [each for each in others if peer_networks.METHODS[each.implementation.method].exact]
+        for each in exact:
+            with pytest.raises(RunError, match="wrong answer, not timed: image 0: another class"):
+                measure([each], rounds=3, seconds=0)
+
+
+@needs_runtimes
+def test_a_runtime_is_not_given_sizes_that_it_does_not_take():
+    words = "workload=mlp", "arch.width=70", "batch=6", "kernel=peers"
+    with network.competitors(configure("bench", *words)) as competitors:
+        methods = {
+            each.implementation.method for each in competitors if each.implementation.is_library
+        }
+        assert methods == set(RUNTIMES) - {"openvino_binary"}
+
+
+def test_more_bits_are_not_given_to_other_runtimes():
+    words = *NETWORKS["mlp"], "kernel=peers", "binarization.activation_bits=2"
+    with network.competitors(configure("bench", *words)) as competitors:
+        assert not any(each.implementation.is_library for each in competitors)
