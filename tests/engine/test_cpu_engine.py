@@ -1,5 +1,7 @@
 """What the processor's engine remembers of a layer: when it holds, and when it does not."""
 
+from dataclasses import replace
+
 import numba
 import pytest
 import torch
@@ -151,9 +153,21 @@ def test_an_estimator_without_kernels_falls_back_and_is_described_so():
     for block in engine.network.blocks:
         assert block.estimator is Estimator.approx
         assert not engine.describe(block).fused_norm
-    assert engine.describe(engine.network.blocks[1]) == engine_of(*MLP, "norm=shift").describe(
-        engine.network.blocks[1]
-    )
+    second, fused = engine.network.blocks[1], engine_of(*MLP)
+    described = fused.describe(fused.network.blocks[1])
+    assert described.fused_norm
+    assert engine.describe(second) == replace(described, fused_norm=False)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("norm=shift",), ("binarization=stochastic",), ("norm=shift", "binarization=stochastic")],
+)
+def test_the_torch7_codes_choices_are_fused(words):
+    engine = engine_of(*MLP, *words)
+    *hidden, last = (engine.describe(block) for block in engine.network.blocks)
+    assert all(each.fused_norm for each in hidden)
+    assert not last.fused_norm
 
 
 @pytest.fixture
