@@ -294,7 +294,7 @@ def _carried(chains: Words) -> NDArray[np.int64]:
 
 
 def _after_carries(rounds: int, words: Words, starts: Words) -> NDArray[np.int64]:
-    """Bits that `_carries` has counted, of each chain and lane."""
+    """The popcount that `_carries` has summed, of each chain and lane."""
     first = words.reshape(-1, LANES)[0]
     taken = (_of_round(words, i, CARRY_CHAINS, SETS) for i in range(rounds))
     return _carried(starts) + sum(np.bitwise_count(w ^ first).sum(1, np.int64) for w in taken)

@@ -5,7 +5,7 @@
                   connected layer is a 1x1 convolution) and FakeQuantize, its way to binarize
 
 The first layer is in float32 everywhere. Labels are compared first; where bf16 rounds sums, the
-share of equal labels is told.
+share of equal labels is recorded.
 """
 
 import time

@@ -13,8 +13,8 @@ The accumulators of a row with a panel, sixteen lanes, are
 Two popcount algorithms; ALGORITHM_BITS is the faster one on this processor:
 
 * ALGORITHM_POPCOUNT: a popcount instruction for each word. Needs a vector popcount. A carry-save
-  adder in front of it would take fewer operations, 5 for two words instead of 6, but it is slower:
-  each ternary operation overwrites an operand that is needed again.
+  adder before it takes 5 operations for two words instead of 6, but was slower where it was
+  measured (Zen 4).
 * ALGORITHM_ADDERS: four levels of carry-save adders (Harley-Seal), then one popcount for sixteen
   words. For processors where a vector popcount takes several instructions.
 """
