@@ -1,7 +1,9 @@
 """Exported C, compiled with the harness, and what it answers."""
 
+import functools
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +56,22 @@ def compile_with(folder: Path, compiler: str, *words: str | Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@functools.cache
+def links_sanitizers(compiler: str) -> bool:
+    """Whether a compiler has its sanitizers' libraries; Debian packs clang's apart from clang."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "empty.c").write_text("int main(void) { return 0; }\n")
+        return run([compiler, *SANITIZED, "empty.c", "-o", "empty"], folder).returncode == 0
+
+
 def build(folder: Path, compiler: str, *flags: str | Path) -> None:
-    """The program `harness` of the sources in a folder."""
+    """The program `harness` of the sources in a folder.
+
+    The test is skipped where the flags ask for sanitizers that the compiler cannot link.
+    """
+    if set(SANITIZED) <= set(flags) and not links_sanitizers(compiler):
+        pytest.skip(f"needs the sanitizers of {compiler}: it cannot link {' '.join(SANITIZED)}")
     of_harness = (
         f"-DNETWORK={NAME}", f'-DHEADER="{NAME}.h"', f"-DPREFIX(x)={NAME.upper()}_##x",
     )  # fmt: skip
