@@ -35,22 +35,18 @@ def _processor() -> list[str]:
 def _kernels() -> list[list[str]]:
     """Which popcount algorithm the XNOR product uses here, and where compiled ones go."""
     try:
-        from bnnrun.gemm import tiles
         from bnnrun.gemm.compiled import cache_folder, number_of_threads, threading_layer
-        from bnnrun.gemm.vector import HAS_BYTE_PRODUCT, HAS_TERNARY
+        from bnnrun.gemm.vector import HAS_BYTE_PRODUCT, HAS_POPCOUNT, HAS_TERNARY
 
         layer = threading_layer()
     except InputError as error:  # a variable of Numba's
         return [["xnor, processor", "broken", str(error)]]
 
-    algorithms = {
-        tiles.ALGORITHM_POPCOUNT: "vector popcount",
-        tiles.ALGORITHM_ADDERS: "carry-save adders",
-    }
+    algorithm = "vector popcount" if HAS_POPCOUNT else "carry-save adders"
     width = "512-bit vectors" if HAS_TERNARY else "vectors of less than 512 bits"
     first = "products of bytes" if HAS_BYTE_PRODUCT else "bit planes"
     threads = f"{number_of_threads(0)} threads by {layer}"
-    detail = f"{algorithms[tiles.ALGORITHM_BITS]}, {width}; first layer by {first}; {threads}"
+    detail = f"{algorithm}, {width}; first layer by {first}; {threads}"
     product = ["xnor, processor", "ok", detail]
     if (folder := cache_folder()) is not None:
         return [product, ["compiled kernels", "ok", f"kept in {folder}"]]

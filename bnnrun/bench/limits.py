@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnrun.bench.measure import Competitor
-from bnnrun.gemm.bits import Words
+from bnnrun.gemm.bits import TILE_PANELS, Words
 from bnnrun.gemm.compiled import kernel, njit, prange, thread_count
 from bnnrun.gemm.simd_f32 import add_floats, permute
-from bnnrun.gemm.tiles import TILE_PANELS, TILE_ROWS, full_adder
+from bnnrun.gemm.tiles import TILE_ROWS, full_adder
 from bnnrun.gemm.vector import (
     HAS_POPCOUNT,
     HAS_TERNARY,

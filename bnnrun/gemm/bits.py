@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 Words = NDArray[np.uint32]
 LANES = 16  # columns of a panel
+TILE_PANELS = 4  # panels that are multiplied together; W has a multiple of them
 
 
 def words(k: int) -> int:
@@ -61,11 +62,19 @@ def popcount_thresholds(t: NDArray[np.integer], k: int) -> NDArray[np.int32]:
 
 
 def aligned(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
-    """Zeros aligned to 64 bytes, a cache line, so that no vector crosses two."""
+    """Zeros aligned to 64 bytes, a cache line, so that no vector crosses two.
+
+    64 bytes past the last element may be read.
+    """
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    buffer = np.zeros(size + 64, np.uint8)
+    buffer = np.zeros(size + 128, np.uint8)
     start = -buffer.ctypes.data % 64
     return buffer[start : start + size].view(dtype).reshape(shape)
+
+
+def padded_panels(n: int) -> int:
+    """Panels of `n` columns, with those that pad the last tile."""
+    return -(-n // (LANES * TILE_PANELS)) * TILE_PANELS
 
 
 def to_panels(rows: Words, kw: int) -> Words:
@@ -73,10 +82,10 @@ def to_panels(rows: Words, kw: int) -> Words:
 
     Shapes:
         rows:    (N, words) uint32, words <= kw
-        returns  (ceil(N / 16), kw, 16) uint32; rows past N and words past `words` are 0
+        returns  (padded_panels(N), kw, 16) uint32; rows past N and words past `words` are 0
     """
     n, used = rows.shape
-    panels = -(-n // LANES)
+    panels = padded_panels(n)
     padded = np.zeros((panels * LANES, kw), np.uint32)
     padded[:n, :used] = rows
     out = aligned((panels, kw, LANES), np.uint32)

@@ -18,7 +18,7 @@ from bnnrun.machine import cores
 
 try:
     import numba
-    from numba import njit, prange
+    from numba import prange
     from numba.core import event
     from numba.core.compiler_lock import global_compiler_lock
     from numba.np.ufunc import parallel as numba_threads
@@ -31,6 +31,12 @@ except ValueError as error:  # Numba reads its variables when it is imported
 from bnnrun.gemm.kernel_cache import open_cache
 
 __all__ = ["kernel", "njit", "prange"]
+
+# A function that kernels call. Python does not, so no way in from there is compiled. Unless it says
+# that it is not, it inherits forceinline from a function that calls it.
+njit = functools.partial(
+    numba.njit, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=False
+)
 
 if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
     raise InputError(
@@ -139,8 +145,8 @@ class Kernel:
 
     def compiled(self, *, parallel: bool) -> Any:
         """Numba's dispatcher, with or without threads; it compiles when it is called."""
-        options = {**self.options, "parallel": parallel}
-        dispatcher = njit(**options)(self.function)
+        options = {**self.options, "parallel": parallel, "no_cfunc_wrapper": True}
+        dispatcher = numba.njit(**options)(self.function)
         if (cache := open_cache(self.function, options)) is not None:
             dispatcher._cache = cache
         return dispatcher

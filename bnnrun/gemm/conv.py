@@ -6,14 +6,18 @@ that the array of all patches (im2col) is never in memory.
 
 import numpy as np
 
+from bnnrun.gemm.bits import LANES
 from bnnrun.gemm.compiled import kernel, njit, prange
 from bnnrun.gemm.cpu import codes, pack_row_planes
 from bnnrun.gemm.simd_f32 import to_floats
-from bnnrun.gemm.tiles import ALGORITHM_BITS, ALGORITHM_BYTES, product
+from bnnrun.gemm.tiles import product
 from bnnrun.gemm.vector import (
+    VECTOR_BYTES,
     add,
     at_most,
     bits_at,
+    compile_small,
+    copy_vectors,
     largest,
     load,
     select,
@@ -23,33 +27,32 @@ from bnnrun.gemm.vector import (
 )
 
 
-@njit
+@njit(forceinline=True)
 def _gather(image, origin, line, run, block, at):
     """Copy one 3x3 patch: three runs of an image, `line` apart, one after the other."""
     for _ in range(3):
-        for k in range(run):
-            block[at] = image[origin + k]
-            at += 1
-        origin += line
+        copy_vectors(block, at, image, origin, run)
+        at, origin = at + run, origin + line
 
 
 @njit
 def _gather_rows(
-    images, at, plane_size, line, run, origins, row_begin, row_end, kw, algorithm, planes, block,
-    scratch,
-):  # fmt: skip
+    images, at, plane_size, line, run, origins, row_begin, row_end, kw, planes, block, scratch
+):
     """Write patches `row_begin` to `row_end` of an image to `block`: rows of tiles.py."""
-    stride = kw * planes
+    compile_small()
+    stride, of_word = kw * planes, 4 // images.itemsize
     for r in range(row_begin, row_end):
         origin, to = at + origins[r], (r - row_begin) * stride
-        if algorithm == ALGORITHM_BYTES:
-            _gather(images, origin, line, run, block.view(np.uint8), 4 * to)
-        elif plane_size:
-            for plane in range(planes):
-                _gather(images, origin + plane * plane_size, line, run, block, to + plane * kw)
-        else:
+        if plane_size == 0:
             _gather(images, origin, line, run, scratch, 0)
             pack_row_planes(scratch, 0, 3 * run, block, to, kw, planes)
+            continue
+        for _ in range(planes):
+            _gather(images, origin, line, run, block, of_word * to)
+            for k in range(to + (3 * run + of_word - 1) // of_word, to + kw):
+                block[k] = 0
+            origin, to = origin + plane_size, to + kw
 
 
 @njit(forceinline=True)
@@ -64,7 +67,7 @@ def _compare(
 ):  # fmt: skip
     """Write bits, or codes, of four patches with panel p, or of the one pooling window they are."""
     at += p
-    if bits > 1:
+    if thresholds.ndim > 1:
         _compare_levels(
             d0, d1, d2, d3, r, p, thresholds, level, borders, panels, pool, flips, bits, out, at,
             targets, plane,
@@ -95,6 +98,7 @@ def _compare_levels(
     plane,
 ):  # fmt: skip
     """As `_compare`, codes of `bits` bits; `level` thresholds a level."""
+    compile_small()
     c0 = _codes(d0, r, p, thresholds, level, borders, panels, bits)
     c1 = _codes(d1, r + 1, p, thresholds, level, borders, panels, bits)
     c2 = _codes(d2, r + 2, p, thresholds, level, borders, panels, bits)
@@ -127,7 +131,8 @@ def _preactivation(d, r, p, base, borders, panels, out, begin):
     store(out, 16 * ((begin + r) * panels + p), to_floats(s))
 
 
-_multiply_to_bits, _multiply = product(_compare), product(_preactivations)
+_multiply_to_bits = product(_compare, whole_tiles=True)
+_multiply = product(_preactivations, whole_tiles=True)
 
 
 @kernel()
@@ -144,7 +149,6 @@ def conv_bits(
     kw,
     planes,
     pairs,
-    algorithm,
     thresholds,
     bits,
     borders,
@@ -167,25 +171,28 @@ def conv_bits(
         images:     (count, size) uint32 words of bits, or uint8 in the first layer, flat; padded,
                     channels innermost; `line` elements from one row of pixels to the next, `run`
                     elements in three pixels. An image of words is `planes` bit planes, the highest
-                    first, `plane_size` elements apart; of uint8, plane_size is 0
+                    first, `plane_size` elements apart. Of uint8, plane_size is 0 if the patches are
+                    packed to bit planes, else planes is 1
         origins, borders, targets: (R,) int32, R a multiple of TILE_ROWS
-        w:          (panels, weight planes, kw, 16) uint32, flat; `panel_size` a panel
-        thresholds: (2^bits - 1, border classes, panels · 16) int32, flat
+        w:          (panels, weight planes, kw, 16) uint32, flat, a multiple of TILE_PANELS panels;
+                    `panel_size` a panel. Of bytes (panels, kw, 64) int8
+        thresholds: (border classes · panels · 16,) int32; for codes (2^bits - 1, border classes ·
+                    panels · 16)
         flips:      (panels,) uint16, a bit a column
         out:        (count, out_size) uint16, flat; bit planes of codes, the highest first, are
                     `out_plane` elements apart
         rows:       patches of a task, a multiple of TILE_ROWS
     """
-    panels = w.size // panel_size
+    panels = flips.size
     bands = (origins.size + rows - 1) // rows
     stride, level = kw * planes, thresholds.size // ((1 << bits) - 1)
     for task in prange(count * bands):
         image, row_begin = task // bands, (task % bands) * rows
         row_end = min(origins.size, row_begin + rows)
-        block = np.zeros(rows * stride, np.uint32)
-        scratch = np.empty(3 * run, np.uint8)
+        block = np.empty(rows * stride + LANES, np.uint32)
+        scratch = np.empty(3 * run + VECTOR_BYTES, np.uint8)
         _gather_rows(
-            images, image * size, plane_size, line, run, origins, row_begin, row_end, kw, algorithm,
+            images, image * size, plane_size, line, run, origins, row_begin, row_end, kw,
             planes, block, scratch,
         )  # fmt: skip
         target = (
@@ -194,7 +201,7 @@ def conv_bits(
         )  # fmt: skip
         _multiply_to_bits(
             block, 0, stride, row_begin, row_end, w, 0, panels, panel_size, kw, pairs,
-            algorithm, target,
+            target,
         )  # fmt: skip
 
 
@@ -209,19 +216,19 @@ def conv_preactivations(
         base: (border classes, panels · 16) int32, flat
         out:  (count, R, panels · 16) float32, flat
     """
-    panels = w.size // panel_size
+    panels = out.size // (LANES * count * origins.size)
     bands = (origins.size + rows - 1) // rows
     stride = kw * planes
     for task in prange(count * bands):
         image, row_begin = task // bands, (task % bands) * rows
         row_end = min(origins.size, row_begin + rows)
-        block = np.zeros(rows * stride, np.uint32)
+        block = np.empty(rows * stride + LANES, np.uint32)
         none = np.empty(0, np.uint8)
         _gather_rows(
             images, image * size, plane_size, line, run, origins, row_begin, row_end, kw,
-            ALGORITHM_BITS, planes, block, none,
+            planes, block, none,
         )  # fmt: skip
         _multiply(
             block, 0, stride, row_begin, row_end, w, 0, panels, panel_size, kw, pairs,
-            ALGORITHM_BITS, (base, borders, panels, out, image * origins.size),
+            (base, borders, panels, out, image * origins.size),
         )  # fmt: skip

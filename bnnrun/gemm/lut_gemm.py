@@ -10,6 +10,7 @@ summed in another order.
 
 import numpy as np
 
+from bnnrun.gemm.bits import TILE_PANELS
 from bnnrun.gemm.compiled import kernel, njit, prange
 from bnnrun.gemm.simd_f32 import add_floats, multiply_add, permute, scale
 from bnnrun.gemm.vector import HAS_TERNARY, load, shift_by_four, store, zero
@@ -17,7 +18,7 @@ from bnnrun.gemm.vector import HAS_TERNARY, load, shift_by_four, store, zero
 # Without a permute of sixteen lanes in one instruction, a product in float32 is faster.
 HAS_LUT = HAS_TERNARY
 
-TILE_ROWS, TILE_PANELS = 4, 4  # a tile, whose accumulators stay in registers
+TILE_ROWS = 4  # of a tile with TILE_PANELS panels, whose accumulators stay in registers
 CHUNK_K = 256  # part of K whose tables stay in the first-level cache: 16 KiB for a tile
 # SIGNS[16 j + i]: the sign of number j in sum i.
 SIGNS = np.array([1 if i >> j & 1 else -1 for j in range(4) for i in range(16)], np.float32)

@@ -6,9 +6,10 @@
 third of the time. Layouts and popcount algorithms are those of cpu.py.
 """
 
+from bnnrun.gemm.bits import TILE_PANELS
 from bnnrun.gemm.compiled import kernel, njit, prange
 from bnnrun.gemm.simd_f32 import scale, to_floats
-from bnnrun.gemm.tiles import ALGORITHM_POPCOUNT, FLUSH_WORDS, full_adder, sum_adders
+from bnnrun.gemm.tiles import FLUSH_WORDS, full_adder, product, sum_adders
 from bnnrun.gemm.vector import (
     add,
     add_bytes,
@@ -17,7 +18,6 @@ from bnnrun.gemm.vector import (
     fill,
     load,
     masked_xor,
-    popcount,
     popcount_bytes,
     store,
     subtract,
@@ -25,7 +25,6 @@ from bnnrun.gemm.vector import (
 )
 
 BAND_ROWS = 32  # rows of A in a task
-TILE_PANELS = 4  # panels multiplied together: a word of A is broadcast once for all of them
 
 
 @njit(forceinline=True)
@@ -73,67 +72,43 @@ def _masked_popcount_xor(a, mask, i, w, j, kw):
     return sum_adders(total, ones, twos, fours, eights, quads)
 
 
+@njit
+def _masked_popcount_xor2(of_rows, i0, i1, w, j, kw):
+    a, mask = of_rows
+    d0 = _masked_popcount_xor(a, mask, i0, w, j, kw)
+    return d0, _masked_popcount_xor(a, mask, i1, w, j, kw)
+
+
+@njit(forceinline=True)
+def _scale(d0, d1, d2, d3, row, rows, p, mask_popcount, factor, out, width):
+    """Write factor · (popc(mask) - 2 d) to the columns of panel p."""
+    at = row * width + 16 * p
+    _put(d0, mask_popcount[row], factor, out, at)
+    if rows > 1:
+        _put(d1, mask_popcount[row + 1], factor, out, at + width)
+    if rows > 2:
+        _put(d2, mask_popcount[row + 2], factor, out, at + 2 * width)
+    if rows > 3:
+        _put(d3, mask_popcount[row + 3], factor, out, at + 3 * width)
+
+
 @njit(forceinline=True)
 def _put(d, mask_popcount, factor, out, at):
     store(out, at, scale(to_floats(subtract(fill(mask_popcount), add(d, d))), factor))
 
 
-@njit
-def _by_adders(
-    a, mask, mask_popcount, row_begin, row_end, w, panel_begin, panel_end, kw, factor, out, panels
-):
-    for p in range(panel_begin, panel_end):
-        for r in range(row_begin, row_end):
-            d = _masked_popcount_xor(a, mask, r * kw, w, 16 * kw * p, kw)
-            _put(d, mask_popcount[r], factor, out, 16 * (r * panels + p))
-
-
-@njit(forceinline=True)
-def _add_popcount(n, x, y, z):
-    """n + popc((x ^ y) & z), lane by lane."""
-    return add(n, popcount(masked_xor(x, y, z)))
-
-
-@njit
-def _by_popcount(
-    a, mask, mask_popcount, row_begin, row_end, w, panel_begin, panel_end, kw, factor, out, panels
-):
-    """Two rows at a time; if their number is odd, the last row is computed twice."""
-    for p in range(panel_begin, panel_end, TILE_PANELS):
-        for r in range(row_begin, row_end, 2):
-            s = min(r + 1, row_end - 1)
-            a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = zero()
-            for k in range(kw):
-                j = 16 * (kw * p + k)
-                w0, w1 = load(w, j), load(w, j + 16 * kw)
-                w2, w3 = load(w, j + 32 * kw), load(w, j + 48 * kw)
-                x, z = broadcast(a, r * kw + k), broadcast(mask, r * kw + k)
-                a0, a1 = _add_popcount(a0, x, w0, z), _add_popcount(a1, x, w1, z)
-                a2, a3 = _add_popcount(a2, x, w2, z), _add_popcount(a3, x, w3, z)
-                x, z = broadcast(a, s * kw + k), broadcast(mask, s * kw + k)
-                b0, b1 = _add_popcount(b0, x, w0, z), _add_popcount(b1, x, w1, z)
-                b2, b3 = _add_popcount(b2, x, w2, z), _add_popcount(b3, x, w3, z)
-            at = 16 * (r * panels + p)
-            _put(a0, mask_popcount[r], factor, out, at)
-            _put(a1, mask_popcount[r], factor, out, at + 16)
-            _put(a2, mask_popcount[r], factor, out, at + 32)
-            _put(a3, mask_popcount[r], factor, out, at + 48)
-            at = 16 * (s * panels + p)
-            _put(b0, mask_popcount[s], factor, out, at)
-            _put(b1, mask_popcount[s], factor, out, at + 16)
-            _put(b2, mask_popcount[s], factor, out, at + 32)
-            _put(b3, mask_popcount[s], factor, out, at + 48)
+_multiply = product(_scale, _masked_popcount_xor2)
 
 
 @kernel()
-def masked_xnor(a, mask, mask_popcount, m, w, kw, algorithm, factor, tasks_per_band, out):
+def masked_xnor(a, mask, mask_popcount, m, w, kw, pairs, factor, tasks_per_band, out):
     """out[m, n] = factor · s[m, n] as float32.
 
     Shapes:
-        a, mask:        (m, kw) uint32, flat; kw a multiple of UNIT_WORDS
+        a, mask:        (m, kw) uint32, flat; padded to TILE_ROWS; kw a multiple of UNIT_WORDS
         mask_popcount:  (m,) int32, popc of each row of `mask`
         w:              (panels, kw, 16) uint32, flat; a multiple of TILE_PANELS panels
-        algorithm:      ALGORITHM_ADDERS or ALGORITHM_POPCOUNT
+        pairs:          tiles.plane_pairs of one plane
         tasks_per_band: tasks that share the panels of a band of rows
         out:            (m, panels · 16) float32, flat
     """
@@ -143,13 +118,7 @@ def masked_xnor(a, mask, mask_popcount, m, w, kw, algorithm, factor, tasks_per_b
         row_begin = task // tasks_per_band * BAND_ROWS
         panel_begin = task % tasks_per_band * task_panels
         row_end, panel_end = min(m, row_begin + BAND_ROWS), min(panels, panel_begin + task_panels)
-        if algorithm == ALGORITHM_POPCOUNT:
-            _by_popcount(
-                a, mask, mask_popcount, row_begin, row_end, w, panel_begin, panel_end, kw, factor,
-                out, panels,
-            )  # fmt: skip
-        else:
-            _by_adders(
-                a, mask, mask_popcount, row_begin, row_end, w, panel_begin, panel_end, kw, factor,
-                out, panels,
-            )  # fmt: skip
+        _multiply(
+            (a, mask), row_begin * kw, kw, row_begin, row_end, w, panel_begin, panel_end, 16 * kw,
+            kw, pairs, (mask_popcount, factor, out, 16 * panels),
+        )  # fmt: skip

@@ -2,107 +2,50 @@
 
 Rows of A lie as they were packed: `kw` words a bit plane. W is laid out in panels of sixteen
 columns (`bits.to_panels`), word by word, so that one vector holds the same word of sixteen columns:
-a word of A is broadcast, and no sum over lanes is ever needed.
+a word of A is broadcast, and no sum over lanes is ever needed. A multiple of TILE_PANELS panels may
+be read.
 
 The accumulators of a row with a panel, sixteen lanes, are
 
     d = popc(a ^ w)                                        rows of bits
+    d = popc((a ^ w) & mask)                               rows of bits, and a mask of each
     d = sum of 2^(n + m) · popc(plane n of a ^ plane m of w)    bit planes
-    d = sum of products                                    rows of bytes, signed bytes of W
+    d = sum of products                                    rows of bytes, W int8
 
-Two popcount algorithms; ALGORITHM_BITS is the faster one on this processor:
-
-* ALGORITHM_POPCOUNT: a popcount instruction for each word. Needs a vector popcount. A carry-save
-  adder before it takes 5 operations for two words instead of 6, but was slower where it was
-  measured (Zen 4).
-* ALGORITHM_ADDERS: four levels of carry-save adders (Harley-Seal), then one popcount for sixteen
-  words. For processors where a vector popcount takes several instructions.
+Popcounts are counted by an instruction for each word, if the processor has a vector popcount. A
+carry-save adder before it takes 5 operations for two words instead of 6, but was slower where it
+was measured (Zen 4). Without a vector popcount, four levels of carry-save adders (Harley-Seal)
+leave one popcount, of several instructions, for sixteen words.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numba import types
+from numba.extending import overload
 from numpy.typing import NDArray
 
-from bnnrun.gemm.bits import LANES
+from bnnrun.gemm.bits import LANES, TILE_PANELS
 from bnnrun.gemm.compiled import njit
+from bnnrun.gemm.micro_kernel import multiply_four_rows, multiply_row
 from bnnrun.gemm.vector import (
     HAS_POPCOUNT,
     add,
-    add_byte_products,
     add_bytes,
     add_weighted_bytes,
     broadcast,
     carry,
     carry_out,
     load,
-    popcount,
     popcount_bytes,
-    xor,
     xor3,
     zero,
 )
 
-TILE_ROWS = TILE_PANELS = 4  # rows of A and panels of W that are multiplied together
+TILE_ROWS = 4  # rows of A that are multiplied together
 UNIT_WORDS = 4  # the words of a row, and of a panel's column, are a multiple of it
 FLUSH_WORDS = 31 * 16  # words after which a popcount held in a byte could overflow
-
-# Algorithms that multiply rows by panels; ALGORITHM_BYTES multiplies bytes by signed bytes.
-ALGORITHM_ADDERS, ALGORITHM_POPCOUNT, ALGORITHM_BYTES = 0, 1, 2
-ALGORITHM_BITS = ALGORITHM_POPCOUNT if HAS_POPCOUNT else ALGORITHM_ADDERS
-
-
-def product(finish: Callable[..., None]) -> Any:
-    """A compiled function that multiplies rows by panels and hands the accumulators to `finish`.
-
-    Its arguments are
-
-        a, i, stride:           rows of A, the first at a[i], `stride` words apart; those past the
-                                last may be read, to a multiple of TILE_ROWS
-        row_begin, row_end:     their numbers, for `finish`
-        w, panel_begin, panel_end: panels of W
-        size:                   words of a panel
-        kw:                     words of a plane, for each of its columns: a multiple of UNIT_WORDS,
-                                any number with ALGORITHM_BYTES
-        pairs:                  of bit planes, as from `plane_pairs`
-        algorithm:              ALGORITHM_ADDERS, ALGORITHM_POPCOUNT or ALGORITHM_BYTES
-        target:                 a tuple
-
-    Args:
-        finish: (d0, d1, d2, d3, row, rows, panel, *target): takes the accumulators of `rows` rows,
-                one to four, from `row` on; compiled with forceinline
-    """
-    by_popcount = _tiles(_add_popcount, finish)
-    by_bytes = _tiles(add_byte_products, finish)
-    by_adders = _adders(finish)
-
-    @njit(forceinline=True)
-    def multiply(
-        a, i, stride, row_begin, row_end, w, panel_begin, panel_end, size, kw, pairs, algorithm,
-        target,
-    ):  # fmt: skip
-        for p in range(panel_begin, panel_end, TILE_PANELS):
-            panels = min(TILE_PANELS, panel_end - p)
-            if algorithm == ALGORITHM_POPCOUNT:
-                by_popcount(a, i, stride, row_begin, row_end, w, p, panels, size, pairs, kw, target)
-            elif algorithm == ALGORITHM_BYTES:
-                by_bytes(a, i, stride, row_begin, row_end, w, p, panels, size, pairs, kw, target)
-            else:
-                by_adders(a, i, stride, row_begin, row_end, w, p, panels, size, pairs, kw, target)
-
-    return multiply
-
-
-@njit(forceinline=True)
-def _add_popcount(n, a, w):
-    """n + popc(a ^ w), lane by lane."""
-    return add(n, popcount(xor(a, w)))
-
-
-@njit(forceinline=True)
-def _double(n0, n1, n2, n3):
-    return add(n0, n0), add(n1, n1), add(n2, n2), add(n3, n3)
 
 
 def plane_pairs(planes: int, weight_planes: int, kw: int) -> NDArray[np.int64]:
@@ -121,105 +64,6 @@ def plane_pairs(planes: int, weight_planes: int, kw: int) -> NDArray[np.int64]:
             pairs.append((n * kw, LANES * kw * (diagonal - n), begins))
             begins = False
     return np.array(pairs, np.int64)
-
-
-def _tiles(add_product: Callable[..., Any], finish: Callable[..., None]) -> Any:
-    """Multiply by one to TILE_PANELS panels, word by word.
-
-    Sixteen accumulators stay in registers: a word of W is loaded once for four rows, a word of A
-    once for four panels. With fewer the loads take longer than the arithmetic. Written to memory
-    they would be read back at once, behind stores of results that wait for memory.
-
-    Args:
-        add_product: (n, word of A in every lane, word of W) -> n + the product of the words
-    """
-
-    @njit(forceinline=True)
-    def four_by_four(a, i, stride, row, w, j, size, p, pairs, kw, target):
-        n00 = n01 = n02 = n03 = n10 = n11 = n12 = n13 = zero()
-        n20 = n21 = n22 = n23 = n30 = n31 = n32 = n33 = zero()
-        for pair in range(len(pairs)):
-            if pairs[pair, 2]:
-                n00, n01, n02, n03 = _double(n00, n01, n02, n03)
-                n10, n11, n12, n13 = _double(n10, n11, n12, n13)
-                n20, n21, n22, n23 = _double(n20, n21, n22, n23)
-                n30, n31, n32, n33 = _double(n30, n31, n32, n33)
-            i0, j0 = i + pairs[pair, 0], j + pairs[pair, 1]
-            i1, i2, i3 = i0 + stride, i0 + 2 * stride, i0 + 3 * stride
-            j1, j2, j3 = j0 + size, j0 + 2 * size, j0 + 3 * size
-            for k in range(kw):
-                w0, w1 = load(w, j0 + 16 * k), load(w, j1 + 16 * k)
-                w2, w3 = load(w, j2 + 16 * k), load(w, j3 + 16 * k)
-                x = broadcast(a, i0 + k)
-                n00, n01 = add_product(n00, x, w0), add_product(n01, x, w1)
-                n02, n03 = add_product(n02, x, w2), add_product(n03, x, w3)
-                x = broadcast(a, i1 + k)
-                n10, n11 = add_product(n10, x, w0), add_product(n11, x, w1)
-                n12, n13 = add_product(n12, x, w2), add_product(n13, x, w3)
-                x = broadcast(a, i2 + k)
-                n20, n21 = add_product(n20, x, w0), add_product(n21, x, w1)
-                n22, n23 = add_product(n22, x, w2), add_product(n23, x, w3)
-                x = broadcast(a, i3 + k)
-                n30, n31 = add_product(n30, x, w0), add_product(n31, x, w1)
-                n32, n33 = add_product(n32, x, w2), add_product(n33, x, w3)
-        finish(n00, n10, n20, n30, row, 4, p, *target)
-        finish(n01, n11, n21, n31, row, 4, p + 1, *target)
-        finish(n02, n12, n22, n32, row, 4, p + 2, *target)
-        finish(n03, n13, n23, n33, row, 4, p + 3, *target)
-
-    @njit
-    def row_by_four(a, i, row, w, j, size, p, pairs, kw, target):
-        n0 = n1 = n2 = n3 = none = zero()
-        for pair in range(len(pairs)):
-            if pairs[pair, 2]:
-                n0, n1, n2, n3 = _double(n0, n1, n2, n3)
-            i0, j0 = i + pairs[pair, 0], j + pairs[pair, 1]
-            j1, j2, j3 = j0 + size, j0 + 2 * size, j0 + 3 * size
-            for k in range(kw):
-                x = broadcast(a, i0 + k)
-                n0 = add_product(n0, x, load(w, j0 + 16 * k))
-                n1 = add_product(n1, x, load(w, j1 + 16 * k))
-                n2 = add_product(n2, x, load(w, j2 + 16 * k))
-                n3 = add_product(n3, x, load(w, j3 + 16 * k))
-        finish(n0, none, none, none, row, 1, p, *target)
-        finish(n1, none, none, none, row, 1, p + 1, *target)
-        finish(n2, none, none, none, row, 1, p + 2, *target)
-        finish(n3, none, none, none, row, 1, p + 3, *target)
-
-    @njit
-    def four_by_panel(a, i, stride, row, rows, w, j, p, pairs, kw, target):
-        n0 = n1 = n2 = n3 = zero()
-        for pair in range(len(pairs)):
-            if pairs[pair, 2]:
-                n0, n1, n2, n3 = _double(n0, n1, n2, n3)
-            i0, j0 = i + pairs[pair, 0], j + pairs[pair, 1]
-            i1, i2, i3 = i0 + stride, i0 + 2 * stride, i0 + 3 * stride
-            for k in range(kw):
-                x = load(w, j0 + 16 * k)
-                n0 = add_product(n0, broadcast(a, i0 + k), x)
-                n1 = add_product(n1, broadcast(a, i1 + k), x)
-                n2 = add_product(n2, broadcast(a, i2 + k), x)
-                n3 = add_product(n3, broadcast(a, i3 + k), x)
-        finish(n0, n1, n2, n3, row, rows, p, *target)
-
-    @njit
-    def by_panels(a, i, stride, row_begin, row_end, w, p, panels, size, pairs, kw, target):
-        if panels == TILE_PANELS:
-            whole = row_end - (row_end - row_begin) % TILE_ROWS
-            for row in range(row_begin, whole, TILE_ROWS):
-                four_by_four(a, i, stride, row, w, p * size, size, p, pairs, kw, target)
-                i += TILE_ROWS * stride
-            for row in range(whole, row_end):
-                row_by_four(a, i, row, w, p * size, size, p, pairs, kw, target)
-                i += stride
-            return
-        for row in range(row_begin, row_end, TILE_ROWS):
-            rows = min(TILE_ROWS, row_end - row)
-            for q in range(p, p + panels):
-                four_by_panel(a, i, stride, row, rows, w, q * size, q, pairs, kw, target)
-            i += TILE_ROWS * stride
-
-    return by_panels
 
 
 @njit(forceinline=True)
@@ -261,7 +105,7 @@ def sum_adders(total, ones, twos, fours, eights, quads):
 
 
 @njit
-def _popcount_xor2(a, i0, i1, w, j, kw):
+def popcount_xor2(a, i0, i1, w, j, kw):
     """popc(a ^ w) of two rows with sixteen columns, by carry-save adders: two vectors."""
     o0 = t0 = f0 = e0 = n0 = q0 = zero()
     o1 = t1 = f1 = e1 = n1 = q1 = zero()
@@ -298,24 +142,95 @@ def _popcount_xor2(a, i0, i1, w, j, kw):
     return sum_adders(n0, o0, t0, f0, e0, q0), sum_adders(n1, o1, t1, f1, e1, q1)
 
 
-def _adders(finish: Callable[..., None]) -> Any:
-    """As `_tiles`, by carry-save adders."""
+def product(
+    finish: Callable[..., None],
+    popcount_of_two_rows: Callable[..., Any] = popcount_xor2,
+    *,
+    whole_tiles: bool = False,
+) -> Callable[..., None]:
+    """A compiled function that multiplies rows by panels and hands the accumulators to `finish`.
+
+    Its arguments are
+
+        a:                      words of A; (words, masks) for the popcounts under a mask
+        i, stride:              the first row's first word; words from row to row. Rows past the
+                                last may be read, to a multiple of TILE_ROWS
+        row_begin, row_end:     the rows' numbers, for `finish`
+        w:                      panels of W, flat: uint32, or int8 where A has bytes
+        panel_begin, panel_end: those that are multiplied; the first a multiple of TILE_PANELS
+        size:                   elements of a panel
+        kw:                     words of a plane, for each of its columns: a multiple of UNIT_WORDS,
+                                any number of bytes
+        pairs:                  of bit planes, as from `plane_pairs`
+        target:                 a tuple
+
+    Args:
+        finish:               (d0, d1, d2, d3, row, rows, panel, *target): takes the accumulators of
+                              `rows` rows, one or four, from `row` on; compiled with forceinline
+        popcount_of_two_rows: as popcount_xor2, where there is no vector popcount
+        whole_tiles:          rows are always a multiple of TILE_ROWS
+    """
 
     @njit
-    def by_panels(a, i, stride, row_begin, row_end, w, p, panels, size, pairs, kw, target):
+    def by_tiles(
+        a, i, stride, row_begin, row_end, w, panel_begin, panel_end, size, kw, pairs, target
+    ):
+        whole = row_end - (row_end - row_begin) % TILE_ROWS
+        for p in range(panel_begin, panel_end, TILE_PANELS):
+            panels, at = min(TILE_PANELS, panel_end - p), i
+            for row in range(row_begin, whole, TILE_ROWS):
+                n = multiply_four_rows(a, at, stride, w, p * size, size, kw, pairs)
+                finish(n[0], n[4], n[8], n[12], row, 4, p, *target)
+                if panels > 1:
+                    finish(n[1], n[5], n[9], n[13], row, 4, p + 1, *target)
+                if panels > 2:
+                    finish(n[2], n[6], n[10], n[14], row, 4, p + 2, *target)
+                if panels > 3:
+                    finish(n[3], n[7], n[11], n[15], row, 4, p + 3, *target)
+                at += TILE_ROWS * stride
+            if whole_tiles:
+                continue
+            for row in range(whole, row_end):
+                n, none = multiply_row(a, at, stride, w, p * size, size, kw, pairs), zero()
+                finish(n[0], none, none, none, row, 1, p, *target)
+                if panels > 1:
+                    finish(n[1], none, none, none, row, 1, p + 1, *target)
+                if panels > 2:
+                    finish(n[2], none, none, none, row, 1, p + 2, *target)
+                if panels > 3:
+                    finish(n[3], none, none, none, row, 1, p + 3, *target)
+                at += stride
+
+    @njit
+    def by_adders(
+        a, i, stride, row_begin, row_end, w, panel_begin, panel_end, size, kw, pairs, target
+    ):
         for row in range(row_begin, row_end, TILE_ROWS):
             rows = min(TILE_ROWS, row_end - row)
-            for q in range(p, p + panels):
+            for q in range(panel_begin, panel_end):
                 n0 = n1 = n2 = n3 = zero()
                 for pair in range(len(pairs)):
                     if pairs[pair, 2]:
-                        n0, n1, n2, n3 = _double(n0, n1, n2, n3)
+                        n0, n1, n2, n3 = add(n0, n0), add(n1, n1), add(n2, n2), add(n3, n3)
                     i0, j0 = i + pairs[pair, 0], q * size + pairs[pair, 1]
                     i1, i2, i3 = i0 + stride, i0 + 2 * stride, i0 + 3 * stride
-                    d0, d1 = _popcount_xor2(a, i0, i1, w, j0, kw)
-                    d2, d3 = _popcount_xor2(a, i2, i3, w, j0, kw)
+                    d0, d1 = popcount_of_two_rows(a, i0, i1, w, j0, kw)
+                    d2, d3 = popcount_of_two_rows(a, i2, i3, w, j0, kw)
                     n0, n1, n2, n3 = add(n0, d0), add(n1, d1), add(n2, d2), add(n3, d3)
                 finish(n0, n1, n2, n3, row, rows, q, *target)
             i += TILE_ROWS * stride
 
-    return by_panels
+    if HAS_POPCOUNT:
+        return by_tiles
+
+    def multiply(
+        a, i, stride, row_begin, row_end, w, panel_begin, panel_end, size, kw, pairs, target
+    ): ...
+
+    @overload(multiply)
+    def by_elements(
+        a, i, stride, row_begin, row_end, w, panel_begin, panel_end, size, kw, pairs, target
+    ):
+        return (by_adders if w.dtype == types.uint32 else by_tiles).py_func
+
+    return multiply

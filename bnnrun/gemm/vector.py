@@ -15,6 +15,7 @@ from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
 
 LANES = 16
+VECTOR_BYTES = 64
 
 _I8, _I16, _I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
 _WORDS = ir.VectorType(_I32, LANES)
@@ -67,6 +68,40 @@ def _intrinsic_call(builder: Any, name: str, result: Any, args: list[Any]) -> An
     return builder.call(function, args)
 
 
+def popcount_of(builder: Any, a: Any) -> Any:
+    """LLVM code of the bits set in each lane of `a`."""
+    return _intrinsic_call(builder, "llvm.ctpop.v16i32", _WORDS, [a])
+
+
+def masked_difference(builder: Any, a: Any, b: Any, mask: Any) -> Any:
+    """LLVM code of (a ^ b) & mask."""
+    if HAS_TERNARY:
+        return _ternary(builder, a, b, mask, 0x28)
+    return builder.and_(builder.xor(a, b), mask)
+
+
+def byte_products(builder: Any, total: Any, a: Any, w: Any) -> Any:
+    """LLVM code of `add_byte_products`."""
+    if not HAS_BYTE_PRODUCT:
+        return _plain_byte_products(builder, total, a, w)
+    return _intrinsic_call(builder, "llvm.x86.avx512.vpdpbusd.512", _WORDS, [total, a, w])
+
+
+@intrinsic
+def compile_small(typingctx):
+    """The function that calls this is compiled for size: its loops stay loops, and are not inlined.
+
+    For loops that take little of the time: LLVM would make of each some twenty variants.
+    """
+
+    def codegen(context, builder, signature, args):
+        for attribute in ("optsize", "noinline"):
+            builder.function.attributes.add(attribute)
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
 @intrinsic
 def zero(typingctx):
     """All lanes 0."""
@@ -101,6 +136,33 @@ def store(typingctx, array, index, value):
         return context.get_dummy_value()
 
     return types.void(array, types.intp, vector), codegen
+
+
+@intrinsic
+def copy_vectors(typingctx, target, at, source, index, count):  # noqa: PLR0917
+    """Copy `count` elements from source[index] by vectors.
+
+    They go to `at` elements, of the size of source's, past the begin of `target`. Up to
+    VECTOR_BYTES - 1 bytes past the last are read, and overwritten.
+    """
+
+    def codegen(context, builder, signature, args):
+        target, at, source, index, count = args
+        of_target, _, of_source = signature.args[:3]
+        element, step, begin = (
+            ir.Constant(count.type, n) for n in (of_source.dtype.bitwidth // 8, VECTOR_BYTES, 0)
+        )
+        of = builder.bitcast(_address(context, builder, of_source, source, index), _I8.as_pointer())
+        to = builder.bitcast(_address(context, builder, of_target, target, begin), _I8.as_pointer())
+        to, size = builder.gep(to, [builder.mul(at, element)]), builder.mul(count, element)
+        with cgutils.for_range_slice(builder, begin, size, step, count.type) as (byte, _):
+            value = builder.load(builder.bitcast(builder.gep(of, [byte]), _BYTES.as_pointer()))
+            value.align = 1
+            here = builder.bitcast(builder.gep(to, [byte]), _BYTES.as_pointer())
+            builder.store(value, here).align = 1
+        return context.get_dummy_value()
+
+    return types.void(target, types.intp, source, types.intp, types.intp), codegen
 
 
 @intrinsic
@@ -198,10 +260,7 @@ def masked_xor(typingctx, a, b, mask):
     """(a ^ b) & mask."""
 
     def codegen(context, builder, signature, args):
-        a, b, mask = args
-        if HAS_TERNARY:
-            return _ternary(builder, a, b, mask, 0x28)
-        return builder.and_(builder.xor(a, b), mask)
+        return masked_difference(builder, *args)
 
     return vector(vector, vector, vector), codegen
 
@@ -265,7 +324,7 @@ def popcount(typingctx, a):
     """Bits set in each 32-bit lane."""
 
     def codegen(context, builder, signature, args):
-        return _intrinsic_call(builder, "llvm.ctpop.v16i32", _WORDS, [args[0]])
+        return popcount_of(builder, args[0])
 
     return vector(vector), codegen
 
@@ -367,7 +426,7 @@ def add_weighted_bytes(typingctx, total, terms, weight):
     def codegen(context, builder, signature, args):
         total, terms = args[:2]
         if HAS_BYTE_PRODUCT:
-            return _byte_products(builder, total, terms, _constant(factor * 0x01010101))
+            return byte_products(builder, total, terms, _constant(factor * 0x01010101))
         low = _constant(0x00FF00FF)
         pairs = builder.add(
             builder.and_(terms, low), builder.and_(builder.lshr(terms, _constant(8)), low)
@@ -385,20 +444,13 @@ def add_byte_products(typingctx, total, a, w):
     """total + the sum in each lane of its four products a · w; bytes, a unsigned, w signed."""
 
     def codegen(context, builder, signature, args):
-        total, a, w = args
-        if HAS_BYTE_PRODUCT:
-            return _byte_products(builder, total, a, w)
-        return _plain_byte_products(builder, total, a, w)
+        return byte_products(builder, *args)
 
     return vector(vector, vector, vector), codegen
 
 
-def _byte_products(builder: Any, total: Any, a: Any, w: Any) -> Any:
-    return _intrinsic_call(builder, "llvm.x86.avx512.vpdpbusd.512", _WORDS, [total, a, w])
-
-
 def _plain_byte_products(builder: Any, total: Any, a: Any, w: Any) -> Any:
-    """As `_byte_products`, by shifts and 32-bit products: one byte of each lane after the other."""
+    """As `byte_products`, by shifts and 32-bit products: one byte of each lane after the other."""
     down = _constant(24)
     for position in range(4):
         up = _constant(24 - 8 * position)

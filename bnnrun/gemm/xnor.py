@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnrun.gemm import cpu, tiles
-from bnnrun.gemm.bits import LANES, Words, aligned, to_panels, words
+from bnnrun.gemm.bits import LANES, TILE_PANELS, Words, aligned, to_panels, words
 from bnnrun.gemm.compiled import thread_count
 
 
@@ -22,14 +22,15 @@ class Panels:
     """W in the layout that the kernels read, and how they multiply rows by it.
 
     Attributes:
-        data:          (ceil(N / 16), weight_planes · kw, 16) uint32
-        algorithm:     of tiles.py
+        data:          (padded panels, weight_planes · kw, 16) uint32, or of bytes (padded panels,
+                       kw, 64) int8
+        n:             N, the columns
         planes:        bit planes of a row of A; 1 of bytes
         weight_planes: those of W; 1 of bytes
     """
 
-    data: Words
-    algorithm: int
+    data: NDArray[Any]
+    n: int
     planes: int = 1
     weight_planes: int = 1
 
@@ -37,6 +38,11 @@ class Panels:
     def kw(self) -> int:
         """Words of a plane of a column."""
         return int(self.data.shape[1]) // self.weight_planes
+
+    @property
+    def of_bytes(self) -> bool:
+        """Whether rows of A hold bytes, and W signed bytes."""
+        return self.data.dtype == np.int8
 
     @cached_property
     def pairs(self) -> NDArray[np.int64]:
@@ -51,7 +57,7 @@ class Panels:
     @property
     def width(self) -> int:
         """Columns, with those that pad the last panel."""
-        return int(self.data.shape[0]) * LANES
+        return -(-self.n // LANES) * LANES
 
 
 def row_words(k: int) -> int:
@@ -74,7 +80,7 @@ def encode_weights(w: Words, planes: int = 1) -> Panels:
     rows = np.zeros((n, weight_planes, kw), np.uint32)
     rows[..., :used] = w.transpose(1, 0, 2)
     data = to_panels(rows.reshape(n, -1), weight_planes * kw)
-    return Panels(data, tiles.ALGORITHM_BITS, planes, weight_planes)
+    return Panels(data, n, planes, weight_planes)
 
 
 def empty_rows(m: int, width: int) -> Words:
@@ -91,8 +97,8 @@ def task_panels(m: int, panels: int) -> int:
     """Panels of a task, so that every thread gets tasks; for m rows and `panels` panels."""
     wanted = 4 * thread_count()
     bands = max(1, -(-m // cpu.BAND_ROWS))
-    groups = -(-panels // tiles.TILE_PANELS)
-    return tiles.TILE_PANELS * max(1, groups // -(-wanted // bands))
+    groups = -(-panels // TILE_PANELS)
+    return TILE_PANELS * max(1, groups // -(-wanted // bands))
 
 
 def multiply(a: Words, m: int, w: Panels, base: NDArray[np.int32], out: NDArray[np.int32]) -> None:
@@ -139,15 +145,16 @@ def multiply_to_bits(  # noqa: PLR0917
     _check("thresholds", levels, np.int32, len(levels), w.width)
     _check("out", out, np.uint32, padded_rows(m), (bits - 1) * plane + words(w.width))
     halves = out.view(np.uint16)
-    cpu.dense_bits(*operands, levels.ravel(), bits, halves.ravel(), halves.shape[1], 2 * plane)
+    of_kernel = levels if bits > 1 else levels[0]
+    cpu.dense_bits(*operands, of_kernel, bits, halves.ravel(), halves.shape[1], 2 * plane)
 
 
 def _operands(a: Words, m: int, w: Panels) -> tuple[Any, ...]:
     """The arguments that `cpu.dense` and `cpu.dense_bits` have in common."""
     _check("A", a, np.uint32, padded_rows(m), w.row)
     return (
-        a.ravel(), a.shape[1], m, w.data.ravel(), w.data[0].size, w.kw, w.pairs, w.algorithm,
-        task_panels(m, len(w.data)),
+        a.ravel(), a.shape[1], m, w.data.ravel(), w.data[0].size, w.kw, w.pairs,
+        task_panels(m, w.width // LANES),
     )  # fmt: skip
 
 

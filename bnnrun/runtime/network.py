@@ -165,7 +165,7 @@ def _byte_panels(w: NDArray[np.int8]) -> Panels:
     rows = np.zeros((len(w), -(-w.shape[1] // 4) * 4), np.int8)
     rows[:, : w.shape[1]] = -w
     data = to_panels(rows.view(np.uint32), rows.shape[1] // 4)
-    return Panels(data, tiles.ALGORITHM_BYTES)
+    return Panels(data.view(np.int8), len(w))
 
 
 class _Step(ABC):
@@ -243,7 +243,7 @@ class _Dense(_Step):
     def enter(self, pixels: NDArray[np.uint8], buffer: NDArray[Any]) -> None:
         flat = np.ascontiguousarray(pixels.reshape(len(pixels), -1))
         panels = self.weights.panels
-        if panels.algorithm != tiles.ALGORITHM_BYTES:
+        if not panels.of_bytes:
             m, k = flat.shape
             cpu.pack_planes(flat.ravel(), m, k, buffer.ravel(), panels.kw, panels.planes)
         else:
@@ -322,11 +322,15 @@ class _Conv(_Step):
         rows = min(
             cpu.BAND_ROWS, -(-len(self.origins) // bands // tiles.TILE_ROWS) * tiles.TILE_ROWS
         )
+        packs_pixels = self.dtype is np.uint8 and not panels.of_bytes
+        plane_size = 0 if packs_pixels else self.plane
+        levels = w.thresholds.reshape(len(w.thresholds), -1)
+        of_kernel = levels if len(levels) > 1 else levels[0]
         conv_bits(
             buffer.ravel(), count, buffer[0].size,
-            0 if self.dtype is np.uint8 else self.plane, self.origins, self.line,
+            plane_size, self.origins, self.line,
             self.run_length, panels.data.ravel(), panels.data[0].size, panels.kw, panels.planes,
-            panels.pairs, panels.algorithm, w.thresholds.ravel(), self.shape.output_bits,
+            panels.pairs, of_kernel, self.shape.output_bits,
             self.borders, self.shape.pool, w.flips, halves.ravel(), halves.shape[1],
             2 * next_step.plane, targets, rows,
         )  # fmt: skip

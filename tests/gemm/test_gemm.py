@@ -4,7 +4,7 @@ import numba
 import numpy as np
 import pytest
 
-from bnnrun.gemm import bits, cpu, reference, tiles, xnor
+from bnnrun.gemm import bits, cpu, reference, xnor
 from bnnrun.gemm.compiled import set_threads, thread_count
 
 # M, N and K each take each of 1, 2, 31, 32, 33, 63, 65, 127, 255, 257, 511, 513, 784, 1152, 4097.
@@ -15,16 +15,6 @@ SHAPES = [
 ]  # fmt: skip
 # Words of a row around the carry-save tree (16) and around what a byte can count (31 · 16).
 LENGTHS = [27, 480, 512, 544, 640, 15_840, 15_872, 15_904, 16_000, 20_000]
-
-
-@pytest.fixture(params=["adders", "popcount"])
-def algorithm(request, monkeypatch):
-    """Each of the two popcount algorithms, whichever this processor would choose."""
-    monkeypatch.setattr(
-        tiles,
-        "ALGORITHM_BITS",
-        {"adders": tiles.ALGORITHM_ADDERS, "popcount": tiles.ALGORITHM_POPCOUNT}[request.param],
-    )
 
 
 @pytest.fixture
@@ -82,7 +72,7 @@ def xnor_bits(a, w, t):
     """Bits of A · Wᵀ >= t by the kernels, in a buffer whose bits of columns were 1."""
     rows, panels = encoded(a, w)
     out = xnor.empty_rows(len(a), bits.words(len(w)))
-    out.view(np.uint16)[:, : len(panels.data)] = 0xFFFF
+    out.view(np.uint16)[:, : panels.width // 16] = 0xFFFF
     thresholds = thresholds_of(t, a.shape[1], panels)
     xnor.multiply_to_bits(rows, len(a), panels, thresholds, out)
     return out[: len(a)]
@@ -161,7 +151,7 @@ def test_a_bit_past_the_end_of_any_row_is_found():
 def test_panels_hold_sixteen_rows_side_by_side_word_by_word(n, used, kw):
     rows = np.random.default_rng(n).integers(1, 2**32, (n, used), dtype=np.uint32)
     panels = bits.to_panels(rows, kw)
-    assert panels.shape == (-(-n // 16), kw, 16)
+    assert panels.shape == (-(-n // 64) * 4, kw, 16)
     assert panels.ctypes.data % 64 == 0
     for (p, word, lane), value in np.ndenumerate(panels):
         row = 16 * p + lane
@@ -169,7 +159,7 @@ def test_panels_hold_sixteen_rows_side_by_side_word_by_word(n, used, kw):
 
 
 @pytest.mark.parametrize(("m", "n", "k"), SHAPES, ids=str)
-def test_the_product_is_that_of_the_plus_and_minus_ones(algorithm, m, n, k):
+def test_the_product_is_that_of_the_plus_and_minus_ones(m, n, k):
     a, w = operands(m, n, k)
     np.testing.assert_array_equal(xnor_sums(a, w), a @ w.T)
 
@@ -183,7 +173,7 @@ def test_the_definition_is_the_product_too(m, n, k):
 
 
 @pytest.mark.parametrize(("m", "n", "k"), SHAPES, ids=str)
-def test_the_bits_are_those_of_the_sums_at_their_thresholds(algorithm, m, n, k):
+def test_the_bits_are_those_of_the_sums_at_their_thresholds(m, n, k):
     a, w = operands(m, n, k)
     s = (a @ w.T).astype(np.int64)
     rng = np.random.default_rng(k)
@@ -197,13 +187,13 @@ def test_the_bits_are_those_of_the_sums_at_their_thresholds(algorithm, m, n, k):
 
 
 @pytest.mark.parametrize("k", LENGTHS)
-def test_rows_of_any_length_have_their_sums(algorithm, k):
+def test_rows_of_any_length_have_their_sums(k):
     a, w = operands(5, 17, k)
     np.testing.assert_array_equal(xnor_sums(a, w), a @ w.T)
 
 
 @pytest.mark.parametrize("k", [1, 31, 33, 513, 784, 1152, *LENGTHS])
-def test_equal_rows_sum_to_k_and_opposite_ones_to_minus_k(algorithm, k):
+def test_equal_rows_sum_to_k_and_opposite_ones_to_minus_k(k):
     """Opposite rows fill every counter as far as it is ever filled."""
     one = signs(np.random.default_rng(k).normal(size=k))
     a = np.stack([one, -one, one, one, -one, np.ones(k), -np.ones(k)])
@@ -215,7 +205,7 @@ def test_equal_rows_sum_to_k_and_opposite_ones_to_minus_k(algorithm, k):
 
 
 @pytest.mark.parametrize("k", [1, 27, 32, 784, 20_000])
-def test_thresholds_at_ties_beside_them_and_beyond_the_sums(algorithm, k):
+def test_thresholds_at_ties_beside_them_and_beyond_the_sums(k):
     rng = np.random.default_rng(k)
     a = signs(rng.normal(size=(6, k)))
     a[4], a[5] = 1, -1
@@ -255,9 +245,7 @@ def test_the_definition_is_exact_past_what_float32_counts():
 
 
 @pytest.mark.parametrize("task_panels", [1, 3, 100])
-def test_the_answer_does_not_depend_on_threads_or_tasks(
-    algorithm, threads, monkeypatch, task_panels
-):
+def test_the_answer_does_not_depend_on_threads_or_tasks(threads, monkeypatch, task_panels):
     monkeypatch.setattr(xnor, "task_panels", lambda m, panels: task_panels)
     a, w = operands(77, 100, 784)
     s = (a @ w.T).astype(np.int64)
@@ -280,8 +268,8 @@ def test_threads_are_those_asked_for_as_far_as_there_are_cores(threads):
 def test_every_thread_gets_a_task_where_there_are_panels_enough(m, panels, threads):
     threads(2)
     task_panels = xnor.task_panels(m, panels)
-    assert task_panels % tiles.TILE_PANELS == 0
-    groups = -(-panels // tiles.TILE_PANELS)
+    assert task_panels % bits.TILE_PANELS == 0
+    groups = -(-panels // bits.TILE_PANELS)
     assert -(-m // cpu.BAND_ROWS) * -(-panels // task_panels) >= min(8, groups)
 
 

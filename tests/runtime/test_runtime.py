@@ -20,7 +20,6 @@ from packed_networks import (
 
 from bnnrun.architecture import Layer
 from bnnrun.config import FirstLayer
-from bnnrun.gemm import tiles
 from bnnrun.gemm.bits import pack
 from bnnrun.gemm.vector import HAS_BYTE_PRODUCT
 from bnnrun.runtime import network as network_module
@@ -63,15 +62,6 @@ def test_each_layer_may_have_its_own_bits(first):
         activation_bits=[2, 1, 3, 1, 4, 1, 2],
     )  # fmt: skip
     assert_same(PackedNetwork(model, first), pixels_for(model, 5))
-
-
-@pytest.mark.parametrize("algorithm", [tiles.ALGORITHM_ADDERS, tiles.ALGORITHM_POPCOUNT])
-def test_both_ways_to_count_give_the_same_network(monkeypatch, algorithm):
-    monkeypatch.setattr(tiles, "ALGORITHM_BITS", algorithm)
-    for name in ("hundred", "13x11"):
-        for bits in (1, 3):
-            model = packed_model(*NETWORKS[name], weight_bits=bits, activation_bits=bits)
-            assert_same(PackedNetwork(model, FirstLayer.planes), pixels_for(model, 5))
 
 
 @pytest.mark.parametrize("first", FIRSTS, ids=lambda f: f.value)

@@ -12,13 +12,13 @@ from bnnrun.architecture import Layer
 from bnnrun.engine.cpu.kernels.packing import pack_filters, pack_images, pack_rows, pack_weights
 from bnnrun.engine.memory import empty, flat
 from bnnrun.gemm import lut_gemm
-from bnnrun.gemm.bits import LANES, Words, aligned, words
+from bnnrun.gemm.bits import LANES, Words, aligned, padded_panels, words
 from bnnrun.gemm.compiled import thread_count
 from bnnrun.gemm.conv import conv_preactivations
 from bnnrun.gemm.cpu import BAND_ROWS
 from bnnrun.gemm.masked_xnor import masked_xnor
-from bnnrun.gemm.tiles import ALGORITHM_BITS, TILE_ROWS, plane_pairs
-from bnnrun.gemm.xnor import row_words
+from bnnrun.gemm.tiles import TILE_ROWS, plane_pairs
+from bnnrun.gemm.xnor import padded_rows, row_words
 from bnnrun.runtime.model import borders
 
 
@@ -34,6 +34,7 @@ class PackedWeights:
         self.n, self.k = outputs, inputs
         self.rows = _panels(outputs, inputs)
         self.columns = _panels(inputs, outputs)
+        self.pairs = plane_pairs(1, 1, self.rows.shape[1])
 
     def pack(self, w: torch.Tensor, row_begin: int = 0) -> None:
         """Pack the signs of w, float32: rows from `row_begin` on, a multiple of BLOCK."""
@@ -49,13 +50,13 @@ class PackedWeights:
         (B, K) -> (B, N) float32.
         """
         m, kw = len(a), self.rows.shape[1]
-        bits, mask = np.zeros((2, m, kw), np.uint32)
+        bits, mask = np.zeros((2, padded_rows(m), kw), np.uint32)
         nonzero = np.empty(m, np.int32)
         pack_rows(flat(a), self.k, bits.view(np.uint16), mask.view(np.uint16), nonzero)
         out = empty(m, LANES * len(self.rows))
         masked_xnor(
-            bits.ravel(), mask.ravel(), nonzero, m, self.rows.ravel(), kw, ALGORITHM_BITS,
-            np.float32(scale), _tasks_per_band(-(-m // BAND_ROWS)), flat(out),
+            bits.ravel(), mask.ravel(), nonzero, m, self.rows.ravel(), kw,
+            self.pairs, np.float32(scale), _tasks_per_band(-(-m // BAND_ROWS)), flat(out),
         )  # fmt: skip
         return out[:, : self.n]
 
@@ -84,7 +85,7 @@ class PackedFilters:
         self.kw = row_words(9 * 32 * self.cells)
         self.pairs = plane_pairs(layer.input_bits, layer.weight_bits, self.kw)
         across = layer.weight_bits * self.kw
-        self.panels = aligned((layer.outputs // LANES, across, LANES), np.uint32)
+        self.panels = aligned((padded_panels(layer.outputs), across, LANES), np.uint32)
         size = layer.input_bits, self.height + 2, self.width + 2, self.cells
         self.images = np.zeros((0, *size), np.uint32)
         classes, taps = borders(self.height, self.width)
@@ -126,8 +127,7 @@ class PackedFilters:
 
 def _panels(rows: int, k: int) -> Words:
     """Zeros for rows of `k` bits, in panels as `lut_gemm` takes them."""
-    panels = -(-rows // (LANES * lut_gemm.TILE_PANELS)) * lut_gemm.TILE_PANELS
-    return aligned((panels, row_words(k), LANES), np.uint32)
+    return aligned((padded_panels(rows), row_words(k), LANES), np.uint32)
 
 
 def _tasks_per_band(bands: int) -> int:

@@ -34,32 +34,36 @@ def quantize(g, q, factor, scales, sums):
     """
     batch, n = g.shape
     for block in prange(-(-n // BLOCK_OUTPUTS)):
-        output_begin = BLOCK_OUTPUTS * block
-        count = min(BLOCK_OUTPUTS, n - output_begin)
+        begin = BLOCK_OUTPUTS * block
+        count = min(BLOCK_OUTPUTS, n - begin)
         # Loops over outputs without branches: the compiler vectorizes them.
-        largest, total = np.zeros(count, np.float32), np.zeros(count, np.int32)
+        divisor = np.empty(BLOCK_OUTPUTS, np.float32)
+        total, highs, lows = np.empty((3, BLOCK_OUTPUTS), np.int32)
+        for j in range(count):
+            divisor[j], total[j], highs[j], lows[j] = 0, 0, 0, 0
         for b in range(batch):
-            row = g[b, output_begin : output_begin + count]
             for j in range(count):
-                largest[j] = max(largest[j], abs(row[j]))
-        scale = largest / np.float32(LARGEST_INT16)
-        divisor = np.where(scale > 0, scale, np.float32(1))
-        highs, lows = np.empty(count, np.int32), np.empty(count, np.int32)
+                divisor[j] = max(divisor[j], abs(g[b, begin + j]))
+        for j in range(count):
+            scale = divisor[j] / np.float32(LARGEST_INT16)
+            scales[begin + j] = factor * scale
+            divisor[j] = scale if scale > 0 else np.float32(1)
         for word in range(q.shape[2]):
-            highs[:], lows[:] = 0, 0
             for place in range(min(4, batch - 4 * word)):
-                row = g[4 * word + place, output_begin : output_begin + count]
                 for j in range(count):
-                    x = np.int32(np.rint(row[j] / divisor[j]))
+                    x = np.int32(np.rint(g[4 * word + place, begin + j] / divisor[j]))
                     total[j] += x
                     high = (x + 128) >> 8
                     highs[j] |= (high & 255) << 8 * place
                     lows[j] |= (x - (high << 8) & 255) << 8 * place
             for j in range(count):
-                q[output_begin + j, 0, word] = np.uint32(highs[j])
-                q[output_begin + j, 1, word] = np.uint32(lows[j])
+                q[begin + j, 0, word], q[begin + j, 1, word] = (
+                    np.uint32(highs[j]),
+                    np.uint32(lows[j]),
+                )
+                highs[j], lows[j] = 0, 0
         for j in range(count):
-            scales[output_begin + j], sums[output_begin + j] = factor * scale[j], total[j]
+            sums[begin + j] = total[j]
 
 
 @kernel()
@@ -170,12 +174,12 @@ def _fetch(w, m, v, at):
 
 
 @njit(inline="always")
-def _step(w, m, v, g, constants, bound):
-    """Adam's update of a stretch of a row."""
+def _step(w, m, v, at, g, i, count, constants, bound):
+    """Adam's update of a stretch of a row, from `at` on, by its gradients from g[i] on."""
     b1, b1_rest, b2, b2_rest, step, eps = constants
-    for i in range(w.size):
-        w[i], m[i], v[i] = adam_element(
-            w[i], g[i], m[i], v[i], b1, b1_rest, b2, b2_rest, step, eps, bound
+    for c in range(count):
+        w[at + c], m[at + c], v[at + c] = adam_element(
+            w[at + c], g[i + c], m[at + c], v[at + c], b1, b1_rest, b2, b2_rest, step, eps, bound
         )
 
 
@@ -197,14 +201,15 @@ def _pack(w, at, count, bit, rows, to, column):
 
 
 @njit(inline="always")
-def _update_rows(w, m, v, g, start, low, high, left, count, constants, bound, rows, row_kw, column):
+def _update_rows(
+    w, m, v, k, g, start, low, high, left, count, constants, bound, rows, row_kw, column
+):
     """Adam's step of a stretch of some rows, and the packing of the new signs."""
-    k = w.shape[1]
     for r in range(low, high):
-        at, part = start + STRETCH * (r - low), slice(left, left + count)
-        _step(w[r, part], m[r, part], v[r, part], g[at : at + count], constants, bound)
+        at = r * k + left
+        _step(w, m, v, at, g, start + STRETCH * (r - low), count, constants, bound)
         to = 2 * (16 * (r // 16 * row_kw + left // 32) + r % 16)
-        _pack(w.reshape(-1), r * k + left, count, r % BLOCK, rows, to, column)
+        _pack(w, at, count, r % BLOCK, rows, to, column)
 
 
 @njit(forceinline=True)
@@ -238,7 +243,8 @@ def adam_by_bytes(
         g, start, column = _buffers()
         for left in range(0, k, STRETCH):
             count = min(STRETCH, k - left)
-            column[:] = 0
+            for i in range(0, STRETCH, 16):
+                store(column, i, zero())
             for low in range(BLOCK * block, min(n, BLOCK * (block + 1)), TILE_ROWS):
                 high = min(n, low + TILE_ROWS)
                 for i in range(0, count, 32):
@@ -246,8 +252,8 @@ def adam_by_bytes(
                         _fetch(flat, flat_m, flat_v, r * k + left + i)
                     _multiply(q, low, kw, scales, sums, panels, kw * (left + i), g, start + i)
                 _update_rows(
-                    w, m, v, g, start, low, high, left, count, constants, bound, rows, row_kw,
-                    column,
+                    flat, flat_m, flat_v, k, g, start, low, high, left, count, constants, bound,
+                    rows, row_kw, column,
                 )  # fmt: skip
             _store_columns(column, count, columns, column_kw, left, block)
 
@@ -264,7 +270,8 @@ def adam_by_reals(
         g, start, column = _buffers()
         for left in range(0, k, STRETCH):
             count = min(STRETCH, k - left)
-            column[:] = 0
+            for i in range(0, STRETCH, 16):
+                store(column, i, zero())
             for low in range(BLOCK * block, min(n, BLOCK * (block + 1)), TILE_ROWS):
                 high = min(n, low + TILE_ROWS)
                 for i in range(0, count, 32):
@@ -272,7 +279,7 @@ def adam_by_reals(
                         _fetch(flat, flat_m, flat_v, r * k + left + i)
                     _multiply_reals(g_s, batch * low, a, batch * (left + i), batch, g, start + i)
                 _update_rows(
-                    w, m, v, g, start, low, high, left, count, constants, bound, rows, row_kw,
-                    column,
+                    flat, flat_m, flat_v, k, g, start, low, high, left, count, constants, bound,
+                    rows, row_kw, column,
                 )  # fmt: skip
             _store_columns(column, count, columns, column_kw, left, block)

@@ -1,0 +1,138 @@
+"""The innermost loops of the products: some rows of A times TILE_PANELS panels of W.
+
+They are emitted as LLVM code, because Numba would compile each of their variants several times over
+(docs/engines.md): the compilation of a kernel takes a fifth of the time.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from bnnrun.gemm.bits import LANES, TILE_PANELS
+from bnnrun.gemm.vector import (
+    VECTOR_BYTES,
+    byte_products,
+    masked_difference,
+    popcount_of,
+    splat,
+    vector,
+)
+
+_WORDS = ir.VectorType(ir.IntType(32), LANES)
+_COUNT = ir.IntType(64)
+
+
+def rows_by_panels(rows: int) -> Any:
+    """A function of Numba code that multiplies `rows` rows by TILE_PANELS panels.
+
+    Sums stay in registers: a word of W is loaded once for all rows, a word of A once for all
+    panels. Its arguments are
+
+        a:         words of A; or words and a mask, for sums over the 1 bits of the mask
+        i, stride: the first row's first word; words from row to row
+        w:         W, as uint32 words of bits, or as int8
+        j, size:   elements of W to the first panel, and from panel to panel
+        kw:        words of a plane
+        pairs:     the products of bit planes (tiles.plane_pairs)
+
+    It returns the accumulators of tiles.py: those of the first row with each panel, then of the
+    next.
+    """
+
+    @intrinsic
+    def multiply(typingctx, a, i, stride, w, j, size, kw, pairs):  # noqa: PLR0917
+        arrays = tuple(a) if isinstance(a, types.BaseTuple) else (a,)
+        element = w.dtype.bitwidth // 8
+        add = _add_bytes if w.dtype == types.int8 else _add_popcounts
+        word = types.intp
+        result = types.UniTuple(vector, rows * TILE_PANELS)
+
+        def codegen(context, builder, signature, args):
+            a, i, stride, w, j, size, kw, pairs = args
+            parts = cgutils.unpack_tuple(builder, a) if arrays[1:] else [a]
+            rows_of_a = [_data(context, builder, *x) for x in zip(arrays, parts, strict=True)]
+            columns = _data(context, builder, signature.args[3], w)
+            of_pairs = context.make_array(signature.args[7])(context, builder, pairs)
+            number = builder.extract_value(of_pairs.shape, 0)
+            sums = [cgutils.alloca_once(builder, _WORDS) for _ in range(rows * TILE_PANELS)]
+            for each in sums:
+                builder.store(ir.Constant(_WORDS, None), each)
+
+            with cgutils.for_range(builder, number) as pair:
+                plane, weight_plane, begins = _load_three(builder, of_pairs.data, pair.index)
+                with builder.if_then(builder.icmp_signed("!=", begins, _constant(0))):
+                    _double(builder, sums)
+                weight_plane = builder.mul(weight_plane, _constant(4 // element))
+                starts = _progression(builder, builder.add(i, plane), stride, rows)
+                panels = _progression(builder, builder.add(j, weight_plane), size, TILE_PANELS)
+                with cgutils.for_range(builder, kw) as at:
+                    k = builder.mul(at.index, _constant(VECTOR_BYTES // element))
+                    ws = [_load_vector(builder, columns, builder.add(p, k)) for p in panels]
+                    for row, start in enumerate(starts):
+                        here = builder.add(start, at.index)
+                        xs = [splat(builder, _load(builder, x, here)) for x in rows_of_a]
+                        for p, of_w in enumerate(ws):
+                            total = sums[row * TILE_PANELS + p]
+                            builder.store(add(builder, builder.load(total), xs, of_w), total)
+            return context.make_tuple(builder, result, [builder.load(each) for each in sums])
+
+        return result(a, word, word, w, word, word, word, pairs), codegen
+
+    return multiply
+
+
+def _add_popcounts(builder: Any, total: Any, xs: list[Any], w: Any) -> Any:
+    """total + popc(a ^ w), or total + popc((a ^ w) & mask)."""
+    differ = masked_difference(builder, xs[0], w, xs[1]) if xs[1:] else builder.xor(xs[0], w)
+    return builder.add(total, popcount_of(builder, differ))
+
+
+def _add_bytes(builder: Any, total: Any, xs: list[Any], w: Any) -> Any:
+    return byte_products(builder, total, xs[0], w)
+
+
+def _constant(value: int) -> ir.Constant:
+    return ir.Constant(_COUNT, value)
+
+
+def _data(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
+    return context.make_array(array_type)(context, builder, array).data
+
+
+def _load(builder: Any, data: Any, index: Any) -> Any:
+    return builder.load(builder.gep(data, [index]))
+
+
+def _load_three(builder: Any, data: Any, row: Any) -> list[Any]:
+    """A row of a matrix of three columns."""
+    at = builder.mul(row, _constant(3))
+    return [_load(builder, data, builder.add(at, _constant(n))) for n in range(3)]
+
+
+def _load_vector(builder: Any, data: Any, index: Any) -> Any:
+    address = builder.gep(data, [index])
+    value = builder.load(builder.bitcast(address, _WORDS.as_pointer()))
+    value.align = 4
+    return value
+
+
+def _double(builder: Any, sums: list[Any]) -> None:
+    for each in sums:
+        n = builder.load(each)
+        builder.store(builder.add(n, n), each)
+
+
+def _progression(builder: Any, first: Any, step: Any, count: int) -> list[Any]:
+    """first, first + step, ..."""
+    terms = [first]
+    for _ in range(count - 1):
+        terms.append(builder.add(terms[-1], step))
+    return terms
+
+
+multiply_four_rows: Callable[..., Any] = rows_by_panels(4)
+multiply_row: Callable[..., Any] = rows_by_panels(1)
