@@ -589,6 +589,7 @@ class DoctorConfig(VerbConfig):
 
     root: str = setting(MISSING, "folder of the data sets' files ($BNNRUN_DATA)", place=True)
     results_dir: str = setting("results", "folder whose runs/ takes the records", place=True)
+    compile: bool = setting(False, "compile the processor's kernels now, not at their first use")
 
 
 # Settings that say where a run happens and what is shown of it, not what it computes.

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import time
 
 from bnnrun import machine
 from bnnrun.config import DoctorConfig
@@ -11,15 +12,22 @@ from bnnrun.data.published import locate, unusual_folder, why_absent
 from bnnrun.errors import InputError
 from bnnrun.files import user_path
 from bnnrun.gemm import cuda_device
+from bnnrun.precompile import precompile
 from bnnrun.table import print_table
 
 
 def doctor(config: DoctorConfig) -> None:
-    """Print a line for each thing that bnnrun needs or can use."""
+    """Print a line for each thing that bnnrun needs or can use.
+
+    Raises:
+        InputError: kernels are to be compiled, and no folder can hold them
+        RunError:   one of the networks that they are compiled for does not run
+    """
     rows = [
         ["python and packages", "ok", ", ".join(f"{k} {v}" for k, v in machine.versions().items())]
     ]
-    rows += [_processor(), *_kernels(), *_gpu(), *_data(config.root), _disk(config.results_dir)]
+    rows += [_processor(), *_kernels(compile_all=config.compile)]
+    rows += [*_gpu(), *_data(config.root), _disk(config.results_dir)]
     print_table(["what", "state", "detail"], rows)
 
 
@@ -32,8 +40,11 @@ def _processor() -> list[str]:
     return ["processor", "ok", detail]
 
 
-def _kernels() -> list[list[str]]:
-    """Which popcount algorithm the XNOR product uses here, and where compiled ones go."""
+def _kernels(*, compile_all: bool) -> list[list[str]]:
+    """Which popcount algorithm the XNOR product uses here, and where compiled ones go.
+
+    Where `compile_all`, they are compiled.
+    """
     try:
         from bnnrun.gemm.compiled import cache_folder, number_of_threads, threading_layer
         from bnnrun.gemm.vector import HAS_BYTE_PRODUCT, HAS_POPCOUNT, HAS_TERNARY
@@ -48,12 +59,19 @@ def _kernels() -> list[list[str]]:
     threads = f"{number_of_threads(0)} threads by {layer}"
     detail = f"{algorithm}, {width}; first layer by {first}; {threads}"
     product = ["xnor, processor", "ok", detail]
-    if (folder := cache_folder()) is not None:
-        return [product, ["compiled kernels", "ok", f"kept in {folder}"]]
+    folder = cache_folder()
+    if folder is not None:
+        began = time.perf_counter()
+        if compile_all:
+            precompile()
+        compiled = f"; compiled in {time.perf_counter() - began:.0f} s" if compile_all else ""
+        return [product, ["compiled kernels", "ok", f"kept in {folder}{compiled}"]]
     detail = (
-        "no folder can be written to: each process compiles them anew, some 20 s; set "
+        "no folder can be written to: each process compiles them anew; set "
         "NUMBA_CACHE_DIR to one that can be"
     )
+    if compile_all:
+        raise InputError(f"compile=true: {detail}")
     return [product, ["compiled kernels", "absent", detail]]
 
 

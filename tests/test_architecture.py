@@ -27,7 +27,7 @@ ORDER = [
     ["export"],
     ["bench"],
     ["report"],
-    ["doctor"],
+    ["precompile", "doctor"],
     ["cli", "__main__"],
 ]
 RANK = {name: i for i, line in enumerate(ORDER) for name in line}

@@ -1,4 +1,4 @@
-"""Says that kernels are being compiled, which takes some 20 s at the first run and is silent."""
+"""Says that kernels are being compiled, which takes some seconds at the first run and is silent."""
 
 import logging
 import sys

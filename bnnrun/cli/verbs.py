@@ -162,7 +162,7 @@ VERBS = {
             config.DoctorConfig,
             "bnnrun.doctor:doctor",
             is_run=False,
-            examples=("bnnrun doctor",),
+            examples=("bnnrun doctor", "bnnrun doctor compile=true"),
         ),
     )
 }

@@ -1,7 +1,7 @@
 """The innermost loops of the products: some rows of A times TILE_PANELS panels of W.
 
-They are emitted as LLVM code, because Numba would compile each of their variants several times over
-(docs/engines.md): the compilation of a kernel takes a fifth of the time.
+They are emitted as LLVM code: as functions of Numba, with as many variables as there are
+accumulators, most of the time of a kernel's compilation would be theirs (docs/CONTRIBUTING.md).
 """
 
 from collections.abc import Callable

@@ -1,6 +1,7 @@
 """Kernels where nothing can be written, where what was kept is damaged, after a change."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bnnrun import files
+from bnnrun import files, precompile
 from bnnrun.files import private_folder
 from bnnrun.gemm import kernel_cache
 from bnnrun.gemm.compiled import Kernel, compilation, prange, stopwatch
@@ -246,3 +247,25 @@ def test_cupy_is_imported_where_its_folder_cannot_be_written(tmp_path, place):
         check=True,
     )
     assert done.stdout.split() == ["cupy", "True"]
+
+
+def test_the_doctor_compiles_by_running_networks(bnnrun, monkeypatch):
+    monkeypatch.setattr(precompile, "PACKED", ())
+    monkeypatch.setattr(precompile, "TRAINED", (("binarization=none",),))
+    out = " ".join(bnnrun("doctor", "compile=true").out.split())
+    assert re.search(r"compiled kernels ok kept in .+; compiled in \d+ s", out)
+
+
+def test_the_doctor_names_the_command_that_failed(bnnrun, monkeypatch):
+    monkeypatch.setattr(precompile, "PACKED", (("arch.depth=-1",),))
+    monkeypatch.setattr(precompile, "TRAINED", ())
+    outcome = bnnrun("doctor", "compile=true")
+    assert outcome.status == 1
+    assert "compile=true: `bnnrun train" in outcome.err and "arch.depth" in outcome.err
+
+
+def test_the_doctor_compiles_nothing_that_cannot_be_kept(bnnrun, monkeypatch):
+    nowhere(monkeypatch)
+    outcome = bnnrun("doctor", "compile=true")
+    assert outcome.status == 2
+    assert "compile=true: no folder can be written to" in outcome.err
