@@ -455,6 +455,9 @@ class BenchConfig(NetworkConfig):
     batch: int = setting(
         1000, "images of workload=mlp and convnet", unit="images", valid="[1, 1048576]"
     )
+    layers: bool = setting(
+        False, "mlp, convnet: each layer of the packed network too, against its own limit"
+    )
     rounds: int = setting(15, "timed calls of each competitor", unit="calls", valid="[3, inf)")
     seconds: float = setting(
         20.0, "no new round is begun after this long", unit="seconds", valid="(0, inf)"

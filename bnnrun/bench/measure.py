@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bnnrun.errors import RunError
 from bnnrun.roles import Implementation, shown
@@ -71,9 +72,19 @@ class Timing:
         return (high - low) / self.median_s
 
 
+Timings = dict[Implementation, Timing]
+Details = dict[Implementation, dict[str, Any]]  # more of each record
+Explain = Callable[[Timings], Details]
+
+
+def explain_nothing(timings: Timings) -> Details:
+    """No more to say than the timings."""
+    return {}
+
+
 def measure(
     competitors: Sequence[Competitor], rounds: int, seconds: float, warmup: int = 2
-) -> dict[Implementation, Timing]:
+) -> Timings:
     """Time each competitor once a round, the order turning from round to round.
 
     In turns, because the speed of a shared machine drifts: a ratio of two medians then compares

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from bnnrun.architecture import has_one_bit
 from bnnrun.bench import limits, peer_networks
-from bnnrun.bench.measure import Competitor
+from bnnrun.bench.layers import layers
+from bnnrun.bench.measure import Competitor, Details, Explain, Timings, explain_nothing
 from bnnrun.bench.peer_networks import Description
 from bnnrun.config import (
     BenchConfig,
@@ -46,14 +47,16 @@ PEER_PART = 100  # images that other runtimes take at once, for their caches
 PIXELS = 1024 * PART  # of them together: patches take memory too, and a grid has so many rows
 CHECKED = 64  # images whose answers are compared
 SETTLED = 8  # images that give the batch norms statistics
+PACKED = BenchKernel.xnor, BenchKernel.peers, BenchKernel.all
 BASELINE_MACS = 2e8  # of the images that the unoptimized products take on a processor
 
 
 @contextmanager
-def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
+def competitors(config: BenchConfig) -> Iterator[tuple[list[Competitor], Explain]]:
     """The competitors of `workload=mlp` and `workload=convnet`, from pixels on the host.
 
-    Weights are random: they do not change the time. Images are random and need no files.
+    Weights are random: they do not change the time. Images are random and need no files. The second
+    is what times the layers, where they are asked for, and gives the details of records.
     """
     _refuse(config)
     spec = describe(config.dataset)
@@ -96,12 +99,12 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
             )
         )
 
-    if config.kernel in (BenchKernel.xnor, BenchKernel.peers, BenchKernel.all):
+    if config.kernel in PACKED:
         for first in (FirstLayer.bytes, FirstLayer.planes):
             form = Form(first.value)
             if gpu is None:
-                on_cpu = PackedNetwork(model, first, thread_count())
-                add(Implementation.of(Role.ours, "xnor", form), partial(on_cpu.scores, pixels))
+                ours = Implementation.of(Role.ours, "xnor", form)
+                add(ours, partial(_packed(model, ours).scores, pixels))
                 continue
             for kernel in dispatch.variants(gpu):
                 packed = CudaNetwork(model, gpu, first, kernel)
@@ -127,10 +130,29 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
             implementation = Implementation.of(Role.low_precision, method, Form.float32_first)
             add(implementation, partial(_in_parts, competitor, x))
     if gpu is not None:
-        yield entries
+        yield entries, explain_nothing
         return
     with _peers(config, partial(_described, network, model), pixels, labels, macs) as peers:
-        yield [*entries, *peers, *limits.limits()]
+        yield [*entries, *peers, *limits.limits()], partial(_layers, config, model, pixels)
+
+
+def _layers(
+    config: BenchConfig, model: PackedModel, pixels: NDArray[np.uint8], timings: Timings
+) -> Details:
+    """Details of the record of each packed network that was timed: its layers."""
+    if not config.layers:
+        return {}
+    return {
+        each: {"layers": layers(_packed(model, each), pixels, config.rounds, config.seconds)}
+        for each in timings
+        if each.role is Role.ours
+    }
+
+
+def _packed(model: PackedModel, implementation: Implementation) -> PackedNetwork:
+    form = implementation.form
+    assert form is not None
+    return PackedNetwork(model, FirstLayer(form.value), thread_count())
 
 
 @contextmanager
@@ -173,6 +195,11 @@ def _refuse(config: BenchConfig) -> None:
     if Binarizer.none in (b.weights, b.activations):
         raise InputError("binarization: only ±1 weights and activations are packed; "
                          "binarization=deterministic")  # fmt: skip
+    if config.layers and (config.device is Device.cuda or config.kernel not in PACKED):
+        raise InputError(
+            f"layers=true: times the packed network on the processor; given device="
+            f"{config.device.value}, kernel={config.kernel.value}"
+        )
     if config.dataset.preprocessing is Preprocessing.zca:
         raise InputError("dataset.preprocessing=zca: not packed; scale and standardize are")
 

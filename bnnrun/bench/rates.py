@@ -1,7 +1,7 @@
 """A training step's floor: its operations and its bytes, each at the most this machine does.
 
-Loops in registers as in limits.py, checked by definition, measured in turns with the steps. What a
-layer's products are counted at is what the engine describes itself as doing them by.
+The limits of limits.py and the float32 product, measured in turns with the steps. What a layer's
+products are counted at is what the engine describes itself as doing them by.
 """
 
 import os
@@ -10,35 +10,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.profiler import ProfilerActivity
 
 from bnnrun.bench.limits import (
+    BYTES,
     COPIED,
     COPY,
+    TABLES,
+    byte_products,
     limit,
     limits,
-    sum_byte_products,
-    sum_choices,
+    lut_sums,
 )
 from bnnrun.bench.measure import Competitor, Timing
-from bnnrun.gemm.bits import LANES
-from bnnrun.gemm.compiled import thread_count
-from bnnrun.gemm.lut_gemm import HAS_LUT
-from bnnrun.gemm.vector import HAS_BYTE_PRODUCT
 from bnnrun.nn.engine import UPDATE, Algorithm, Engine
 from bnnrun.roles import Implementation, Role
 
-TABLES = Implementation(Role.roofline, "lut_sums")
-BYTES = Implementation(Role.roofline, "byte_products")
 FLOATS = Implementation(Role.roofline, "float32_product")
-CHAINS, ROUNDS = 12, 1_000_000
 SIZE = 1536  # of the float32 product
-OF_AN_INSTRUCTION = 4 * LANES  # multiply-accumulates that a choice, or one on bytes, stands for
 UPDATE_BYTES = 24  # of a weight: w, m and v read and written
 
 # Parts of a step, by what torch's profiler calls them.
@@ -61,47 +52,9 @@ PARTS = {
 REST = "the rest"
 
 
-def _in_registers(
-    implementation: Implementation,
-    loop: Callable[..., None],
-    words: tuple[NDArray[Any], NDArray[Any]],
-    starts: NDArray[Any],
-    added: NDArray[Any],
-) -> Competitor:
-    """A loop, checked by what each of its four kinds of rounds adds: `added` (4, 12, 16)."""
-    threads = thread_count()
-    out = np.empty((threads, *starts.shape), starts.dtype)
-    together = np.concatenate([array.ravel().view(np.int32) for array in words])
-    flat = [array.ravel() for array in (together, starts, out)]
-
-    def check() -> str | None:
-        for rounds in (0, 1, 7):
-            loop(threads, rounds, *flat)
-            expected = starts + sum(added[r % 4] for r in range(rounds))
-            if (out != expected).any():
-                return f"after {rounds} rounds the registers do not hold what was added"
-        return None
-
-    macs = float(CHAINS * OF_AN_INSTRUCTION * threads) * ROUNDS
-    return Competitor(implementation, lambda: loop(threads, ROUNDS, *flat), check, macs=macs)
-
-
 def rates() -> list[Competitor]:
     """What a step's parts are made of, at most: as competitors, rates in multiply-accumulates."""
-    rng = np.random.default_rng(0)
-    competitors = limits()
-    indices = rng.integers(0, 16, (4, CHAINS, LANES), dtype=np.int32)
-    if HAS_LUT:
-        table = rng.integers(-9, 9, LANES).astype(np.float32)
-        starts = rng.integers(-9, 9, (CHAINS, LANES)).astype(np.float32)
-        chosen = table[indices]
-        competitors.append(_in_registers(TABLES, sum_choices, (table, indices), starts, chosen))
-    if HAS_BYTE_PRODUCT:
-        a = rng.integers(0, 256, (LANES, 4), dtype=np.uint8)
-        w = rng.integers(-128, 128, (4, CHAINS, LANES, 4), dtype=np.int8)
-        added = (a.astype(np.int32) * w).sum(-1, dtype=np.int32)
-        first = rng.integers(-9, 9, (CHAINS, LANES), dtype=np.int32)
-        competitors.append(_in_registers(BYTES, sum_byte_products, (a, w), first, added))
+    competitors = [*limits(), *lut_sums(), *byte_products()]
     x, y = torch.randn(2, SIZE, SIZE)
     out = torch.empty(SIZE, SIZE)
     product = partial(torch.mm, x, y, out=out)

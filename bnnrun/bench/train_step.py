@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 
 from bnnrun.architecture import describe, has_one_bit
 from bnnrun.bench import rates
 from bnnrun.bench.eager import EagerStep
-from bnnrun.bench.measure import Competitor, Timing
+from bnnrun.bench.measure import Competitor, Details, Explain, Timings
 from bnnrun.bench.step_process import Job, StepProcess, step_process, without_dropout
 from bnnrun.config import AdamConfig, BenchConfig, Binarizer, EngineChoice, Estimator, NormKind
 from bnnrun.data import load
@@ -28,10 +27,6 @@ from bnnrun.train.trainer import Trainer
 KEPT = Implementation.of(Role.float32, "torch", Form.memory_kept)
 ENGINES = EngineChoice.fast, EngineChoice.reference
 LOSS_OFF = 0.05  # of a process's first loss from that of the check: signs near 0 may be others
-
-Timings = dict[Implementation, Timing]
-Details = dict[Implementation, dict[str, Any]]
-Explain = Callable[[Timings], Details]
 
 
 @contextmanager

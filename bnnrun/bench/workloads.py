@@ -13,8 +13,9 @@ from bnnrun import machine
 from bnnrun.architecture import describe, has_one_bit
 from bnnrun.bench import gemm, gemm_cuda, limits, network, peers
 from bnnrun.bench import train_step as step
-from bnnrun.bench.measure import Competitor, Timing, measure
+from bnnrun.bench.measure import Competitor, Explain, Timing, explain_nothing, measure
 from bnnrun.config import BenchConfig, BenchKernel, Device, Workload, computed
+from bnnrun.errors import InputError
 from bnnrun.records import Record, Run
 from bnnrun.roles import YARDSTICK, Implementation, Role
 from bnnrun.table import print_table
@@ -27,6 +28,11 @@ def bench(config: BenchConfig, run: Run) -> list[Record]:
     chosen = config.workload is Workload.train_step or config.device is Device.cuda
     on = config.device if chosen else Device.cpu
     device = torch_device(on, config.threads)
+    if config.layers and config.workload not in (Workload.mlp, Workload.convnet):
+        raise InputError(
+            f"layers=true: times the layers of workload=mlp and convnet, not of "
+            f"{config.workload.value}"
+        )
     with _competitors(config, run, device) as (competitors, explain):
         share = _Stolen()
         timings = measure(competitors, config.rounds, config.seconds)
@@ -98,23 +104,18 @@ class _Stolen:
 @contextmanager
 def _competitors(
     config: BenchConfig, run: Run, device: torch.device
-) -> Iterator[tuple[list[Competitor], step.Explain]]:
+) -> Iterator[tuple[list[Competitor], Explain]]:
     if config.workload is Workload.train_step:
         with step.competitors(config, run, device) as (entries, explain):
             yield entries, explain
     elif config.workload is Workload.gemm and config.device is Device.cuda:
-        yield gemm_cuda.competitors(config), _nothing
+        yield gemm_cuda.competitors(config), explain_nothing
     elif config.workload is Workload.gemm:
         with gemm.competitors(config) as entries:
-            yield entries, _nothing
+            yield entries, explain_nothing
     else:
-        with network.competitors(config) as entries:
-            yield entries, _nothing
-
-
-def _nothing(timings: step.Timings) -> step.Details:
-    """No more to say than the timings."""
-    return {}
+        with network.competitors(config) as (entries, explain):
+            yield entries, explain
 
 
 def _print(config: BenchConfig, timed: _Timed) -> None:

@@ -7,7 +7,9 @@ and puts it back, so that threads can share a network.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, cast
 
@@ -67,11 +69,11 @@ class PackedNetwork:
             *(s.activations * s.output_bits // 8 for s in (e.shape for e in model.layers[:-1])),
         )
         self.chunk = int(np.clip(CHUNK_BYTES // max(1, largest), 1, MAX_CHUNK))
-        self.steps: list[_Step] = []
+        self.steps: list[Step] = []
         previous: Layer | None = None
         for layer in model.layers:
             max_pixel = model.spec.max_pixel if previous is None else 0
-            make: type[_Step] = _Conv if layer.shape.is_conv else _Dense
+            make: type[Step] = _Conv if layer.shape.is_conv else _Dense
             self.steps.append(make(layer, max_pixel, first_layer_method, previous))
             previous = layer.shape
         # Sets of buffers that no call is using; pop and append of a list are atomic.
@@ -111,6 +113,20 @@ class PackedNetwork:
         finally:
             self._idle.append(buffers)
             set_threads(before)
+
+    def layer_calls(self, pixels: NDArray[np.uint8]) -> list[Callable[[], object]]:
+        """What `scores` does of the first `chunk` images at most, part by part, to be timed.
+
+        The pixels' way to the first layer, then each layer, on what the one before has written; the
+        threads are those of the caller.
+        """
+        part, buffers = pixels[: self.chunk], self._take_buffers()
+        self._run(part, buffers)
+        calls: list[Callable[[], object]] = [partial(self.steps[0].enter, part, buffers[0])]
+        for i, (step, next_step) in enumerate(pairwise(self.steps)):
+            calls.append(partial(step.run, buffers[i], len(part), next_step, buffers[i + 1]))
+        last = cast(_Dense, self.steps[-1])
+        return [*calls, lambda: last.accumulators(buffers[-1], len(part))]
 
     def _run(self, pixels: NDArray[np.uint8], buffers: list[NDArray[Any]]) -> NDArray[np.float64]:
         count = len(pixels)
@@ -168,7 +184,7 @@ def _byte_panels(w: NDArray[np.int8]) -> Panels:
     return Panels(data.view(np.int8), len(w))
 
 
-class _Step(ABC):
+class Step(ABC):
     """A layer. Its input is a buffer from `new_input`, which the previous layer wrote."""
 
     shape: Layer
@@ -197,7 +213,7 @@ class _Step(ABC):
         """Write the pixels of a chunk to the buffer of the first layer."""
 
     @abstractmethod
-    def run(self, buffer: NDArray[Any], count: int, next_step: "_Step", out: NDArray[Any]) -> None:
+    def run(self, buffer: NDArray[Any], count: int, next_step: "Step", out: NDArray[Any]) -> None:
         """Write the bits of `count` images to `out`, the input buffer of the next layer."""
 
     @abstractmethod
@@ -219,7 +235,7 @@ class _Step(ABC):
         return code
 
 
-class _Dense(_Step):
+class _Dense(Step):
     """A fully connected layer and the rows it reads: bits, or pixels as bytes or bit planes."""
 
     def __init__(
@@ -249,7 +265,7 @@ class _Dense(_Step):
         else:
             buffer.view(np.uint8)[: len(flat), : flat.shape[1]] = flat
 
-    def run(self, buffer: NDArray[Any], count: int, next_step: _Step, out: NDArray[Any]) -> None:
+    def run(self, buffer: NDArray[Any], count: int, next_step: Step, out: NDArray[Any]) -> None:
         w = self.weights
         xnor.multiply_to_bits(buffer, count, w.panels, w.thresholds[:, 0], out, next_step.plane)
 
@@ -274,7 +290,7 @@ class _Dense(_Step):
         return rows[..., : height * width * cells].reshape(count, -1, height, width, cells)
 
 
-class _Conv(_Step):
+class _Conv(Step):
     """A 3x3 convolution and the padded images it reads: words of bits, or pixels as bytes."""
 
     def __init__(
@@ -313,7 +329,7 @@ class _Conv(_Step):
     def enter(self, pixels: NDArray[np.uint8], buffer: NDArray[Any]) -> None:
         buffer[: len(pixels), 0, 1:-1, 1:-1] = pixels.transpose(0, 2, 3, 1)
 
-    def run(self, buffer: NDArray[Any], count: int, next_step: _Step, out: NDArray[Any]) -> None:
+    def run(self, buffer: NDArray[Any], count: int, next_step: Step, out: NDArray[Any]) -> None:
         w, panels = self.weights, self.weights.panels
         cells = 2 * words(self.shape.outputs)
         targets = next_step.target(self.y, self.x, self.shape.pooled[1], cells).astype(np.int32)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bnnrun.bench import limits, measure
+from bnnrun.bench import limits, measure, register_loops
 from bnnrun.errors import RunError
 
 ROUNDS = 5
@@ -12,7 +12,7 @@ ROUNDS = 5
 @pytest.fixture
 def words():
     """Sets, chains, words of a round, lanes."""
-    shape = (limits.SETS, limits.ADDER_CHAINS, limits.ADDER_WORDS, 16)
+    shape = (register_loops.SETS, limits.ADDER_CHAINS, limits.ADDER_WORDS, 16)
     return np.random.default_rng(3).integers(0, 2**32, shape, dtype=np.uint32)
 
 
@@ -32,20 +32,20 @@ def test_a_triple_is_xor_popcount_and_addition(words):
     n, first = [[int(value) for value in chain] for chain in starts], words[0, 0, 0]
     for _ in range(ROUNDS):
         n = [[v + (v ^ int(x)).bit_count() for v, x in zip(c, first, strict=True)] for c in n]
-    assert (ran(limits._triples, words, starts) == np.array(n) % 2**32).all()
+    assert (ran(register_loops.triples, words, starts) == np.array(n) % 2**32).all()
 
 
 def test_the_adders_count_every_bit_of_sixteen_words_a_round(words):
     starts = random_starts(limits.ADDER_CHAINS, 5)
     starts[:, 4] = 0
-    after = ran(limits._adders, words, starts)
+    after = ran(register_loops.adders, words, starts)
     differ = words ^ words[0, 0, 0]
     for c, (chain, start) in enumerate(zip(after, starts, strict=True)):
         for lane in range(16):
             before = sum(int(start[i, lane]).bit_count() << i for i in range(4))
             held = sum(int(chain[i, lane]).bit_count() << i for i in range(4))
             counted = sum(int(chain[4, lane]).to_bytes(4, "little"))
-            rounds = [differ[r % limits.SETS, c, :, lane] for r in range(ROUNDS)]
+            rounds = [differ[r % register_loops.SETS, c, :, lane] for r in range(ROUNDS)]
             bits = sum(int(word).bit_count() for of_round in rounds for word in of_round)
             assert held + 16 * counted == before + bits
 
@@ -53,14 +53,16 @@ def test_the_adders_count_every_bit_of_sixteen_words_a_round(words):
 def test_a_carry_save_adder_counts_every_bit_of_two_words_a_round(words):
     starts = random_starts(limits.CARRY_CHAINS, 2)
     starts[:, 1] >>= 8
-    after = ran(limits._carries, words, starts)
+    after = ran(register_loops.carries, words, starts)
     flat = [[int(word) for word in vector] for vector in words.reshape(-1, 16)]
     for c, (chain, start) in enumerate(zip(after, starts, strict=True)):
         for lane in range(16):
             before, held = (
                 int(x[0, lane]).bit_count() + 2 * int(x[1, lane]) for x in (start, chain)
             )
-            at = [12 * (r % limits.SETS) + 2 * c + i for r in range(ROUNDS) for i in range(2)]
+            at = [
+                12 * (r % register_loops.SETS) + 2 * c + i for r in range(ROUNDS) for i in range(2)
+            ]
             assert held == before + sum((flat[i][lane] ^ flat[0][lane]).bit_count() for i in at)
 
 
@@ -69,7 +71,7 @@ def test_a_load_is_loaded(words):
     expected = starts.copy()
     for r in range(ROUNDS):
         expected ^= flat[r, :, 0] ^ flat[r, :, 1]
-    assert (ran(limits._loads, words, starts) == expected).all()
+    assert (ran(register_loops.loads, words, starts) == expected).all()
 
 
 def test_the_limit_is_of_the_cheapest_operations_or_of_the_loads():

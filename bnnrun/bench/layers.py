@@ -1,0 +1,99 @@
+"""The layers of a packed network on the processor, each against the limit of its own operations.
+
+The limits are measured in turns with the layers: of a popcount product as in limits.py, of a first
+layer by bytes the products of bytes.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnnrun.architecture import Layer
+from bnnrun.bench.limits import BYTES, byte_products, limit, limits
+from bnnrun.bench.measure import Competitor, measure
+from bnnrun.roles import Implementation, Role
+from bnnrun.runtime.network import PackedNetwork, Step
+from bnnrun.table import print_table
+
+
+def layers(
+    network: PackedNetwork, pixels: NDArray[np.uint8], rounds: int, seconds: float
+) -> list[dict[str, Any]]:
+    """Time the layers of a network on at most `chunk` of the images; print a table.
+
+    Returns, for a record, of each layer: its name, milliseconds, those of its limit, and the images
+    that they are of. The pixels' way to the first layer has no limit.
+    """
+    part = pixels[: network.chunk]
+    calls = network.layer_calls(part)
+    check = partial(_check, network, part, calls)
+    timed = [
+        Competitor(Implementation.of(Role.ours, f"layer_{i}"), call, check)
+        for i, call in enumerate(calls)
+    ]
+    roofs = [*limits(), *byte_products()]
+    timings = measure([*timed, *roofs], rounds, seconds)
+    rate = {
+        each.implementation: each.macs / timings[each.implementation].median_s
+        for each in roofs
+        if each.macs
+    }
+    floors = [0.0, *(_floor(step, len(part), rate) for step in network.steps)]
+    names = ["pixels", *(_name(step.shape) for step in network.steps)]
+    found = [
+        {
+            "layer": name,
+            "ms": 1e3 * timings[each.implementation].median_s,
+            "ms_at_limit": 1e3 * floor or None,
+            "images": len(part),
+        }
+        for name, each, floor in zip(names, timed, floors, strict=True)
+    ]
+    _print(found)
+    return found
+
+
+def _check(
+    network: PackedNetwork, pixels: NDArray[np.uint8], calls: Sequence[Callable[[], Any]]
+) -> str | None:
+    """Whether the parts, called in turn, lead to the network's scores."""
+    *_, accumulators = [call() for call in calls]
+    scores = network.model.layers[-1].scores(accumulators)
+    same = np.array_equal(scores, network.scores(pixels))
+    return None if same else "the layers one by one give other scores than the network"
+
+
+def _floor(step: Step, images: int, rate: dict[Implementation, float]) -> float:
+    """Seconds of a layer at the limit of its products; 0 where that was not measured."""
+    panels, macs = step.weights.panels, float(images * step.shape.macs)
+    if panels.of_bytes:
+        return macs / rate[BYTES] if BYTES in rate else 0.0
+    return macs * panels.planes * panels.weight_planes / limit(rate)
+
+
+def _name(shape: Layer) -> str:
+    """'conv2, 128 to 128, 32x32, pooled'."""
+    size = f", {shape.size[0]}x{shape.size[1]}" if shape.is_conv else ""
+    return f"{shape.name}, {shape.inputs} to {shape.outputs}{size}{', pooled' * shape.pool}"
+
+
+def _print(found: Sequence[dict[str, Any]]) -> None:
+    total = sum(each["ms"] for each in found)
+    rows = [
+        [
+            each["layer"],
+            f"{each['ms']:.3f}",
+            f"{100 * each['ms'] / total:.1f} %",
+            f"{each['ms_at_limit']:.3f}" if each["ms_at_limit"] else "",
+            f"{100 * each['ms_at_limit'] / each['ms']:.1f} %" if each["ms_at_limit"] else "",
+        ]
+        for each in found
+    ]
+    print_table(
+        ["layer", "median ms", "of all", "ms at the limit", "of the limit"],
+        rows,
+        title=f"the packed network layer by layer, {found[0]['images']:,} images",
+    )
