@@ -47,7 +47,7 @@ def _kernels(*, compile_all: bool) -> list[list[str]]:
     """
     try:
         from bnnrun.gemm.compiled import cache_folder, number_of_threads, threading_layer
-        from bnnrun.gemm.vector import HAS_BYTE_PRODUCT, HAS_POPCOUNT, HAS_TERNARY
+        from bnnrun.gemm.vector import HAS_BYTE_PAIRS, HAS_BYTE_PRODUCT, HAS_POPCOUNT, HAS_TERNARY
 
         layer = threading_layer()
     except InputError as error:  # a variable of Numba's
@@ -55,7 +55,7 @@ def _kernels(*, compile_all: bool) -> list[list[str]]:
 
     algorithm = "vector popcount" if HAS_POPCOUNT else "carry-save adders"
     width = "512-bit vectors" if HAS_TERNARY else "vectors of less than 512 bits"
-    first = "products of bytes" if HAS_BYTE_PRODUCT else "bit planes"
+    first = "products of bytes" if HAS_BYTE_PRODUCT or HAS_BYTE_PAIRS else "bit planes"
     threads = f"{number_of_threads(0)} threads by {layer}"
     detail = f"{algorithm}, {width}; first layer by {first}; {threads}"
     product = ["xnor, processor", "ok", detail]

@@ -44,6 +44,7 @@ FEATURES = frozenset(name[1:] for name in _listed.split(",") if name.startswith(
 HAS_TERNARY = "avx512f" in FEATURES
 HAS_POPCOUNT = "avx512vpopcntdq" in FEATURES
 HAS_BYTE_PRODUCT = "avx512vnni" in FEATURES
+HAS_BYTE_PAIRS = "avx2" in FEATURES
 
 
 def _constant(value: int) -> ir.Constant:
@@ -82,9 +83,24 @@ def masked_difference(builder: Any, a: Any, b: Any, mask: Any) -> Any:
 
 def byte_products(builder: Any, total: Any, a: Any, w: Any) -> Any:
     """LLVM code of `add_byte_products`."""
-    if not HAS_BYTE_PRODUCT:
-        return _plain_byte_products(builder, total, a, w)
-    return _intrinsic_call(builder, "llvm.x86.avx512.vpdpbusd.512", _WORDS, [total, a, w])
+    if HAS_BYTE_PRODUCT:
+        return _intrinsic_call(builder, "llvm.x86.avx512.vpdpbusd.512", _WORDS, [total, a, w])
+    if HAS_BYTE_PAIRS:
+        return builder.add(total, _sums_of_pairs(builder, a, w))
+    return _plain_byte_products(builder, total, a, w)
+
+
+def _sums_of_pairs(builder: Any, a: Any, w: Any) -> Any:
+    """The four products of each lane, by AVX2: in pairs to 16 bits, those in pairs to 32."""
+    words, shorts = (ir.VectorType(kind, 256 // kind.width) for kind in (_I32, _I16))
+    ones, halves = ir.Constant(shorts, [1] * 16), []
+    for first in (0, 32):
+        lanes = ir.Constant(ir.VectorType(_I32, 32), [*range(first, first + 32)])
+        whole = [builder.bitcast(x, _BYTES) for x in (a, w)]
+        half = [builder.shuffle_vector(x, x, lanes) for x in whole]
+        pairs = _intrinsic_call(builder, "llvm.x86.avx2.pmadd.ub.sw", shorts, half)
+        halves.append(_intrinsic_call(builder, "llvm.x86.avx2.pmadd.wd", words, [pairs, ones]))
+    return builder.shuffle_vector(*halves, ir.Constant(_WORDS, [*range(LANES)]))
 
 
 @intrinsic
@@ -425,7 +441,7 @@ def add_weighted_bytes(typingctx, total, terms, weight):
 
     def codegen(context, builder, signature, args):
         total, terms = args[:2]
-        if HAS_BYTE_PRODUCT:
+        if HAS_BYTE_PRODUCT or HAS_BYTE_PAIRS:
             return byte_products(builder, total, terms, _constant(factor * 0x01010101))
         low = _constant(0x00FF00FF)
         pairs = builder.add(
@@ -441,7 +457,10 @@ def add_weighted_bytes(typingctx, total, terms, weight):
 
 @intrinsic
 def add_byte_products(typingctx, total, a, w):
-    """total + the sum in each lane of its four products a · w; bytes, a unsigned, w signed."""
+    """total + the sum in each lane of its four products a · w; bytes, a unsigned, w signed.
+
+    The sum of two neighbouring products must be a signed number of 16 bits.
+    """
 
     def codegen(context, builder, signature, args):
         return byte_products(builder, *args)

@@ -85,16 +85,16 @@ def test_the_limit_is_of_the_cheapest_operations_or_of_the_loads():
 @pytest.mark.parametrize(
     ("loop", "shape"),
     [
-        ("_triples", (limits.TRIPLE_CHAINS,)),
-        ("_carries", (limits.CARRY_CHAINS, 2)),
-        ("_adders", (limits.ADDER_CHAINS, 5)),
-        ("_loads", (limits.LOAD_CHAINS,)),
+        ("triples", (limits.TRIPLE_CHAINS,)),
+        ("carries", (limits.CARRY_CHAINS, 2)),
+        ("adders", (limits.ADDER_CHAINS, 5)),
+        ("loads", (limits.LOAD_CHAINS,)),
     ],
 )
 def test_chains_from_different_starts_end_differently(words, loop, shape):
     """Equal chains could be computed once, and the rate would be that of fewer."""
     starts, chains = random_starts(*shape), shape[0]
-    after = ran(getattr(limits, loop), words, starts)
+    after = ran(getattr(register_loops, loop), words, starts)
     assert len({chain.tobytes() for chain in after}) == chains
 
 
@@ -106,15 +106,16 @@ def test_every_limit_is_right_and_rated():
         assert (limit.macs > 0) is (limit.implementation != limits.COPY)
 
 
-@pytest.mark.parametrize("loop", ["_triples", "_carries", "_adders", "_loads"])
+@pytest.mark.parametrize("loop", ["triples", "carries", "adders", "loads"])
 def test_a_limit_that_skips_a_round_is_not_timed(monkeypatch, loop):
-    whole = getattr(limits, loop)
+    whole = getattr(register_loops, loop)
 
     def shorter(threads, rounds, *arrays):
         whole(threads, max(0, rounds - 1), *arrays)
 
     monkeypatch.setattr(limits, loop, shorter)
-    monkeypatch.setattr(limits, "HAS_POPCOUNT", loop != "_adders")
+    monkeypatch.setattr(limits, "HAS_POPCOUNT", loop != "adders")
+    monkeypatch.setattr(limits, "HAS_TERNARY", True)
     with pytest.raises(RunError, match="wrong answer, not timed: after 1 rounds"):
         measure.measure(limits.limits(), rounds=3, seconds=0.1)
 
@@ -123,6 +124,6 @@ def test_a_copy_that_leaves_something_is_not_timed(monkeypatch):
     def all_but_one(source, target):
         target[:-1] = source[:-1]
 
-    monkeypatch.setattr(limits, "_copy", all_but_one)
+    monkeypatch.setattr(limits, "copy", all_but_one)
     with pytest.raises(RunError, match="the copy differs"):
         measure.measure(limits.limits(), rounds=3, seconds=0.1)

@@ -316,3 +316,21 @@ def test_buffers_that_the_kernels_cannot_write_are_refused(wrong):
         xnor.multiply(rows, 5, panels, columns[:111], sums)
     with pytest.raises(ValueError, match=r"thresholds is int64 \(1, 112\)"):
         xnor.multiply_to_bits(rows, 5, panels, columns.astype(np.int64), ROWS)
+
+
+def test_products_of_bytes_are_those_of_numpy():
+    """The largest that a first layer has: pixels of 255, weights of four bits, ±15."""
+    rng = np.random.default_rng(0)
+    for m, n, k in [(1, 1, 1), (5, 17, 27), (7, 130, 1024), (8, 64, 785)]:
+        a = rng.choice([0, 1, 254, 255], (m, k)).astype(np.uint8)
+        w = rng.choice([-15, -1, 0, 1, 15], (n, k)).astype(np.int8)
+        a[0], w[0], w[-1] = 255, 15, -15
+        kw = bits.words(8 * k)
+        padded = np.zeros((n, 4 * kw), np.int8)
+        padded[:, :k] = w
+        panels = xnor.Panels(bits.to_panels(padded.view(np.uint32), kw).view(np.int8), n)
+        rows = xnor.empty_rows(m, kw)
+        rows.view(np.uint8)[:m, :k] = a
+        out = np.zeros((len(rows), panels.width), np.int32)
+        xnor.multiply(rows, m, panels, np.zeros(panels.width, np.int32), out)
+        np.testing.assert_array_equal(out[:m, :n], -2 * (a.astype(np.int64) @ w.T.astype(np.int64)))

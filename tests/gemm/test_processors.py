@@ -11,7 +11,7 @@ from bnnrun.gemm.vector import FEATURES, HAS_POPCOUNT
 
 TESTS = Path(__file__).parents[1]
 FILES = ["gemm/test_gemm.py", "runtime/test_runtime.py", "engine/test_cpu_products.py"]
-NAMES = "product_is or bits_are or any_length or five or 13x11 or masked"
+NAMES = "product_is or products_of or bits_are or any_length or five or 13x11 or masked"
 # Numba chooses its features, and the package its algorithms, when they are imported.
 PROGRAM = """
 import sys
