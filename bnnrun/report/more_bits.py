@@ -151,7 +151,8 @@ def _row(
     timed = _latest_of(each, packed)
     time: Value = Parts(NOT_RUN if max(bits.all) <= MAX_BITS else "not packed", ())
     if timed is not None:
-        time = Number(1e6 / timed.details["images_per_s"], "{:.3g}")
+        ms = 1e6 / timed.details["images_per_s"]
+        time = Number(ms, "{:,.0f}" if ms >= 100 else "{:.1f}")
     return (
         Cell(each.dataset),
         Cell(_network(each.first.config)),
