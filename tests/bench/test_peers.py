@@ -78,7 +78,10 @@ NETWORKS = {
 @needs_runtimes
 @pytest.mark.parametrize("name", NETWORKS)
 def test_each_runtime_gives_the_labels(name):
-    with network.competitors(configure("bench", *NETWORKS[name], "kernel=peers")) as competitors:
+    with network.competitors(configure("bench", *NETWORKS[name], "kernel=peers")) as (
+        competitors,
+        _,
+    ):
         others = [each for each in competitors if each.implementation.is_library]
         assert {each.implementation.method for each in others} == set(RUNTIMES)
         timings = measure(others, rounds=3, seconds=0)
@@ -90,7 +93,7 @@ def test_a_runtime_with_another_label_is_not_timed(monkeypatch):
     expected = network._expected
     monkeypatch.setattr(network, "_expected", lambda *arguments: (expected(*arguments) + 1) % 10)
     config = configure("bench", *NETWORKS["mlp"], "kernel=peers")
-    with network.competitors(config) as competitors:
+    with network.competitors(config) as (competitors, _):
         others = [each for each in competitors if each.implementation.is_library]
         exact = [each for each in others if peer_networks.METHODS[each.implementation.method].exact]
         for each in exact:
@@ -101,7 +104,7 @@ def test_a_runtime_with_another_label_is_not_timed(monkeypatch):
 @needs_runtimes
 def test_a_runtime_is_not_given_sizes_that_it_does_not_take():
     words = "workload=mlp", "arch.width=70", "batch=6", "kernel=peers"
-    with network.competitors(configure("bench", *words)) as competitors:
+    with network.competitors(configure("bench", *words)) as (competitors, _):
         methods = {
             each.implementation.method for each in competitors if each.implementation.is_library
         }
@@ -110,5 +113,5 @@ def test_a_runtime_is_not_given_sizes_that_it_does_not_take():
 
 def test_more_bits_are_not_given_to_other_runtimes():
     words = *NETWORKS["mlp"], "kernel=peers", "binarization.activation_bits=2"
-    with network.competitors(configure("bench", *words)) as competitors:
+    with network.competitors(configure("bench", *words)) as (competitors, _):
         assert not any(each.implementation.is_library for each in competitors)

@@ -9,8 +9,14 @@ from bnnrun.bench.measure import Timing
 from bnnrun.config import EngineChoice
 from bnnrun.data import load
 from bnnrun.engine.choose import make_engine
+from bnnrun.engine.cpu.factors import HAS_BYTES
+from bnnrun.gemm.lut_gemm import HAS_LUT
 from bnnrun.nn.optim import make_optimizer
 from bnnrun.train.trainer import make_network
+
+pytestmark = pytest.mark.skipif(
+    not (HAS_LUT and HAS_BYTES), reason="here the engine computes without tables and bytes"
+)
 
 BATCH = 10
 # Multiply-accumulates a second, each limit's loop a second long; bytes a second.
