@@ -20,7 +20,7 @@ def doctor(config: DoctorConfig) -> None:
     """Print a line for each thing that bnnrun needs or can use.
 
     Raises:
-        InputError: kernels are to be compiled, and no folder can hold them
+        InputError: kernels are to be compiled, and Numba cannot, or no folder can hold them
         RunError:   one of the networks that they are compiled for does not run
     """
     rows = [
@@ -47,15 +47,17 @@ def _kernels(*, compile_all: bool) -> list[list[str]]:
     """
     try:
         from bnnrun.gemm.compiled import cache_folder, number_of_threads, threading_layer
-        from bnnrun.gemm.vector import HAS_BYTE_PAIRS, HAS_BYTE_PRODUCT, HAS_POPCOUNT, HAS_TERNARY
+        from bnnrun.gemm.instructions import HAS_FAST_BYTES, HAS_POPCOUNT, HAS_TERNARY
 
         layer = threading_layer()
     except InputError as error:  # a variable of Numba's
+        if compile_all:
+            raise
         return [["xnor, processor", "broken", str(error)]]
 
     algorithm = "vector popcount" if HAS_POPCOUNT else "carry-save adders"
     width = "512-bit vectors" if HAS_TERNARY else "vectors of less than 512 bits"
-    first = "products of bytes" if HAS_BYTE_PRODUCT or HAS_BYTE_PAIRS else "bit planes"
+    first = "products of bytes" if HAS_FAST_BYTES else "bit planes"
     threads = f"{number_of_threads(0)} threads by {layer}"
     detail = f"{algorithm}, {width}; first layer by {first}; {threads}"
     product = ["xnor, processor", "ok", detail]

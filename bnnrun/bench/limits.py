@@ -36,9 +36,9 @@ from bnnrun.bench.register_loops import (
 )
 from bnnrun.gemm.bits import LANES, TILE_PANELS, Words
 from bnnrun.gemm.compiled import thread_count
+from bnnrun.gemm.instructions import HAS_BYTE_PRODUCT, HAS_POPCOUNT, HAS_TERNARY
 from bnnrun.gemm.lut_gemm import HAS_LUT
 from bnnrun.gemm.tiles import TILE_ROWS
-from bnnrun.gemm.vector import HAS_BYTE_PRODUCT, HAS_POPCOUNT, HAS_TERNARY
 from bnnrun.roles import Implementation, Role
 
 BITS = 32 * LANES  # of a vector
@@ -108,7 +108,7 @@ def _counted(chains: Words) -> NDArray[np.int64]:
 
 
 def _after_adders(rounds: int, words: Words, starts: Words) -> NDArray[np.int64]:
-    """Bits that `adders` has counted, of each chain and lane."""
+    """The popcount that `adders` has summed, of each chain and lane."""
     differ = np.bitwise_count(words ^ words[0, 0, 0]).astype(np.int64).sum(axis=2)
     added = [differ[i % SETS] for i in range(rounds)]
     total: NDArray[np.int64] = np.sum([_counted(starts), *added], axis=0, dtype=np.int64)

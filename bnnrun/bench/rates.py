@@ -1,7 +1,7 @@
 """A training step's floor: its operations and its bytes, each at the most this machine does.
 
-The limits of limits.py and the float32 product, measured in turns with the steps. What a layer's
-products are counted at is what the engine describes itself as doing them by.
+The limits of limits.py and the float32 product, measured in turns with the steps. A layer's
+products take the rate of the algorithm that the engine describes itself as using.
 """
 
 import os

@@ -9,10 +9,10 @@ import numpy as np
 from bnnrun.gemm.bits import LANES
 from bnnrun.gemm.compiled import kernel, njit, prange
 from bnnrun.gemm.cpu import codes, pack_row_planes
+from bnnrun.gemm.instructions import VECTOR_BYTES
 from bnnrun.gemm.simd_f32 import to_floats
 from bnnrun.gemm.tiles import product
 from bnnrun.gemm.vector import (
-    VECTOR_BYTES,
     add,
     at_most,
     bits_at,

@@ -12,8 +12,9 @@ import numpy as np
 
 from bnnrun.gemm.bits import TILE_PANELS
 from bnnrun.gemm.compiled import kernel, njit, prange
+from bnnrun.gemm.instructions import HAS_TERNARY
 from bnnrun.gemm.simd_f32 import add_floats, multiply_add, permute, scale
-from bnnrun.gemm.vector import HAS_TERNARY, load, shift_by_four, store, zero
+from bnnrun.gemm.vector import load, shift_by_four, store, zero
 
 # Without a permute of sixteen lanes in one instruction, a product in float32 is faster.
 HAS_LUT = HAS_TERNARY

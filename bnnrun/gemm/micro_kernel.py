@@ -13,14 +13,14 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from bnnrun.gemm.bits import LANES, TILE_PANELS
-from bnnrun.gemm.vector import (
+from bnnrun.gemm.instructions import (
     VECTOR_BYTES,
     byte_products,
     masked_difference,
     popcount_of,
     splat,
-    vector,
 )
+from bnnrun.gemm.vector import vector
 
 _WORDS = ir.VectorType(ir.IntType(32), LANES)
 _COUNT = ir.IntType(64)

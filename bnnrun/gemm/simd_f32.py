@@ -7,7 +7,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from bnnrun.gemm.vector import LANES, splat, vector
+from bnnrun.gemm.bits import LANES
+from bnnrun.gemm.instructions import splat
+from bnnrun.gemm.vector import vector
 
 _I16, _I32 = ir.IntType(16), ir.IntType(32)
 _WORDS = ir.VectorType(_I32, LANES)

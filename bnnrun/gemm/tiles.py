@@ -12,10 +12,10 @@ The accumulators of a row with a panel, sixteen lanes, are
     d = sum of 2^(n + m) · popc(plane n of a ^ plane m of w)    bit planes
     d = sum of products                                    rows of bytes, W int8
 
-Popcounts are counted by an instruction for each word, if the processor has a vector popcount. A
-carry-save adder before it takes 5 operations for two words instead of 6, but was slower where it
-was measured (Zen 4). Without a vector popcount, four levels of carry-save adders (Harley-Seal)
-leave one popcount, of several instructions, for sixteen words.
+With a vector popcount, a word takes one instruction of it. A carry-save adder before it takes 5
+operations for two words instead of 6, but was slower where it was measured (Zen 4). Without one,
+four levels of carry-save adders (Harley-Seal) leave one popcount, of several instructions, for
+sixteen words.
 """
 
 from collections.abc import Callable
@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 
 from bnnrun.gemm.bits import LANES, TILE_PANELS
 from bnnrun.gemm.compiled import njit
+from bnnrun.gemm.instructions import HAS_POPCOUNT
 from bnnrun.gemm.micro_kernel import multiply_four_rows, multiply_row
 from bnnrun.gemm.vector import (
-    HAS_POPCOUNT,
     add,
     add_bytes,
     add_weighted_bytes,

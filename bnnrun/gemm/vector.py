@@ -1,7 +1,8 @@
 """Vectors of sixteen 32-bit lanes as values in Numba code.
 
 LLVM lowers a vector to what the processor has: one register of AVX-512, two of AVX2, four of SSE
-or NEON. A kernel is written once, in terms of these functions, and needs no C compiler.
+or NEON (instructions.py). A kernel is written once, in terms of these functions, and needs no C
+compiler.
 """
 
 from typing import Any
@@ -9,17 +10,27 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core import config as numba_config
-from numba.core.codegen import get_host_cpu_features
 from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
 
-LANES = 16
-VECTOR_BYTES = 64
+from bnnrun.gemm.bits import LANES
+from bnnrun.gemm.instructions import (
+    BYTES,
+    HAS_FAST_BYTES,
+    HAS_TERNARY,
+    VECTOR_BYTES,
+    WORDS,
+    address,
+    byte_products,
+    constant,
+    intrinsic_call,
+    masked_difference,
+    popcount_of,
+    splat,
+    ternary,
+)
 
 _I8, _I16, _I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
-_WORDS = ir.VectorType(_I32, LANES)
-_BYTES = ir.VectorType(_I8, 4 * LANES)
 
 
 class _Vector(types.Type):  # type: ignore[misc]
@@ -33,74 +44,7 @@ vector = _Vector()
 @register_model(_Vector)
 class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, of: Any) -> None:
-        super().__init__(manager, of, _WORDS)
-
-
-# The features that Numba compiles for. Its variables (NUMBA_CPU_NAME, NUMBA_ENABLE_AVX) may disable
-# some that the processor has; LLVM cannot select an instruction of a disabled feature.
-_listed = numba_config.CPU_FEATURES
-_listed = get_host_cpu_features() if _listed is None else _listed
-FEATURES = frozenset(name[1:] for name in _listed.split(",") if name.startswith("+"))
-HAS_TERNARY = "avx512f" in FEATURES
-HAS_POPCOUNT = "avx512vpopcntdq" in FEATURES
-HAS_BYTE_PRODUCT = "avx512vnni" in FEATURES
-HAS_BYTE_PAIRS = "avx2" in FEATURES
-
-
-def _constant(value: int) -> ir.Constant:
-    return ir.Constant(_WORDS, [value] * LANES)
-
-
-def splat(builder: Any, scalar: Any) -> Any:
-    """LLVM code of a vector that has `scalar`, of 32 bits, in every lane."""
-    undefined = ir.Constant(ir.VectorType(scalar.type, LANES), ir.Undefined)
-    one = builder.insert_element(undefined, scalar, ir.Constant(_I32, 0))
-    return builder.shuffle_vector(one, undefined, ir.Constant(_WORDS, [0] * LANES))
-
-
-def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
-    data = context.make_array(array_type)(context, builder, array).data
-    return builder.gep(data, [index])
-
-
-def _intrinsic_call(builder: Any, name: str, result: Any, args: list[Any]) -> Any:
-    function_type = ir.FunctionType(result, [a.type for a in args])
-    function = cgutils.get_or_insert_function(builder.module, function_type, name)
-    return builder.call(function, args)
-
-
-def popcount_of(builder: Any, a: Any) -> Any:
-    """LLVM code of the bits set in each lane of `a`."""
-    return _intrinsic_call(builder, "llvm.ctpop.v16i32", _WORDS, [a])
-
-
-def masked_difference(builder: Any, a: Any, b: Any, mask: Any) -> Any:
-    """LLVM code of (a ^ b) & mask."""
-    if HAS_TERNARY:
-        return _ternary(builder, a, b, mask, 0x28)
-    return builder.and_(builder.xor(a, b), mask)
-
-
-def byte_products(builder: Any, total: Any, a: Any, w: Any) -> Any:
-    """LLVM code of `add_byte_products`."""
-    if HAS_BYTE_PRODUCT:
-        return _intrinsic_call(builder, "llvm.x86.avx512.vpdpbusd.512", _WORDS, [total, a, w])
-    if HAS_BYTE_PAIRS:
-        return builder.add(total, _sums_of_pairs(builder, a, w))
-    return _plain_byte_products(builder, total, a, w)
-
-
-def _sums_of_pairs(builder: Any, a: Any, w: Any) -> Any:
-    """The four products of each lane, by AVX2: in pairs to 16 bits, those in pairs to 32."""
-    words, shorts = (ir.VectorType(kind, 256 // kind.width) for kind in (_I32, _I16))
-    ones, halves = ir.Constant(shorts, [1] * 16), []
-    for first in (0, 32):
-        lanes = ir.Constant(ir.VectorType(_I32, 32), [*range(first, first + 32)])
-        whole = [builder.bitcast(x, _BYTES) for x in (a, w)]
-        half = [builder.shuffle_vector(x, x, lanes) for x in whole]
-        pairs = _intrinsic_call(builder, "llvm.x86.avx2.pmadd.ub.sw", shorts, half)
-        halves.append(_intrinsic_call(builder, "llvm.x86.avx2.pmadd.wd", words, [pairs, ones]))
-    return builder.shuffle_vector(*halves, ir.Constant(_WORDS, [*range(LANES)]))
+        super().__init__(manager, of, WORDS)
 
 
 @intrinsic
@@ -123,7 +67,7 @@ def zero(typingctx):
     """All lanes 0."""
 
     def codegen(context, builder, signature, args):
-        return _constant(0)
+        return constant(0)
 
     return vector(), codegen
 
@@ -133,8 +77,8 @@ def load(typingctx, array, index):
     """array[index : index + 16], 32-bit elements."""
 
     def codegen(context, builder, signature, args):
-        at = _address(context, builder, signature.args[0], *args)
-        value = builder.load(builder.bitcast(at, _WORDS.as_pointer()))
+        at = address(context, builder, signature.args[0], *args)
+        value = builder.load(builder.bitcast(at, WORDS.as_pointer()))
         value.align = 4
         return value
 
@@ -146,8 +90,8 @@ def store(typingctx, array, index, value):
     """array[index : index + 16] = value."""
 
     def codegen(context, builder, signature, args):
-        at = _address(context, builder, signature.args[0], args[0], args[1])
-        instruction = builder.store(args[2], builder.bitcast(at, _WORDS.as_pointer()))
+        at = address(context, builder, signature.args[0], args[0], args[1])
+        instruction = builder.store(args[2], builder.bitcast(at, WORDS.as_pointer()))
         instruction.align = 4
         return context.get_dummy_value()
 
@@ -168,13 +112,13 @@ def copy_vectors(typingctx, target, at, source, index, count):  # noqa: PLR0917
         element, step, begin = (
             ir.Constant(count.type, n) for n in (of_source.dtype.bitwidth // 8, VECTOR_BYTES, 0)
         )
-        of = builder.bitcast(_address(context, builder, of_source, source, index), _I8.as_pointer())
-        to = builder.bitcast(_address(context, builder, of_target, target, begin), _I8.as_pointer())
+        of = builder.bitcast(address(context, builder, of_source, source, index), _I8.as_pointer())
+        to = builder.bitcast(address(context, builder, of_target, target, begin), _I8.as_pointer())
         to, size = builder.gep(to, [builder.mul(at, element)]), builder.mul(count, element)
         with cgutils.for_range_slice(builder, begin, size, step, count.type) as (byte, _):
-            value = builder.load(builder.bitcast(builder.gep(of, [byte]), _BYTES.as_pointer()))
+            value = builder.load(builder.bitcast(builder.gep(of, [byte]), BYTES.as_pointer()))
             value.align = 1
-            here = builder.bitcast(builder.gep(to, [byte]), _BYTES.as_pointer())
+            here = builder.bitcast(builder.gep(to, [byte]), BYTES.as_pointer())
             builder.store(value, here).align = 1
         return context.get_dummy_value()
 
@@ -186,7 +130,7 @@ def prefetch(typingctx, array, index):
     """Prefetch the cache line of array[index] for writing."""
 
     def codegen(context, builder, signature, args):
-        at = _address(context, builder, signature.args[0], *args)
+        at = address(context, builder, signature.args[0], *args)
         arguments = [
             ir.Constant(_I32, x) for x in (1, 3, 1)
         ]  # for writing; high locality; data cache
@@ -216,16 +160,10 @@ def broadcast(typingctx, array, index):
     """array[index], a 32-bit element, in every lane."""
 
     def codegen(context, builder, signature, args):
-        scalar = builder.load(_address(context, builder, signature.args[0], *args))
+        scalar = builder.load(address(context, builder, signature.args[0], *args))
         return splat(builder, scalar)
 
     return vector(array, types.intp), codegen
-
-
-def _ternary(builder: Any, a: Any, b: Any, c: Any, table: int) -> Any:
-    return _intrinsic_call(
-        builder, "llvm.x86.avx512.pternlog.d.512", _WORDS, [a, b, c, ir.Constant(_I32, table)]
-    )
 
 
 @intrinsic
@@ -235,7 +173,7 @@ def xor3(typingctx, a, b, c):
     def codegen(context, builder, signature, args):
         a, b, c = args
         if HAS_TERNARY:
-            return _ternary(builder, a, b, c, 0x96)
+            return ternary(builder, a, b, c, 0x96)
         return builder.xor(builder.xor(a, b), c)
 
     return vector(vector, vector, vector), codegen
@@ -248,7 +186,7 @@ def carry(typingctx, t, s, ones):
     def codegen(context, builder, signature, args):
         t, s, ones = args
         if HAS_TERNARY:
-            return _ternary(builder, t, s, ones, 0x3A)
+            return ternary(builder, t, s, ones, 0x3A)
         return builder.xor(builder.and_(t, builder.not_(builder.xor(s, ones))), ones)
 
     return vector(vector, vector, vector), codegen
@@ -264,7 +202,7 @@ def carry_out(typingctx, s, a, b):
     def codegen(context, builder, signature, args):
         s, a, b = args
         if HAS_TERNARY:
-            return _ternary(builder, s, a, b, 0x8E)
+            return ternary(builder, s, a, b, 0x8E)
         either = builder.and_(builder.not_(s), builder.or_(a, b))
         return builder.or_(builder.and_(a, b), either)
 
@@ -286,7 +224,7 @@ def shift_by_four(typingctx, a):
     """a >> 4, lane by lane, unsigned."""
 
     def codegen(context, builder, signature, args):
-        return builder.lshr(args[0], _constant(4))
+        return builder.lshr(args[0], constant(4))
 
     return vector(vector), codegen
 
@@ -329,8 +267,8 @@ def add_bytes(typingctx, a, b):
     """a + b, byte by byte."""
 
     def codegen(context, builder, signature, args):
-        a, b = (builder.bitcast(x, _BYTES) for x in args)
-        return builder.bitcast(builder.add(a, b), _WORDS)
+        a, b = (builder.bitcast(x, BYTES) for x in args)
+        return builder.bitcast(builder.add(a, b), WORDS)
 
     return vector(vector, vector), codegen
 
@@ -350,10 +288,8 @@ def popcount_bytes(typingctx, a):
     """Bits set in each byte."""
 
     def codegen(context, builder, signature, args):
-        value = builder.bitcast(args[0], _BYTES)
-        return builder.bitcast(
-            _intrinsic_call(builder, "llvm.ctpop.v64i8", _BYTES, [value]), _WORDS
-        )
+        value = builder.bitcast(args[0], BYTES)
+        return builder.bitcast(intrinsic_call(builder, "llvm.ctpop.v64i8", BYTES, [value]), WORDS)
 
     return vector(vector), codegen
 
@@ -384,7 +320,7 @@ def count_at_most(typingctx, count, a, b):
 
     def codegen(context, builder, signature, args):
         count, a, b = args
-        return builder.sub(count, builder.sext(builder.icmp_signed("<=", a, b), _WORDS))
+        return builder.sub(count, builder.sext(builder.icmp_signed("<=", a, b), WORDS))
 
     return vector(vector, vector, vector), codegen
 
@@ -427,7 +363,7 @@ def bits_at(typingctx, a, position):
     def codegen(context, builder, signature, args):
         a, position = args
         one = splat(builder, builder.shl(ir.Constant(_I32, 1), builder.trunc(position, _I32)))
-        return builder.bitcast(builder.icmp_signed("!=", builder.and_(a, one), _constant(0)), _I16)
+        return builder.bitcast(builder.icmp_signed("!=", builder.and_(a, one), constant(0)), _I16)
 
     return types.uint16(vector, types.intp), codegen
 
@@ -441,16 +377,14 @@ def add_weighted_bytes(typingctx, total, terms, weight):
 
     def codegen(context, builder, signature, args):
         total, terms = args[:2]
-        if HAS_BYTE_PRODUCT or HAS_BYTE_PAIRS:
-            return byte_products(builder, total, terms, _constant(factor * 0x01010101))
-        low = _constant(0x00FF00FF)
+        if HAS_FAST_BYTES:
+            return byte_products(builder, total, terms, constant(factor * 0x01010101))
+        low = constant(0x00FF00FF)
         pairs = builder.add(
-            builder.and_(terms, low), builder.and_(builder.lshr(terms, _constant(8)), low)
+            builder.and_(terms, low), builder.and_(builder.lshr(terms, constant(8)), low)
         )
-        sums = builder.add(
-            builder.and_(pairs, _constant(0xFFFF)), builder.lshr(pairs, _constant(16))
-        )
-        return builder.add(total, builder.mul(sums, _constant(factor)))
+        sums = builder.add(builder.and_(pairs, constant(0xFFFF)), builder.lshr(pairs, constant(16)))
+        return builder.add(total, builder.mul(sums, constant(factor)))
 
     return vector(vector, vector, weight), codegen
 
@@ -466,14 +400,3 @@ def add_byte_products(typingctx, total, a, w):
         return byte_products(builder, *args)
 
     return vector(vector, vector, vector), codegen
-
-
-def _plain_byte_products(builder: Any, total: Any, a: Any, w: Any) -> Any:
-    """As `byte_products`, by shifts and 32-bit products: one byte of each lane after the other."""
-    down = _constant(24)
-    for position in range(4):
-        up = _constant(24 - 8 * position)
-        x = builder.lshr(builder.shl(a, up), down)
-        y = builder.ashr(builder.shl(w, up), down)
-        total = builder.add(total, builder.mul(x, y))
-    return total

@@ -22,7 +22,7 @@ from bnnrun.gemm import cpu, tiles, xnor
 from bnnrun.gemm.bits import LANES, Words, aligned, pack, to_panels, unpack_bits, words
 from bnnrun.gemm.compiled import number_of_threads, set_threads, thread_count
 from bnnrun.gemm.conv import conv_bits
-from bnnrun.gemm.vector import HAS_BYTE_PAIRS, HAS_BYTE_PRODUCT
+from bnnrun.gemm.instructions import HAS_FAST_BYTES
 from bnnrun.gemm.xnor import Panels, padded_rows
 from bnnrun.runtime.model import PackedLayer, PackedModel, borders
 from bnnrun.runtime.thresholds import accumulator_thresholds, signed_weights, weight_planes
@@ -61,8 +61,7 @@ class PackedNetwork:
         self.model = model
         self.threads = number_of_threads(threads)
         if first_layer_method is FirstLayer.auto:
-            by_bytes = HAS_BYTE_PRODUCT or HAS_BYTE_PAIRS
-            first_layer_method = FirstLayer.bytes if by_bytes else FirstLayer.planes
+            first_layer_method = FirstLayer.bytes if HAS_FAST_BYTES else FirstLayer.planes
         self.first_layer_method = first_layer_method
         # Bytes of an image's bits in the widest layer, or of its pixels.
         largest = max(

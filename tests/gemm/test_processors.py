@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bnnrun.gemm.vector import FEATURES, HAS_POPCOUNT
+from bnnrun.gemm.instructions import FEATURES, HAS_POPCOUNT
 
 TESTS = Path(__file__).parents[1]
 FILES = ["gemm/test_gemm.py", "runtime/test_runtime.py", "engine/test_cpu_products.py"]
@@ -15,8 +15,8 @@ NAMES = "product_is or products_of or bits_are or any_length or five or 13x11 or
 # Numba chooses its features, and the package its algorithms, when they are imported.
 PROGRAM = """
 import sys
-import bnnrun.gemm.vector as vector
-vector.HAS_POPCOUNT = sys.argv[1] == "popcount"
+import bnnrun.gemm.instructions as instructions
+instructions.HAS_POPCOUNT = sys.argv[1] == "popcount"
 import pytest
 sys.exit(pytest.main(["-q", "-x", "-p", "no:xdist", "-p", "no:cacheprovider", *sys.argv[2:]]))
 """

@@ -21,7 +21,7 @@ from packed_networks import (
 from bnnrun.architecture import Layer
 from bnnrun.config import FirstLayer
 from bnnrun.gemm.bits import pack
-from bnnrun.gemm.vector import HAS_BYTE_PAIRS, HAS_BYTE_PRODUCT
+from bnnrun.gemm.instructions import HAS_FAST_BYTES
 from bnnrun.runtime import network as network_module
 from bnnrun.runtime.model import PackedLayer, PackedModel, borders
 from bnnrun.runtime.network import PackedNetwork
@@ -122,8 +122,7 @@ def test_the_first_layer_is_what_was_asked_for_or_what_the_processor_has():
     model = packed_model(*NETWORKS["five inputs"])
     for first in FIRSTS:
         assert PackedNetwork(model, first).first_layer_method is first
-    by_bytes = HAS_BYTE_PRODUCT or HAS_BYTE_PAIRS
-    expected = FirstLayer.bytes if by_bytes else FirstLayer.planes
+    expected = FirstLayer.bytes if HAS_FAST_BYTES else FirstLayer.planes
     assert PackedNetwork(model).first_layer_method is expected
 
 

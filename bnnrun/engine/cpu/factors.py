@@ -25,7 +25,7 @@ from bnnrun.engine.cpu.kernels.update import (
 from bnnrun.engine.cpu.packed import PackedWeights
 from bnnrun.engine.memory import flat
 from bnnrun.gemm.bits import LANES, Words, aligned
-from bnnrun.gemm.vector import HAS_BYTE_PRODUCT, HAS_TERNARY
+from bnnrun.gemm.instructions import HAS_BYTE_PRODUCT, HAS_TERNARY
 
 Floats = NDArray[np.float32]
 
