@@ -16,7 +16,6 @@ from typing import Any, cast
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -148,23 +147,6 @@ def checked_config(verb: Verb, words: list[str], *, multirun: bool) -> tuple[lis
                 now[i] = value
                 _compose(verb, [*search, *now])
     return lines, typed
-
-
-def run_folder(verb: Verb, words: list[str]) -> Path:
-    """The folder in which a run by itself will leave its files, as it is named.
-
-    Args:
-        words: of `checked_config`
-    """
-    with hydra_session():
-        try:
-            composed = compose(verb.name, words, return_hydra_config=True)
-            HydraConfig.instance().set_config(composed)  # what `${hydra:...}` in a name reads
-            # A folder may be named "???", OmegaConf's mark of a value that is missing.
-            run: Any = OmegaConf.to_container(composed.hydra.run, resolve=True)
-            return Path(str(run["dir"]))
-        except (HydraException, OmegaConfBaseException) as error:
-            raise explained(error, words, _folders(words)) from None
 
 
 def _values(override: Override, multirun: bool) -> list[str]:

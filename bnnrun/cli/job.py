@@ -106,7 +106,7 @@ def work(verb: Verb, typed: Any, run: "Run") -> "list[Record]":
 
 
 def run_hydra(verb: Verb, words: list[str], task: Any) -> None:
-    """Hydra's own main over the verb's configuration; errors as by `told_in_one_line`."""
+    """Hydra's own main, for what its flags show; errors as by `told_in_one_line`."""
     import hydra
 
     from bnnrun.cli.compose import CONF, VERSION_BASE, register_schemas

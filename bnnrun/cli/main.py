@@ -4,20 +4,16 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from bnnrun import __version__
 from bnnrun.cli import terminal
 from bnnrun.cli.compiling import announce_compiling
-from bnnrun.cli.job import described, not_writable, run_hydra, tell, work
+from bnnrun.cli.job import run_hydra, tell
 from bnnrun.cli.ranks import refuse_ranks
 from bnnrun.cli.verbs import VERBS, Verb
 from bnnrun.errors import InputError, Stopped, nearest
-from bnnrun.lock import Lock, locked
-from bnnrun.train import STATE
 
 
 def main() -> None:
@@ -95,38 +91,15 @@ def _run_verb(verb: Verb, argv: list[str]) -> int:
         from bnnrun.cli.sweep import Sweep
 
         return Sweep(verb, argv).run(words)
-    statuses = [0]
     if shows:
         run_hydra(verb, [*hydra_flags, *words], _complete_only)
         return 0
-    from bnnrun.cli.compose import run_folder
-    from bnnrun.cli.words import as_word
-
     if getattr(typed, "plan", False):
         raise InputError("plan=true: lists the jobs of a sweep; add -m")
     refuse_ranks(verb.name)
-    folder = run_folder(verb, words)
-    # Hydra writes its files there before it calls anybody, so the folder is taken first.
-    with _own(folder) as lock:
-        _refuse_another_run(verb, typed, folder)
-        words = [*words, as_word("hydra.run.dir", folder)]
-        run_hydra(
-            verb,
-            [*hydra_flags, *words],
-            lambda composed: _single(verb, composed, statuses, lock.check),
-        )
-    return max(statuses)
+    from bnnrun.cli.single import run_alone
 
-
-@contextmanager
-def _own(folder: Path) -> Iterator[Lock]:
-    """Hold the folder of a run; InputError, naming the setting, where it cannot be written."""
-    with ExitStack() as stack:
-        try:
-            lock = stack.enter_context(locked(folder))
-        except OSError as error:
-            raise not_writable(error, multirun=False) from None
-        yield lock
+    return run_alone(verb, words, typed)
 
 
 def _check_names(argv: list[str]) -> None:
@@ -136,28 +109,3 @@ def _check_names(argv: list[str]) -> None:
             os.fsencode(name).decode("utf-8")  # the locale's encoding may be another
         except UnicodeDecodeError:
             raise InputError(f"{name!r}: {what} whose name is not UTF-8; rename it") from None
-
-
-def _refuse_another_run(verb: Verb, typed: Any, folder: Path) -> None:
-    """InputError where the folder holds a training run that is not the one to go on with."""
-    if not (folder / STATE).exists():
-        return
-    if verb.name != "train":
-        raise InputError(f"{folder}: holds a training run; take another hydra.run.dir=")
-    if typed.resume is None and not typed.overwrite:
-        raise InputError(
-            f"{folder}: holds a run's {STATE}; resume={folder} goes on with it, another "
-            "hydra.run.dir= keeps it, overwrite=true trains anew in its place"
-        )
-
-
-def _single(verb: Verb, composed: Any, statuses: list[int], check: Callable[[], None]) -> None:
-    """A run by itself; its error is told here, as Hydra would add lines of its own."""
-    from bnnrun.cli.compose import to_config
-
-    try:
-        work(verb, to_config(composed), described(verb, check))
-    except Exception as error:
-        if composed.debug:
-            traceback.print_exc()
-        statuses.append(tell(error))

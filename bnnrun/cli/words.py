@@ -199,17 +199,18 @@ def quoted(text: str) -> str:
 
 def as_word(key: str, place: str | Path) -> str:
     """key='a', the name of a place exactly as it is."""
-    return f"{key}={_exact(str(place))}"
+    return f"{key}={quoted(as_value(place))}"
 
 
 def as_list(key: str, places: list[str]) -> str:
     """key=['a','b'], every name exactly as it is."""
-    return f"{key}=[{','.join(map(_exact, places))}]"
+    return f"{key}=[{','.join(quoted(as_value(place)) for place in places)}]"
 
 
-def _exact(place: str) -> str:
-    named = f"./{place}" if place == MISSING else place
-    return quoted(escape(named, resolvers=False))
+def as_value(place: str | Path) -> str:
+    """The name of a place as a value that OmegaConf reads back exactly as it is."""
+    named = f"./{place}" if str(place) == MISSING else str(place)
+    return escape(named, resolvers=False)
 
 
 def parse(words: list[str]) -> list[Override]:
