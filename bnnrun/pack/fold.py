@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bnnrun.gemm.compiled import kernel, prange
+from bnnrun.gemm.compiled import kernel, njit, prange
 
 Floats = NDArray[np.float64]
 
@@ -38,9 +38,16 @@ class Affine:
 
     def __call__(self, s: NDArray[np.int64]) -> Floats:
         """y (N,) of pre-activations s (N,) int64."""
-        v = (self.p * s.astype(np.float64) + self.q * self.ones) / self.d
-        y: Floats = (v - self.mean) * self.scale + self.shift
+        v = s.astype(np.float64)
+        y: Floats = _evaluate.py_func(v, self.mean, self.scale, self.shift, self.p, self.q, self.d,
+                                      self.ones)  # fmt: skip
         return y
+
+
+@njit(error_model="numpy")
+def _evaluate(s, mean, scale, shift, p, q, d, ones):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    """Batch norm of evaluation, of arrays and in a kernel: each operation rounds once."""
+    return ((p * s + q * ones) / d - mean) * scale + shift
 
 
 def fold(
@@ -81,8 +88,8 @@ def _differences(mean, scale, shift, p, q, d, ones, t, flip, largest, level):  #
     for n in prange(len(t)):
         wrong = largest + 1
         for s in range(largest, -largest - 1, -1):
-            v = (p * np.float64(s) + q * ones[n]) / d
-            on = (v - mean[n]) * scale[n] + shift[n] >= level
+            y = _evaluate(np.float64(s), mean[n], scale[n], shift[n], p, q, d, ones[n])
+            on = y >= level
             wrong = s if on != ((s <= t[n]) if flip[n] else (s >= t[n])) else wrong
         lowest_wrong[n] = wrong
     return lowest_wrong
