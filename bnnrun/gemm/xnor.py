@@ -107,7 +107,7 @@ def multiply(a: Words, m: int, w: Panels, base: NDArray[np.int32], out: NDArray[
     Of bit planes s is the product of the integers 2c - n, where every base is n_a n_w K.
 
     Shapes:
-        a:    (padded m or more, w.row) uint32, as from `empty_rows`
+        a:    (padded m or more, w.row) uint32, as from `empty_rows`; of bytes (m or more, w.row)
         base: (w.width,) int32
         out:  (padded m or more, w.width or more) int32
 
@@ -151,7 +151,8 @@ def multiply_to_bits(  # noqa: PLR0917
 
 def _operands(a: Words, m: int, w: Panels) -> tuple[Any, ...]:
     """The arguments that `cpu.dense` and `cpu.dense_bits` have in common."""
-    _check("A", a, np.uint32, padded_rows(m), w.row)
+    # Products of bytes have no tile of rows that pads.
+    _check("A", a, np.uint32, m if w.of_bytes else padded_rows(m), w.row)
     return (
         a.ravel(), a.shape[1], m, w.data.ravel(), w.data[0].size, w.kw, w.pairs,
         task_panels(m, w.width // LANES),

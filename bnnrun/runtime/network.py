@@ -123,17 +123,18 @@ class PackedNetwork:
         part, buffers = pixels[: self.chunk], self._take_buffers()
         self._run(part, buffers)
         calls: list[Callable[[], object]] = [partial(self.steps[0].enter, part, buffers[0])]
+        inputs = [self.steps[0].enter(part, buffers[0]), *buffers[1:]]
         for i, (step, next_step) in enumerate(pairwise(self.steps)):
-            calls.append(partial(step.run, buffers[i], len(part), next_step, buffers[i + 1]))
+            calls.append(partial(step.run, inputs[i], len(part), next_step, buffers[i + 1]))
         last = cast(_Dense, self.steps[-1])
         return [*calls, lambda: last.accumulators(buffers[-1], len(part))]
 
     def _run(self, pixels: NDArray[np.uint8], buffers: list[NDArray[Any]]) -> NDArray[np.float64]:
-        count = len(pixels)
-        self.steps[0].enter(pixels, buffers[0])
-        for i, (step, next_step) in enumerate(pairwise(self.steps)):
-            step.run(buffers[i], count, next_step, buffers[i + 1])
-        accumulators = cast(_Dense, self.steps[-1]).accumulators(buffers[-1], count)
+        count, a = len(pixels), self.steps[0].enter(pixels, buffers[0])
+        for (step, next_step), out in zip(pairwise(self.steps), buffers[1:], strict=True):
+            step.run(a, count, next_step, out)
+            a = out
+        accumulators = cast(_Dense, self.steps[-1]).accumulators(a, count)
         return self.model.layers[-1].scores(accumulators)
 
     def _take_buffers(self) -> list[NDArray[Any]]:
@@ -209,8 +210,8 @@ class Step(ABC):
         """A buffer for the rows, or padded images, of `count` images."""
 
     @abstractmethod
-    def enter(self, pixels: NDArray[np.uint8], buffer: NDArray[Any]) -> None:
-        """Write the pixels of a chunk to the buffer of the first layer."""
+    def enter(self, pixels: NDArray[np.uint8], buffer: NDArray[Any]) -> NDArray[Any]:
+        """The input of the first layer: the buffer with a chunk's pixels, or the pixels as is."""
 
     @abstractmethod
     def run(self, buffer: NDArray[Any], count: int, next_step: "Step", out: NDArray[Any]) -> None:
@@ -256,14 +257,19 @@ class _Dense(Step):
     def new_input(self, count: int) -> NDArray[Any]:
         return xnor.empty_rows(count, self.weights.panels.row)
 
-    def enter(self, pixels: NDArray[np.uint8], buffer: NDArray[Any]) -> None:
+    def enter(self, pixels: NDArray[np.uint8], buffer: NDArray[Any]) -> NDArray[Any]:
         flat = np.ascontiguousarray(pixels.reshape(len(pixels), -1))
-        panels = self.weights.panels
+        panels, (m, k) = self.weights.panels, flat.shape
         if not panels.of_bytes:
-            m, k = flat.shape
             cpu.pack_planes(flat.ravel(), m, k, buffer.ravel(), panels.kw, panels.planes)
-        else:
-            buffer.view(np.uint8)[: len(flat), : flat.shape[1]] = flat
+            return buffer
+        if k == 4 * panels.row:
+            of_words = flat.view(np.uint32)
+            # Numba compiles a kernel again for arrays that are read-only or not aligned.
+            if of_words.flags.behaved:
+                return of_words
+        buffer.view(np.uint8)[:m, :k] = flat
+        return buffer
 
     def run(self, buffer: NDArray[Any], count: int, next_step: Step, out: NDArray[Any]) -> None:
         w = self.weights
@@ -326,8 +332,9 @@ class _Conv(Step):
             (count, self.shape.input_bits, height + 2, width + 2, self.cells), self.dtype
         )
 
-    def enter(self, pixels: NDArray[np.uint8], buffer: NDArray[Any]) -> None:
+    def enter(self, pixels: NDArray[np.uint8], buffer: NDArray[Any]) -> NDArray[Any]:
         buffer[: len(pixels), 0, 1:-1, 1:-1] = pixels.transpose(0, 2, 3, 1)
+        return buffer
 
     def run(self, buffer: NDArray[Any], count: int, next_step: Step, out: NDArray[Any]) -> None:
         w, panels = self.weights, self.weights.panels
