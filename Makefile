@@ -44,8 +44,8 @@ QUICK := nn records test_architecture.py test_docs.py cli/test_config.py cli/tes
 quick: install  ## a minute's subset for the inner loop: the paper, products, settings, records
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --maxprocesses=4 $(addprefix tests/,$(QUICK))
 
-exhaustive: install  ## every engine with every combination of options (half an hour)
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --maxprocesses=4 --exhaustive tests/engine
+exhaustive: install  ## the cases that `make test` leaves out, all combinations of options (an hour)
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal --exhaustive -m exhaustive
 
 # Rehearsed on any machine: make gpu DEVICE=cpu SIZES="64 128" SECONDS=1 MLP=batch=100 CONVNET=batch=10
 DEVICE := cuda

@@ -3,7 +3,9 @@
 import contextlib
 import os
 import shutil
+import tempfile
 
+import emulated
 import pytest
 from command import Command
 from digit_runs import PACKED, RUNS
@@ -14,9 +16,17 @@ from bnnrun.cli.reporting import experiments
 from bnnrun.runtime import file
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Name a folder that the processes of a session share, before it starts them."""
+    if not hasattr(config, "workerinput") and emulated.SHARED not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="bnnrun-programs-", ignore_cleanup_errors=True)
+        config.add_cleanup(folder.cleanup)
+        os.environ[emulated.SHARED] = folder.name
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--exhaustive", action="store_true",
-                     help="all combinations of options, not only all pairs")  # fmt: skip
+                     help="run what is marked so: more cases of what other tests try")  # fmt: skip
 
 
 @pytest.fixture
@@ -78,14 +88,18 @@ def here(bnnrun, runs_dir, tmp_path):
     return bnnrun
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip what this machine cannot run, with the reason."""
-    reasons = {"gpu": _no_gpu, "realdata": _no_data}
+    reasons = {"gpu": _no_gpu, "realdata": _no_data, "exhaustive": lambda: _not_asked(config)}
     for marker, why in reasons.items():
         marked = [item for item in items if item.get_closest_marker(marker)]
         if marked and (reason := why()):
             for item in marked:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _not_asked(config: pytest.Config) -> str:
+    return "" if config.getoption("exhaustive") else "more cases of the same: `make exhaustive`"
 
 
 def _no_gpu() -> str:

@@ -144,7 +144,7 @@ def test_one_kernel_is_timed_beside_the_yardstick_and_the_limits(bnnrun, tmp_pat
 @pytest.mark.parametrize(
     ("words", "macs"),
     [
-        (MLP, 20 * (3 * 64 * 64 + 64 * 10)),
+        pytest.param(MLP, 20 * (3 * 64 * 64 + 64 * 10), marks=pytest.mark.exhaustive),
         (CONVNET, 4 * ((27 * 8 + 72 * 8) * 32 * 32 + 8 * 16 * 16 * 16 + 16 * 10)),
     ],
     ids=["mlp", "convnet"],

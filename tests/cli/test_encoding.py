@@ -41,7 +41,9 @@ print("statuses", *statuses)
 """
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize(
+    "encoding", ["ascii", pytest.param("cp1252", marks=pytest.mark.exhaustive)]
+)
 def test_no_verb_fails_for_a_character(tmp_path, encoding):
     _, (picture, *_) = digits(1)
     picture.save(tmp_path / "ü.png")

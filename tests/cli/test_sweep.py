@@ -18,7 +18,8 @@ from bnnrun.train import checkpoint
 from bnnrun.train.interrupt import stop_request
 from bnnrun.train.trainer import Trainer
 
-TINY = ("experiment=digits_binary", "arch.width=8", "threads=1")
+# The reference: processes start the sooner without compiled kernels.
+TINY = ("experiment=digits_binary", "arch.width=8", "threads=1", "trainer.engine=reference")
 SWEEP = ("train", "-m", *TINY)
 
 
@@ -170,7 +171,15 @@ def test_data_that_is_not_there_costs_its_own_jobs_alone(bnnrun):
     assert "nowhere/MNIST/raw/train-images-idx3-ubyte.gz" in outcome.err
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGUSR1], ids=str)
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGKILL, marks=pytest.mark.exhaustive),
+        signal.SIGINT,
+        pytest.param(signal.SIGUSR1, marks=pytest.mark.exhaustive),
+    ],
+    ids=str,
+)
 def test_a_sweep_cut_off_goes_on_to_the_same_weights(bnnrun, number):
     words = (*SWEEP, "trainer.epochs=15", "seed=0,1,2")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -90,10 +90,16 @@ STEPS = 3  # on a GPU the first is as it comes, the second is captured, the thir
 
 def pytest_generate_tests(metafunc):
     if "case" in metafunc.fixturenames:
-        cases = WHOLE if metafunc.config.getoption("exhaustive") else pairwise()
+        pairs = pairwise()
+        whole = metafunc.config.getoption("exhaustive")
         tried = [
-            pytest.param(case, on, id=f"{on}: {', '.join(case)}")
-            for case in cases
+            pytest.param(
+                case,
+                on,
+                id=f"{on}: {', '.join(case)}",
+                marks=() if case in pairs else pytest.mark.exhaustive,
+            )
+            for case in (WHOLE if whole else pairs)
             for on in ("cpu", "cuda", *(MISSING if case[0] in {"mlp", "dropout"} else ()))
         ]
         metafunc.parametrize(("case", "on"), tried)

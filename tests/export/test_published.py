@@ -10,12 +10,19 @@ from real_data import read
 from bnnrun.runtime import load
 
 MODELS = sorted((Path(__file__).parents[2] / "results" / "models").glob("*.safetensors"))
+QUICK = {"table1_mnist_torch7_50_s0", "table1_svhn_theano_10_s0"}
 IMAGES = 200
 
 
 @needs("gcc")
 @pytest.mark.realdata
-@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=() if path.stem in QUICK else pytest.mark.exhaustive, id=path.stem)
+        for path in MODELS
+    ],
+)
 def test_the_published_network_in_c(path, tmp_path):
     """Every class by integer scores, and every score by double ones."""
     network = load(path)

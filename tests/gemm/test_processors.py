@@ -23,7 +23,12 @@ sys.exit(pytest.main(["-q", "-x", "-p", "no:xdist", "-p", "no:cacheprovider", *s
 
 
 @pytest.mark.parametrize(
-    ("count", "vectors"), [("popcount", "all"), ("adders", "all"), ("adders", "AVX2")]
+    ("count", "vectors"),
+    [
+        pytest.param("popcount", "all", marks=pytest.mark.exhaustive),
+        pytest.param("adders", "all", marks=pytest.mark.exhaustive),
+        ("adders", "AVX2"),
+    ],
 )
 def test_products_by_other_algorithms_are_the_same(tmp_path, count, vectors):
     """A vector popcount that the processor lacks is made of what it has, and so can be tried."""

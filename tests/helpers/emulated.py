@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 HEADER = Path(__file__).parent / "cuda_on_cpu.h"
 KERNELS = Path(__file__).parents[2] / "kernels"
+SHARED = "BNNRUN_TEST_PROGRAMS"  # the folder of programs that processes of one session share
 
 # Kernels look at the same bytes as words and as vectors, as CUDA's compiler allows.
 OPTIONS = ("-std=c++17", "-fno-strict-aliasing", "-ffp-contract=off")
@@ -163,7 +164,7 @@ def _text(name: str) -> str:
 
 
 def _start(text: str, name: str, checked: bool, defines: dict[str, object]) -> "Future[Path]":
-    """The program, of which there is one for each text and options in a session."""
+    """The program, of which a process asks for one for each text and options."""
     options = tuple(f"-D{key}" if value is None else f"-D{key}={value}"
                     for key, value in defines.items())  # fmt: skip
     key = (text, name, options + (CHECKED if checked else COUNTED))
@@ -173,10 +174,24 @@ def _start(text: str, name: str, checked: bool, defines: dict[str, object]) -> "
 
 
 def _build(session_folder: Path, text: str, name: str, options: tuple[str, ...]) -> Path:
-    """Compiles a kernel, and a `main` that launches it, in a folder of their own."""
+    """Compiles a kernel, and a `main` that launches it, in a folder of their own.
+
+    Processes of one test session share the programs: who comes second waits for who compiles.
+    """
+    import fcntl  # not on every system; kernels are emulated on Linux alone
+
     key = hashlib.sha256("\0".join((text, name, *options)).encode()).hexdigest()[:16]
     folder = session_folder / key
     folder.mkdir(exist_ok=True)
+    program = folder / "run"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not program.exists():
+            _compile(folder, text, name, options).rename(program)
+    return program
+
+
+def _compile(folder: Path, text: str, name: str, options: tuple[str, ...]) -> Path:
     source = folder / f"{name}.cu"
     source.write_text(text, encoding="utf-8")
     dynamic = DYNAMIC.search(text)
@@ -189,7 +204,7 @@ def _build(session_folder: Path, text: str, name: str, options: tuple[str, ...])
         f'#include "{HEADER}"\n#include "{source}"\n{definition}'
         f'int main() {{ return emulation::run("{name}", {name}, {pointer}); }}\n'
     )
-    program = folder / "run"
+    program = folder / "new"
     command = ["g++", *OPTIONS, *options, "-o", str(program), str(folder / "main.cpp")]
     done = subprocess.run(command, capture_output=True, check=False, text=True, cwd=folder)
     if done.returncode:
@@ -207,6 +222,8 @@ def _pool() -> ThreadPoolExecutor:
 
 @functools.cache
 def _session_folder() -> Path:
+    if (shared := os.environ.get(SHARED)) is not None:
+        return Path(shared)
     folder = Path(tempfile.mkdtemp(prefix="bnnrun-emulated-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

@@ -17,7 +17,7 @@ from bnnrun.train.interrupt import StopRequest
 from bnnrun.train.loop import torch_device
 from bnnrun.train.trainer import Trainer
 
-KILLS = int(os.environ.get("BNNRUN_KILLS", "5"))  # 50 take a few minutes
+KILLS = int(os.environ.get("BNNRUN_KILLS", "3"))  # 50 take a few minutes
 WORDS = ("dataset=digits", "arch.width=24", "threads=1")
 
 

@@ -38,14 +38,14 @@ def assert_same(ours, theirs):
 
 
 @pytest.mark.parametrize(("experiment", "at_most"), [("digits_binary", 4.0), ("digits_float", 3.0)])
-def test_three_seeds_learn_the_digits(bnnrun, tmp_path, experiment, at_most):
+def test_seeds_learn_the_digits(bnnrun, tmp_path, experiment, at_most):
     outcome = bnnrun(
-        "train", "-m", f"experiment={experiment}", "seed=0,1,2", "trainer.epochs=12",
+        "train", "-m", f"experiment={experiment}", "seed=0,1", "trainer.epochs=12",
         "hydra.sweep.dir=runs",
     )  # fmt: skip
     assert outcome.status == 0, outcome.err
     records = [json.loads(p.read_text()) for p in (tmp_path / "results/runs").glob("*.json")]
-    assert sorted(r["seed"] for r in records) == [0, 1, 2]
+    assert sorted(r["seed"] for r in records) == [0, 1]
     assert np.mean([r["value"] for r in records]) <= at_most
     for r in records:
         assert r["experiment"] == experiment
