@@ -34,7 +34,7 @@ from bnnrun.bench.register_loops import (
     sum_choices,
     triples,
 )
-from bnnrun.gemm.bits import LANES, TILE_PANELS, Words
+from bnnrun.gemm.bits import LANES, TILE_PANELS, Words, aligned
 from bnnrun.gemm.compiled import thread_count
 from bnnrun.gemm.instructions import HAS_BYTE_PRODUCT, HAS_POPCOUNT, HAS_TERNARY
 from bnnrun.gemm.lut_gemm import HAS_LUT
@@ -54,7 +54,7 @@ TRIPLE_WORDS, CARRY_WORDS, ADDER_WORDS = 1, 2, 16  # that a chain counts in a ro
 # A tile multiplies four vectors of W by four words of A: that many products for each load, of which
 # a chain makes two in a round.
 LOAD_WORDS = 2 * TILE_ROWS * TILE_PANELS / (TILE_ROWS + TILE_PANELS)
-SUM_CHAINS, SUM_SETS = 12, 4
+SUM_CHAINS = 24
 OF_AN_INSTRUCTION = 4 * LANES  # multiply-accumulates that a choice, or one on bytes, stands for
 ROUNDS = 2_000_000
 COPIED = 64 * 2**20  # bytes: past every cache of this size
@@ -127,7 +127,8 @@ def _in_registers(
     """A loop of operations, checked after a few rounds by definition."""
     threads = thread_count()
     shape = (SETS, ADDER_CHAINS, ADDER_WORDS, LANES)
-    words = np.random.default_rng(1).integers(0, 2**32, shape, dtype=np.uint32)
+    words = aligned(shape, np.uint32)  # as W is: a load that crosses two cache lines is two
+    words[...] = np.random.default_rng(1).integers(0, 2**32, shape, dtype=np.uint32)
     out = np.empty((threads, *starts.shape), np.uint32)
     run = partial(loop, threads)
     arguments = words.ravel(), starts.ravel(), out.ravel()
@@ -217,7 +218,7 @@ def lut_sums() -> list[Competitor]:
     if not HAS_LUT:
         return []
     rng = np.random.default_rng(0)
-    indices = rng.integers(0, 16, (SUM_SETS, SUM_CHAINS, LANES), dtype=np.int32)
+    indices = rng.integers(0, 16, (SETS, SUM_CHAINS, LANES), dtype=np.int32)
     table = rng.integers(-9, 9, LANES).astype(np.float32)
     starts = rng.integers(-9, 9, (SUM_CHAINS, LANES)).astype(np.float32)
     return [_summing(TABLES, sum_choices, (table, indices), starts, table[indices])]
@@ -229,7 +230,7 @@ def byte_products() -> list[Competitor]:
         return []
     rng = np.random.default_rng(0)
     a = rng.integers(0, 256, (LANES, 4), dtype=np.uint8)
-    w = rng.integers(-128, 128, (SUM_SETS, SUM_CHAINS, LANES, 4), dtype=np.int8)
+    w = rng.integers(-128, 128, (SETS, SUM_CHAINS, LANES, 4), dtype=np.int8)
     added = (a.astype(np.int32) * w).sum(-1, dtype=np.int32)
     starts = rng.integers(-9, 9, (SUM_CHAINS, LANES), dtype=np.int32)
     return [_summing(BYTES, sum_byte_products, (a, w), starts, added)]
@@ -242,16 +243,17 @@ def _summing(
     starts: NDArray[Any],
     added: NDArray[Any],
 ) -> Competitor:
-    """A loop, checked by what each of its four kinds of rounds adds: `added` (4, 12, 16)."""
+    """A loop, checked by what each of its four kinds of rounds adds: `added` (4, 24, 16)."""
     threads = thread_count()
     out = np.empty((threads, *starts.shape), starts.dtype)
-    together = np.concatenate([array.ravel().view(np.int32) for array in words])
+    together = aligned((sum(array.nbytes for array in words) // 4,), np.int32)
+    np.concatenate([array.ravel().view(np.int32) for array in words], out=together)
     flat = [array.ravel() for array in (together, starts, out)]
 
     def check() -> str | None:
         for rounds in (0, 1, 7):
             loop(threads, rounds, *flat)
-            expected = starts + sum(added[r % SUM_SETS] for r in range(rounds))
+            expected = starts + sum(added[r % SETS] for r in range(rounds))
             if (out != expected).any():
                 return f"after {rounds} rounds the registers do not hold what was added"
         return None

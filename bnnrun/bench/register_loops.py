@@ -175,34 +175,69 @@ def adders(threads, rounds, words, starts, out):
                 to += LANES
 
 
+@njit(forceinline=True)
+def _six(words, i):
+    """Six vectors, from element i on."""
+    return (
+        load(words, i),
+        load(words, i + 16),
+        load(words, i + 32),
+        load(words, i + 48),
+        load(words, i + 64),
+        load(words, i + 80),
+    )
+
+
+@njit(forceinline=True)
+def _store_six(out, i, values):
+    for value in values:
+        store(out, i, value)
+        i += LANES
+
+
+@njit(forceinline=True)
+def _six_choices(n, t, x):
+    return (
+        add_floats(n[0], permute(t, x[0])),
+        add_floats(n[1], permute(t, x[1])),
+        add_floats(n[2], permute(t, x[2])),
+        add_floats(n[3], permute(t, x[3])),
+        add_floats(n[4], permute(t, x[4])),
+        add_floats(n[5], permute(t, x[5])),
+    )
+
+
+@njit(forceinline=True)
+def _six_byte_products(n, t, x):
+    return (
+        add_byte_products(n[0], t, x[0]),
+        add_byte_products(n[1], t, x[1]),
+        add_byte_products(n[2], t, x[2]),
+        add_byte_products(n[3], t, x[3]),
+        add_byte_products(n[4], t, x[4]),
+        add_byte_products(n[5], t, x[5]),
+    )
+
+
 @kernel()
 def sum_choices(threads, rounds, words, starts, out):
-    """12 chains in each thread: x += table[index], from `starts` (12, 16) to `out`.
+    """24 chains in each thread: x += table[index], from `starts` (24, 16) to `out`.
 
-    `words` holds the table, then indices (4, 12, 16): loads take no place of other operations.
+    `words` holds the table, then indices (4, 24, 16): loads take no place of other operations. So
+    many chains, for the arithmetic of the loop's counters does on some processors.
     """
     for thread in prange(threads):
         t, to = load(words, 0), thread * starts.size
-        a, b, c, d = load(starts, 0), load(starts, 16), load(starts, 32), load(starts, 48)
-        e, f, g, h = load(starts, 64), load(starts, 80), load(starts, 96), load(starts, 112)
-        k, m, n, p = load(starts, 128), load(starts, 144), load(starts, 160), load(starts, 176)
+        a, b, c, d = _six(starts, 0), _six(starts, 96), _six(starts, 192), _six(starts, 288)
         for r in range(rounds):
-            i = 16 + 192 * (r % 4)
-            a = add_floats(a, permute(t, load(words, i)))
-            b = add_floats(b, permute(t, load(words, i + 16)))
-            c = add_floats(c, permute(t, load(words, i + 32)))
-            d = add_floats(d, permute(t, load(words, i + 48)))
-            e = add_floats(e, permute(t, load(words, i + 64)))
-            f = add_floats(f, permute(t, load(words, i + 80)))
-            g = add_floats(g, permute(t, load(words, i + 96)))
-            h = add_floats(h, permute(t, load(words, i + 112)))
-            k = add_floats(k, permute(t, load(words, i + 128)))
-            m = add_floats(m, permute(t, load(words, i + 144)))
-            n = add_floats(n, permute(t, load(words, i + 160)))
-            p = add_floats(p, permute(t, load(words, i + 176)))
-        for x in (a, b, c, d, e, f, g, h, k, m, n, p):
-            store(out, to, x)
-            to += 16
+            i = 16 + 384 * (r % SETS)
+            a = _six_choices(a, t, _six(words, i))
+            b = _six_choices(b, t, _six(words, i + 96))
+            c = _six_choices(c, t, _six(words, i + 192))
+            d = _six_choices(d, t, _six(words, i + 288))
+        for six in (a, b, c, d):
+            _store_six(out, to, six)
+            to += 6 * LANES
 
 
 @kernel()
@@ -210,26 +245,16 @@ def sum_byte_products(threads, rounds, words, starts, out):
     """The same with x += the four products of each lane: bytes unsigned, then signed."""
     for thread in prange(threads):
         t, to = load(words, 0), thread * starts.size
-        a, b, c, d = load(starts, 0), load(starts, 16), load(starts, 32), load(starts, 48)
-        e, f, g, h = load(starts, 64), load(starts, 80), load(starts, 96), load(starts, 112)
-        k, m, n, p = load(starts, 128), load(starts, 144), load(starts, 160), load(starts, 176)
+        a, b, c, d = _six(starts, 0), _six(starts, 96), _six(starts, 192), _six(starts, 288)
         for r in range(rounds):
-            i = 16 + 192 * (r % 4)
-            a = add_byte_products(a, t, load(words, i))
-            b = add_byte_products(b, t, load(words, i + 16))
-            c = add_byte_products(c, t, load(words, i + 32))
-            d = add_byte_products(d, t, load(words, i + 48))
-            e = add_byte_products(e, t, load(words, i + 64))
-            f = add_byte_products(f, t, load(words, i + 80))
-            g = add_byte_products(g, t, load(words, i + 96))
-            h = add_byte_products(h, t, load(words, i + 112))
-            k = add_byte_products(k, t, load(words, i + 128))
-            m = add_byte_products(m, t, load(words, i + 144))
-            n = add_byte_products(n, t, load(words, i + 160))
-            p = add_byte_products(p, t, load(words, i + 176))
-        for x in (a, b, c, d, e, f, g, h, k, m, n, p):
-            store(out, to, x)
-            to += 16
+            i = 16 + 384 * (r % SETS)
+            a = _six_byte_products(a, t, _six(words, i))
+            b = _six_byte_products(b, t, _six(words, i + 96))
+            c = _six_byte_products(c, t, _six(words, i + 192))
+            d = _six_byte_products(d, t, _six(words, i + 288))
+        for six in (a, b, c, d):
+            _store_six(out, to, six)
+            to += 6 * LANES
 
 
 @kernel()

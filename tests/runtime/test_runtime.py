@@ -41,6 +41,22 @@ def test_every_bit_and_every_score_is_that_of_the_definition(name, first):
             assert_same(fast, pixels_for(model, n, seed=n))
 
 
+@pytest.mark.parametrize("first", FIRSTS, ids=lambda f: f.value)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_pixels_are_read_wherever_they_lie_and_left_as_they_are(name, first):
+    model = packed_model(*NETWORKS[name])
+    fast, pixels = PackedNetwork(model, first), pixels_for(model, 6)
+    expected = fast.scores(pixels)
+    at_an_odd_byte = np.zeros(pixels.size + 1, np.uint8)[1:].reshape(pixels.shape)
+    at_an_odd_byte[:] = pixels
+    in_steps = np.repeat(pixels, 2, axis=0)[::2]
+    frozen = pixels.copy()
+    frozen.flags.writeable = False
+    for each in (at_an_odd_byte, in_steps, frozen, np.asfortranarray(pixels)):
+        np.testing.assert_array_equal(fast.scores(each), expected)
+        np.testing.assert_array_equal(each, pixels)
+
+
 @pytest.mark.parametrize("bits", MORE_BITS, ids=str)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_code_and_every_score_of_more_bits_is_that_of_the_definition(name, bits):
