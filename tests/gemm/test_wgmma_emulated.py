@@ -97,7 +97,13 @@ def failure(text, shape, backwards):
     return None
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        pytest.param(mistake, marks=pytest.mark.exhaustive if i % 3 else ())
+        for i, mistake in enumerate(MISTAKES)
+    ],
+)
 def test_a_mistake_in_the_kernel_shows(mistake):
     right, wrong = MISTAKES[mistake]
     text = (emulated.KERNELS / "xnor_gemm_wgmma.cu").read_text(encoding="utf-8")

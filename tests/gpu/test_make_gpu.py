@@ -77,7 +77,13 @@ def test_what_make_gpu_runs_besides_is_there():
     assert [[word.replace("=cuda", "=cpu") for word in words] for words in usual] == cpu
 
 
-@pytest.mark.parametrize("kernel", VARIANTS)
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        pytest.param(name, marks=() if name == "xnor_gemm_wgmma" else pytest.mark.exhaustive)
+        for name in VARIANTS
+    ],
+)
 def test_the_tests_for_a_gpu_pass_on_kernels_that_are_right(kernel, tmp_path, monkeypatch):
     device = EmulatedDevice(HOPPER)
     xnor = Xnor(device, kernel)
