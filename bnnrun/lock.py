@@ -42,7 +42,8 @@ class Lock:
     """A claim that this process holds on a folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / NAME
+        # The process may change its folder before it lets go.
+        self.folder, self.path = folder, folder.absolute() / NAME
         self.token = uuid.uuid4().hex
         self._ended = threading.Event()
 

@@ -50,6 +50,10 @@ def _split_flags(parser: ArgumentParser, argv: list[str]) -> tuple[Any, list[str
     flags = parser.parse_intermixed_args(argv)
     if flags.config_path is not None or flags.config_name is not None:
         raise InputError("--config-path, --config-name: the verb decides; --config-dir adds files")
+    if (flags.resolve or flags.package is not None) and flags.cfg is None and not flags.help:
+        raise InputError("--resolve, --package: say what --cfg shows; add --cfg job")
+    if flags.experimental_rerun is not None:
+        raise InputError("--experimental-rerun: not taken; resume=FOLDER goes on with a run")
     others = list(flags.overrides)
     settings = set(others)
     flag_words = [word for word in argv if word not in settings]

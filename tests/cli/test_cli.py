@@ -147,6 +147,27 @@ def test_a_package_of_the_configuration_can_be_shown(bnnrun):
     assert "dataset" not in outcome.out
 
 
+def test_a_run_may_change_to_its_folder(bnnrun, tmp_path, monkeypatch):
+    words = ("dataset=digits", "arch.width=8", "trainer.epochs=1", "threads=1")
+    outcome = bnnrun("train", *words, "hydra.job.chdir=true", "hydra.run.dir=run")
+    assert outcome.status == 0, outcome.err
+    assert {"best.pt", "results", "train.log"} <= {
+        path.name for path in (tmp_path / "run").iterdir()
+    }
+    assert not (tmp_path / "run" / ".run-lock").exists()
+
+
+@pytest.mark.parametrize(
+    "flags", [("--resolve",), ("--package", "trainer"), ("--experimental-rerun", "job.pickle")]
+)
+def test_a_flag_that_would_do_nothing_is_refused(bnnrun, tmp_path, flags):
+    for verb in ("train", "pack"):
+        outcome = bnnrun(verb, *flags)
+        assert outcome.status == 2
+        assert flags[0] in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_experiments_of_the_users_own_stand_in_a_folder_of_theirs(bnnrun, tmp_path):
     folder = tmp_path / "my conf" / "experiment"
     folder.mkdir(parents=True)

@@ -73,6 +73,7 @@ def test_hydras_own_settings_are_wrong_input(bnnrun, tmp_path):
         (["hydra.nosuch=3"], "hydra.nosuch"),
         (["-m", "hydra.nosuch=3"], "hydra.nosuch"),
         (["hydra.run.dir=${nosuch}"], "nosuch"),
+        (["hydra.mode=MULTIRUN"], "-m is the flag"),
         (["-m", "hydra.sweep.dir=${nosuch}"], "nosuch"),
     ):
         assert_refused(bnnrun("train", "dataset=digits", *words), named)
