@@ -2,75 +2,29 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
-from bnnrun.architecture import ARCHS, bits_text, plan
+from bnnrun.architecture import ARCHS, plan
 from bnnrun.config import BinarizationConfig, Binarizer
 from bnnrun.data.dataset import ImageSpec
 from bnnrun.paper import DATASETS
 from bnnrun.records import Record
+from bnnrun.report.bits import FLOAT, OPERANDS, Bits, bits_of
 from bnnrun.report.content import Cell, Figure, Panel, Series, Table
 from bnnrun.report.experiments import BUDGET, DATA, flat
+from bnnrun.report.machines import MACHINE, machine, where
 from bnnrun.report.pooling import NOT_RUN, Pool, by_budget, interval, interval_value, notes, pool
 from bnnrun.report.published import PUBLISHED, SOURCES, Published
 from bnnrun.report.summary import packed_bytes
+from bnnrun.report.workload import shape
+from bnnrun.roles import YARDSTICK, Role
 from bnnrun.runtime.model import MAX_BITS
 from bnnrun.settings import restore
 from bnnrun.table import Column, Number, Parts, Value
 
-FLOAT = 32
-OPERANDS = ("weight", "activation")
 BITS = {f"binarization.{operand}{what}" for operand in OPERANDS for what in ("s", "_bits")}
 # In what the networks of one group may differ: their epochs they share.
 VARIED = (BUDGET - {"trainer.epochs"}) | DATA | BITS
-
-
-@dataclass(frozen=True)
-class Bits:
-    """Bits of weights and activations: of each layer where they differ, else one number."""
-
-    weights: tuple[int, ...]
-    activations: tuple[int, ...]
-
-    def __str__(self) -> str:
-        return " x ".join(map(bits_text, (self.weights, self.activations)))
-
-    @property
-    def all(self) -> tuple[int, ...]:
-        return (*self.weights, *self.activations)
-
-    @property
-    def is_uniform(self) -> bool:
-        """Whether all layers have as many bits, of weights and of activations."""
-        return len(self.all) == len(OPERANDS)
-
-    @property
-    def value(self) -> Parts:
-        """As text; for programs weights and activations."""
-        return Parts(str(self), tuple(map(bits_text, (self.weights, self.activations))))
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """By which they are in order: rising on average, of weights first."""
-        means = (sum(bits) / len(bits) for bits in (self.weights, self.activations))
-        return (*means, self.weights, self.activations)
-
-
-def bits_of(config: dict[str, Any]) -> Bits | None:
-    """The bits that a record's network was trained with; None where signs were sampled, or the
-    record does not tell.
-    """
-    settings = config.get("binarization", {})
-    bits_by_operand = []
-    for operand in OPERANDS:
-        binarizer, bits = settings.get(f"{operand}s"), settings.get(f"{operand}_bits", 1)
-        if binarizer not in (Binarizer.sign.value, Binarizer.none.value):
-            return None
-        each = tuple(bits) if isinstance(bits, list) else (bits,)
-        real = binarizer == Binarizer.none.value
-        bits_by_operand.append((FLOAT,) if real else each[:1] if len(set(each)) == 1 else each)
-    return Bits(*bits_by_operand)
 
 
 Group = list[tuple[Bits, Pool]]
@@ -116,9 +70,13 @@ def table(records: list[Record], specs: dict[str, ImageSpec]) -> Table:
         records: oldest first
         specs:   of the data sets whose networks' bytes are to be computed, by their names
     """
-    packed = [r for r in records if r.quantity == "packed_test_error"]
     all_groups = groups(records)
-    rows = [_row(bits, each, specs, packed) for group in all_groups for bits, each in group]
+    rows = [
+        _row(bits, each, specs, times.get(bits))
+        for group in all_groups
+        for times in [_times(group[0][1], records)]
+        for bits, each in group
+    ]
     data = {each.dataset for group in all_groups for _, each in group}
     others = [one for one in PUBLISHED if one.dataset in data]
     return Table(
@@ -134,25 +92,30 @@ def table(records: list[Record], specs: dict[str, ImageSpec]) -> Table:
             Column("epochs"),
             Column("bytes of weights", "weight_bytes"),
             Column("ms for 1,000 images", "ms_per_1000_images"),
+            Column("times torch float32", "times_torch_float32"),
+            Column("timed on", MACHINE),
         ),
         rows=(*rows, *map(_published_row, others)),
         notes=(
             "Networks alike in all but their bits. k bits are 2^k levels from -1 to 1, evenly "
             "apart (docs/more_bits.md); 32 are float32. Bytes are of the weights alone, packed or "
-            "float32; times are of `bnnrun eval` of the packed network, the latest.",
+            "float32; times are those of `bnnrun bench` of this shape, all of one machine.",
             *(f"{by}, published: {SOURCES[by]}." for by in dict.fromkeys(o.by for o in others)),
         ),
     )
 
 
 def _row(
-    bits: Bits, each: Pool, specs: dict[str, ImageSpec], packed: list[Record]
+    bits: Bits, each: Pool, specs: dict[str, ImageSpec], timed: Record | None
 ) -> tuple[Cell, ...]:
-    timed = _latest_of(each, packed)
-    time: Value = Parts(NOT_RUN if max(bits.all) <= MAX_BITS else "not packed", ())
+    absent = NOT_RUN if max(bits.all) <= MAX_BITS else "not packed"
+    time: tuple[Value, ...] = (Parts(absent, ()), "", "")
     if timed is not None:
-        ms = 1e6 / timed.details["images_per_s"]
-        time = Number(ms, "{:,.0f}" if ms >= 100 else "{:.1f}")
+        ms = 1000 * timed.value / timed.config["batch"]
+        other = timed.details["in_the_same_run"].get(YARDSTICK.key)
+        times = Number(other / timed.value, "{:.1f}") if other else ""
+        time = Number(ms, "{:,.0f}" if ms >= 100 else "{:.1f}"), times, where(timed)
+    names = (timed.name,) if timed else ()
     return (
         Cell(each.dataset),
         Cell(_network(each.first.config)),
@@ -163,7 +126,7 @@ def _row(
         Cell(interval_value(each)),
         Cell(Number(each.epochs) if each.epochs else ""),
         Cell(_bytes(each.first.config, specs.get(each.dataset))),
-        Cell(time, records=(timed.name,) if timed else ()),
+        *(Cell(value, records=names) for value in time),
     )  # fmt: skip
 
 
@@ -175,7 +138,7 @@ def _published_row(one: Published) -> tuple[Cell, ...]:
         Cell(f"{one.network}, {one.by}, published"),
         Cell(bits.value),
         Cell(Parts(error, ((one.low + one.high) / 2,))),
-        *(Cell("") for _ in range(5)),
+        *(Cell("") for _ in range(7)),
     )
 
 
@@ -198,23 +161,34 @@ def _bytes(config: dict[str, Any], spec: ImageSpec | None) -> Value:
     return Number(sum(packed_bytes(layer, binary) for layer in layers))
 
 
-def _latest_of(each: Pool, packed: list[Record]) -> Record | None:
-    """The latest evaluation of a file that was packed from one of these runs."""
-    runs = {_provenance(run) for run in each.records}
-    evaluations = [r for r in packed if r.details["kernel"] == "xnor" and _packed_from(r) in runs]
-    return evaluations[-1] if evaluations else None
+def _times(like: Pool, records: list[Record]) -> dict[Bits, Record]:
+    """Times of packed networks of a shape, by their bits: the newest, of the faster first layer.
 
+    All are of one machine: of that with most numbers of bits, the latest if several have as many.
 
-def _provenance(run: Record) -> tuple[str, ...]:
-    """What a packed file tells of its run, as text."""
-    errors = (run.value, run.details.get("valid_error_pct"))
-    error_texts = ("" if error is None else f"{error:.4f}" for error in errors)
-    return (str(run.data.get("name")), str(run.seed), str(run.details.get("epoch")), *error_texts)
-
-
-def _packed_from(r: Record) -> tuple[str, ...]:
-    names = ("dataset", "seed", "epoch", "test_error_pct", "valid_error_pct")
-    return tuple(str(r.details["trained"].get(name)) for name in names)
+    Args:
+        like:    of a network of this shape
+        records: oldest first
+    """
+    by_machine: dict[str, dict[Bits, dict[Any, Record]]] = {}
+    for record in records:
+        if (
+            record.quantity in ("mlp_time", "convnet_time")
+            and record.details["role"] == Role.ours.value
+            and record.config["dataset"]["name"] == like.dataset
+            and shape(record.config) == shape(like.first.config)
+            and (bits := bits_of(record.config)) is not None
+        ):
+            # Taken out and put back: the machine measured last comes last.
+            timed = by_machine.pop(machine(record), {})
+            by_machine[machine(record)] = timed
+            key = record.details["variant"], record.config["batch"]
+            timed.setdefault(bits, {})[key] = record
+    most = max(reversed(by_machine.values()), key=len, default={})
+    return {
+        bits: min(variants.values(), key=lambda r: r.value / r.config["batch"])
+        for bits, variants in most.items()
+    }
 
 
 # ---- the figure ------------------------------------------------------------------------------

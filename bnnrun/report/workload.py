@@ -5,6 +5,7 @@ from itertools import groupby
 from typing import Any
 
 from bnnrun.records import Record
+from bnnrun.report.bits import bits_of
 from bnnrun.table import Parts
 
 WORKLOADS = ("gemm", "mlp", "convnet", "train_step")
@@ -58,14 +59,21 @@ def work(record: Record) -> Work:
     config, workload = record.config, record.quantity.removesuffix("_time")
     if workload == "gemm":
         return Work(workload, (config["m"], config["n"], config["k"]))
-    network, data = _shape(config), config["dataset"]["name"]
+    network, data = _network(config), config["dataset"]["name"]
     if workload != "train_step":
         return Work(workload, (data, config["batch"]), network)
     batch = config.get("trainer", {}).get("batch_size")
     return Work(workload, (data,), f"{network}{f', batch {batch}' if batch else ''}")
 
 
-def _shape(config: dict[str, Any]) -> str:
+def _network(config: dict[str, Any]) -> str:
+    """The shape, and the bits of weights and activations where they are not one and one."""
+    bits = bits_of(config)
+    more = f", {bits} bits" if bits is not None and set(bits.all) != {1} else ""
+    return f"{shape(config)}{more}"
+
+
+def shape(config: dict[str, Any]) -> str:
     """'mlp 3 x 512', 'convnet 2x128-2x1024'; "" where the configuration does not tell."""
     arch = config.get("arch", {})
     if "depth" in arch:

@@ -5,11 +5,12 @@ import io
 from dataclasses import replace
 
 import pytest
-from made_records import packed, trained
+from made_records import timed, trained
 
+from bnnrun.report import standing, workload
+from bnnrun.report.bits import bits_of
 from bnnrun.report.content import Cell
 from bnnrun.report.figures import draw, figure_csv, figures
-from bnnrun.report.more_bits import bits_of
 from bnnrun.report.published import PUBLISHED, SOURCES
 from bnnrun.report.tables import tables
 
@@ -118,21 +119,64 @@ def test_runs_of_one_bit_alone_are_no_table_and_no_figure(of_conf):
     assert "more_bits" not in {figure.name for figure in figures(measured, of_conf)}
 
 
-def test_a_time_is_that_of_a_file_packed_from_these_runs(of_conf):
-    trained_as = {"dataset": "mnist", "seed": "0", "epoch": "20", "test_error_pct": "1.2000",
-                  "valid_error_pct": "1.3000"}  # fmt: skip
-    details = packed().details | {"images_per_s": 5000.0, "trained": trained_as}
-    measured = [*sweep(), packed(details=details)]
-    times = {row["bits, W x A"].text: row["ms for 1,000 images"].text
-             for row in lines(measured, of_conf)}  # fmt: skip
-    assert times == {
-        "1 x 1": "not run", "1 x 2": "not run", "2 x 2": "200",
-        "1 x 32": "not packed", "8 x 8": "not packed", "32 x 32": "not packed",
+def networks_time(bits, ms, model, images=500, variant="xnor/bytes"):
+    """A time of a packed network of the sweep's shape; float32 takes 100 ms in the same run."""
+    kernels = {f"ours:{variant}": ms, "float32:torch": 100.0}
+    made, _ = timed("mlp", kernels=kernels, size=images, gpu=None, cpu={"model": model})
+    trained_as = run(*bits).config
+    names = ("arch", "dataset", "binarization")
+    config = made.config | {name: trained_as[name] for name in names}
+    return replace(made, config=config)
+
+
+def times_of(measured, of_conf):
+    titles = ("ms for 1,000 images", "times torch float32", "timed on")
+    return {
+        row["bits, W x A"].text: tuple(row[title].text for title in titles)
+        for row in lines(measured, of_conf)
+    }
+
+
+def test_times_are_of_the_machine_that_timed_most_numbers_of_bits(of_conf):
+    timings = [
+        networks_time((1, 1), 4.0, "this"),
+        networks_time((1, 1), 3.0, "this", variant="xnor/planes"),
+        networks_time((1, 1), 2.0, "that"),
+        networks_time((1, 2), 9.0, "this"),
+        networks_time((1, 2), 80.0, "this"),
+        networks_time((1, 2), 5.0, "this", images=1),
+    ]
+    absent = ("not packed", "", "")
+    assert times_of([*sweep(), *timings], of_conf) == {
+        "1 x 1": ("6.0", "33.3", "this, 2 threads"),
+        "1 x 2": ("160", "1.2", "this, 2 threads"),
+        "2 x 2": ("not run", "", ""),
+        "1 x 32": absent, "8 x 8": absent, "32 x 32": absent,
     }  # fmt: skip
-    for key, value in (("seed", "1"), ("epoch", "19"), ("valid_error_pct", "9.9000")):
-        other = packed(details=details | {"trained": trained_as | {key: value}})
-        rows = lines([*sweep(), other], of_conf)
-        assert not [r for r in rows if r["ms for 1,000 images"].text == "200"], key
+    later = networks_time((2, 2), 1.0, "that")
+    later_times = times_of([*sweep(), *timings, later], of_conf)
+    assert later_times["1 x 1"] == ("4.0", "50.0", "that, 2 threads")
+    assert later_times["2 x 2"] == ("2.0", "100.0", "that, 2 threads")
+
+
+def test_a_time_of_another_network_is_not_of_this_table(of_conf):
+    right = networks_time((1, 1), 4.0, "this")
+    others = [
+        replace(right, quantity="train_step_time"),
+        replace(right, details=right.details | {"role": "float32", "variant": "torch"}),
+        replace(right, config=right.config | {"arch": right.config["arch"] | {"width": 8}}),
+        replace(right, config=right.config | {"dataset": {"name": "digits"}}),
+    ]
+    assert times_of([*sweep(), right], of_conf)["1 x 1"][0] == "8.0"
+    for other in others:
+        assert times_of([*sweep(), other], of_conf)["1 x 1"][0] == "not run"
+
+
+def test_times_of_other_bits_stand_beside_each_other(of_conf):
+    one, two = (networks_time(bits, 4.0, "this") for bits in ((1, 1), (1, 2)))
+    assert standing.newest([one, two]) == [one, two]
+    assert workload.work(two).network == "mlp 3 x 1024, 1 x 2 bits"
+    assert workload.work(one).network == "mlp 3 x 1024"
 
 
 def test_published_numbers_of_the_same_data_stand_below_with_their_levels(of_conf):
