@@ -174,12 +174,16 @@ def _fetch(w, m, v, at):
 
 
 @njit(inline="always")
-def _step(w, m, v, at, g, i, count, constants, bound):
-    """Adam's update of a stretch of a row, from `at` on, by its gradients from g[i] on."""
+def _step(w, m, v, g, constants, bound):
+    """Adam's update of a stretch of a row.
+
+    Of arrays that begin there: an index that may be negative, as far as Numba knows, is compared
+    with 0 at each element, and the compiler does not vectorize the loop.
+    """
     b1, b1_rest, b2, b2_rest, step, eps = constants
-    for c in range(count):
-        w[at + c], m[at + c], v[at + c] = adam_element(
-            w[at + c], g[i + c], m[at + c], v[at + c], b1, b1_rest, b2, b2_rest, step, eps, bound
+    for i in range(w.size):
+        w[i], m[i], v[i] = adam_element(
+            w[i], g[i], m[i], v[i], b1, b1_rest, b2, b2_rest, step, eps, bound
         )
 
 
@@ -206,8 +210,9 @@ def _update_rows(
 ):
     """Adam's step of a stretch of some rows, and the packing of the new signs."""
     for r in range(low, high):
-        at = r * k + left
-        _step(w, m, v, at, g, start + STRETCH * (r - low), count, constants, bound)
+        at, of_row = r * k + left, start + STRETCH * (r - low)
+        end = at + count
+        _step(w[at:end], m[at:end], v[at:end], g[of_row : of_row + count], constants, bound)
         to = 2 * (16 * (r // 16 * row_kw + left // 32) + r % 16)
         _pack(w, at, count, r % BLOCK, rows, to, column)
 
