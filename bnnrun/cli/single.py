@@ -89,7 +89,7 @@ def _refuse_another_run(verb: Verb, typed: Any, folder: Path) -> None:
 
 
 def _work(verb: Verb, composed: DictConfig, statuses: list[int], lock: Lock) -> None:
-    """The run's work; its error is told here, as Hydra would add lines of its own."""
+    """Do the run's work; print its error here, as Hydra would add lines of its own."""
     try:
         work(verb, to_config(composed), described(verb, lock.check))
     except Exception as error:
