@@ -1,5 +1,6 @@
 """`kill -9` at random moments: what is on disk is always whole, and the run goes on exactly."""
 
+import itertools
 import multiprocessing
 import os
 import random
@@ -21,27 +22,42 @@ KILLS = int(os.environ.get("BNNRUN_KILLS", "3"))  # 50 take a few minutes
 WORDS = ("dataset=digits", "arch.width=24", "threads=1")
 
 
-def go_on(config: TrainConfig, folder: Path, begun: Connection) -> None:
-    """Start the run in `folder`, or take it up where it was killed, and train to its end."""
+def go_on(config: TrainConfig, folder: Path, told: Connection, steps: int) -> None:
+    """Start the run in `folder`, or take it up where it was killed, and train to its end.
+
+    Tells `told` when it begins and when `steps` steps have been made (0: never).
+    """
     device = torch_device(config.device, config.threads)
     trainer = Trainer(config, load(config.dataset), device, folder)
     if (folder / checkpoint.STATE).exists():
         trainer.restore()
-    begun.send(None)
-    trainer.run(StopRequest())
+    told.send("begins")
+    asked = itertools.count(1)
+
+    def count() -> bool:  # a run asks before each step whether it is to stop
+        if next(asked) == steps:
+            told.send(f"{steps} steps")
+        return False
+
+    trainer.run(StopRequest(elsewhere=count))
 
 
 def test_a_run_killed_again_and_again_ends_with_the_same_weights(tmp_path):
     config = configure("train", *WORDS, f"trainer.epochs={12 * KILLS}")
+    steps = len(load(config.dataset).train) // config.trainer.batch_size  # of an epoch
     # A server process that has the libraries loaded makes the restarts cheap.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["numba", "bnnrun.train.loop"])
 
-    def start(folder: Path) -> multiprocessing.process.BaseProcess:
+    def start(folder: Path, after: int = 0) -> multiprocessing.process.BaseProcess:
+        """Return the process when it has begun, or when it has made `after` steps."""
         here, there = context.Pipe()
-        process = context.Process(target=go_on, args=(config, folder, there))
+        process = context.Process(target=go_on, args=(config, folder, there, after))
         process.start()
-        here.recv()
+        there.close()  # so that a process that dies is the end of the pipe, not a long wait
+        assert here.recv() == "begins"
+        if after:
+            assert here.recv() == f"{after} steps"
         return process
 
     start(tmp_path / "warm").join()  # compiles what is not compiled yet
@@ -53,11 +69,11 @@ def test_a_run_killed_again_and_again_ends_with_the_same_weights(tmp_path):
 
     rng, epochs = random.Random(0), []
     for _ in range(KILLS):
-        process = start(tmp_path / "killed")
-        # Between the first batch and about eight epochs on, in steps, evaluation and saving.
-        process.join(rng.uniform(0, 8 * epoch_s))
-        if process.exitcode is not None:
-            break  # a machine that became much faster meanwhile
+        # Up to eight epochs of steps on, whatever the machine's speed, then at any moment of about
+        # an epoch: in a step, in evaluation, in saving.
+        process = start(tmp_path / "killed", rng.randrange(1, 8 * steps))
+        process.join(rng.uniform(0, epoch_s))
+        assert process.exitcode is None, "the run ended before it was killed"
         process.kill()
         process.join()
         state = tmp_path / "killed" / checkpoint.STATE
