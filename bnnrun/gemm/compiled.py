@@ -34,8 +34,11 @@ __all__ = ["kernel", "njit", "prange"]
 
 # A function that kernels call. Python does not, so no way in from there is compiled. Unless it says
 # that it is not, it inherits forceinline from a function that calls it.
+# Without _nrt=False each call would count references to the arrays, which the caller holds anyway,
+# by atomic additions: threads contend for the counters, and in an innermost loop the counting took
+# longer than the loop. A function that allocates an array needs _nrt=True.
 njit = functools.partial(
-    numba.njit, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=False
+    numba.njit, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=False, _nrt=False
 )
 
 if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]

@@ -8,20 +8,16 @@ import numpy as np
 
 from bnnrun.gemm.bits import LANES
 from bnnrun.gemm.compiled import kernel, njit, prange
-from bnnrun.gemm.cpu import codes, pack_row_planes
+from bnnrun.gemm.cpu import pack_row_planes, planes_of, write_planes
 from bnnrun.gemm.instructions import VECTOR_BYTES
 from bnnrun.gemm.simd_f32 import to_floats
 from bnnrun.gemm.tiles import product
 from bnnrun.gemm.vector import (
     add,
     at_most,
-    bits_at,
     compile_small,
     copy_vectors,
-    largest,
     load,
-    select,
-    smallest,
     store,
     subtract,
 )
@@ -56,8 +52,8 @@ def _gather_rows(
 
 
 @njit(forceinline=True)
-def _threshold(thresholds, borders, r, p, panels):
-    return load(thresholds, 16 * (borders[r] * panels + p))
+def _threshold(thresholds, borders, r, p, panels, begin):
+    return load(thresholds, begin + 16 * (borders[r] * panels + p))
 
 
 @njit(forceinline=True)
@@ -73,10 +69,10 @@ def _compare(
             targets, plane,
         )  # fmt: skip
         return
-    b0 = at_most(d0, _threshold(thresholds, borders, r, p, panels))
-    b1 = at_most(d1, _threshold(thresholds, borders, r + 1, p, panels))
-    b2 = at_most(d2, _threshold(thresholds, borders, r + 2, p, panels))
-    b3 = at_most(d3, _threshold(thresholds, borders, r + 3, p, panels))
+    b0 = at_most(d0, _threshold(thresholds, borders, r, p, panels, 0))
+    b1 = at_most(d1, _threshold(thresholds, borders, r + 1, p, panels, 0))
+    b2 = at_most(d2, _threshold(thresholds, borders, r + 2, p, panels, 0))
+    b3 = at_most(d3, _threshold(thresholds, borders, r + 3, p, panels, 0))
     if pool:
         flip = flips[p]
         out[at + targets[r]] = (b0 | b1 | b2 | b3) & ~flip | (b0 & b1 & b2 & b3) & flip
@@ -88,32 +84,28 @@ def _compare(
 
 
 @njit(forceinline=True)
-def _codes(d, r, p, thresholds, level, borders, panels, bits):
-    return codes(d, thresholds, 16 * (borders[r] * panels + p), level, bits)
-
-
-@njit
 def _compare_levels(
     d0, d1, d2, d3, r, p, thresholds, level, borders, panels, pool, flips, bits, out, at, targets,
     plane,
 ):  # fmt: skip
     """As `_compare`, codes of `bits` bits; `level` thresholds a level."""
-    compile_small()
-    c0 = _codes(d0, r, p, thresholds, level, borders, panels, bits)
-    c1 = _codes(d1, r + 1, p, thresholds, level, borders, panels, bits)
-    c2 = _codes(d2, r + 2, p, thresholds, level, borders, panels, bits)
-    c3 = _codes(d3, r + 3, p, thresholds, level, borders, panels, bits)
-    if pool:
-        most = largest(largest(c0, c1), largest(c2, c3))
-        least = smallest(smallest(c0, c1), smallest(c2, c3))
-        c0 = select(flips[p], least, most)
-    for i in range(bits):
-        of_plane = at + (bits - 1 - i) * plane
-        out[of_plane + targets[r]] = bits_at(c0, i)
-        if not pool:
-            out[of_plane + targets[r + 1]] = bits_at(c1, i)
-            out[of_plane + targets[r + 2]] = bits_at(c2, i)
-            out[of_plane + targets[r + 3]] = bits_at(c3, i)
+    c0 = c1 = c2 = c3 = np.uint64(0)
+    for j in range((1 << bits) - 1):
+        b0 = at_most(d0, _threshold(thresholds, borders, r, p, panels, j * level))
+        b1 = at_most(d1, _threshold(thresholds, borders, r + 1, p, panels, j * level))
+        b2 = at_most(d2, _threshold(thresholds, borders, r + 2, p, panels, j * level))
+        b3 = at_most(d3, _threshold(thresholds, borders, r + 3, p, panels, j * level))
+        if pool:
+            b0 = (b0 | b1 | b2 | b3) & ~flips[p] | (b0 & b1 & b2 & b3) & flips[p]
+        c0 ^= planes_of(b0, j)
+        c1 ^= planes_of(b1, j)
+        c2 ^= planes_of(b2, j)
+        c3 ^= planes_of(b3, j)
+    write_planes(c0, bits, out, at + targets[r], plane)
+    if not pool:
+        write_planes(c1, bits, out, at + targets[r + 1], plane)
+        write_planes(c2, bits, out, at + targets[r + 2], plane)
+        write_planes(c3, bits, out, at + targets[r + 3], plane)
 
 
 @njit(forceinline=True)
@@ -177,7 +169,7 @@ def conv_bits(
         w:          (panels, weight planes, kw, 16) uint32, flat, a multiple of TILE_PANELS panels;
                     `panel_size` a panel. Of bytes (panels, kw, 64) int8
         thresholds: (border classes · panels · 16,) int32; for codes (2^bits - 1, border classes ·
-                    panels · 16)
+                    panels · 16), none above the one before it
         flips:      (panels,) uint16, a bit a column
         out:        (count, out_size) uint16, flat; bit planes of codes, the highest first, are
                     `out_plane` elements apart

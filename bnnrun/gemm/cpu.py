@@ -13,16 +13,17 @@ from bnnrun.gemm.tiles import product
 from bnnrun.gemm.vector import (
     add,
     at_most,
-    bits_at,
     compile_small,
-    count_at_most,
     load,
     store,
     subtract,
-    zero,
 )
 
 BAND_ROWS = 64  # rows of A in a task
+# Of threshold j: bit 16 i is set where 2^i divides j + 1.
+PLANES = np.array(
+    [sum(1 << 16 * i for i in range(4) if (j + 1) % 2**i == 0) for j in range(15)], np.uint64
+)
 
 
 @njit(forceinline=True)
@@ -46,13 +47,7 @@ def _compare(d0, d1, d2, d3, row, rows, p, thresholds, level, bits, out, width, 
     """
     at, t = row * width + p, 16 * p
     if thresholds.ndim > 1:
-        _write_codes(d0, thresholds, t, level, bits, out, at, plane)
-        if rows > 1:
-            _write_codes(d1, thresholds, t, level, bits, out, at + width, plane)
-        if rows > 2:
-            _write_codes(d2, thresholds, t, level, bits, out, at + 2 * width, plane)
-        if rows > 3:
-            _write_codes(d3, thresholds, t, level, bits, out, at + 3 * width, plane)
+        _compare_levels(d0, d1, d2, d3, at, rows, t, thresholds, level, bits, out, width, plane)
         return
     threshold = load(thresholds, t)
     out[at] = at_most(d0, threshold)
@@ -64,29 +59,44 @@ def _compare(d0, d1, d2, d3, row, rows, p, thresholds, level, bits, out, width, 
         out[at + 3 * width] = at_most(d3, threshold)
 
 
-@njit
-def _write_codes(d, thresholds, t, level, bits, out, at, plane):
-    """Bit planes of codes, the highest first, `plane` elements apart."""
-    compile_small()
-    c = codes(d, thresholds, t, level, bits)
-    for i in range(bits):
-        out[at + (bits - 1 - i) * plane] = bits_at(c, i)
+@njit(forceinline=True)
+def _compare_levels(d0, d1, d2, d3, at, rows, t, thresholds, level, bits, out, width, plane):
+    """As `_compare`, codes of `bits` bits; `level` thresholds a level."""
+    c0 = c1 = c2 = c3 = np.uint64(0)
+    for j in range((1 << bits) - 1):
+        threshold = load(thresholds, t + j * level)
+        c0 ^= planes_of(at_most(d0, threshold), j)
+        c1 ^= planes_of(at_most(d1, threshold), j)
+        c2 ^= planes_of(at_most(d2, threshold), j)
+        c3 ^= planes_of(at_most(d3, threshold), j)
+    write_planes(c0, bits, out, at, plane)
+    if rows > 1:
+        write_planes(c1, bits, out, at + width, plane)
+    if rows > 2:
+        write_planes(c2, bits, out, at + 2 * width, plane)
+    if rows > 3:
+        write_planes(c3, bits, out, at + 3 * width, plane)
 
 
 @njit(forceinline=True)
-def codes(d, thresholds, t, level, bits):
-    """The numbers of thresholds that sixteen accumulators are at most as large as.
+def planes_of(reached, j):
+    """What threshold j adds to the bit planes of sixteen codes, 16 bits a plane, by xor.
 
-    No binary search: selecting the next threshold for each lane takes as many instructions as the
-    comparisons that it saves.
-
-    Args:
-        t, level: where the first thresholds are; elements from them to the next
+    A code is the number of thresholds that are reached, and they are reached in order: its bit i is
+    the parity of those, of the numbers 2^i, 2 · 2^i, ..., that are.
     """
-    c = zero()
-    for j in range((1 << bits) - 1):
-        c = count_at_most(c, d, load(thresholds, t + j * level))
-    return c
+    return np.uint64(reached) * PLANES[j]
+
+
+@njit(forceinline=True)
+def write_planes(c, bits, out, at, plane):
+    """Write bit planes of codes, the highest first, `plane` elements apart."""
+    out[at + (bits - 1) * plane] = np.uint16(c)
+    out[at + (bits - 2) * plane] = np.uint16(c >> np.uint64(16))
+    if bits > 2:
+        out[at + (bits - 3) * plane] = np.uint16(c >> np.uint64(32))
+    if bits > 3:
+        out[at] = np.uint16(c >> np.uint64(48))
 
 
 _multiply, _multiply_to_bits = product(_subtract), product(_compare)
@@ -123,7 +133,8 @@ def dense_bits(a, stride, m, w, size, kw, pairs, task_panels, thresholds, bits, 
     """Bit n of row m of `out` is d[m, n] <= thresholds[n], or its code; otherwise as `dense`.
 
     Shapes:
-        thresholds: (panels · 16,) int32; for codes (2^bits - 1, panels · 16)
+        thresholds: (panels · 16,) int32; for codes (2^bits - 1, panels · 16), none above the
+                    one before it
         out:        (rows, width) uint16, flat: sixteen columns an element, width >= panels; bit
                     planes of codes are `plane` elements apart, the highest first
     """

@@ -314,60 +314,6 @@ def at_most(typingctx, a, b):
     return types.uint16(vector, vector), codegen
 
 
-@intrinsic
-def count_at_most(typingctx, count, a, b):
-    """count + 1 in each lane with a <= b, signed; elsewhere count."""
-
-    def codegen(context, builder, signature, args):
-        count, a, b = args
-        return builder.sub(count, builder.sext(builder.icmp_signed("<=", a, b), WORDS))
-
-    return vector(vector, vector, vector), codegen
-
-
-@intrinsic
-def largest(typingctx, a, b):
-    """The larger of a and b, lane by lane, signed."""
-
-    def codegen(context, builder, signature, args):
-        return builder.select(builder.icmp_signed(">", *args), *args)
-
-    return vector(vector, vector), codegen
-
-
-@intrinsic
-def smallest(typingctx, a, b):
-    """The smaller of a and b, lane by lane, signed."""
-
-    def codegen(context, builder, signature, args):
-        return builder.select(builder.icmp_signed("<", *args), *args)
-
-    return vector(vector, vector), codegen
-
-
-@intrinsic
-def select(typingctx, lanes, a, b):
-    """a in `lanes`, a uint16 with a bit a lane; b elsewhere."""
-
-    def codegen(context, builder, signature, args):
-        lanes, a, b = args
-        return builder.select(builder.bitcast(lanes, ir.VectorType(ir.IntType(1), LANES)), a, b)
-
-    return vector(types.uint16, vector, vector), codegen
-
-
-@intrinsic
-def bits_at(typingctx, a, position):
-    """Bit `position` of each lane, a uint16 with a bit a lane."""
-
-    def codegen(context, builder, signature, args):
-        a, position = args
-        one = splat(builder, builder.shl(ir.Constant(_I32, 1), builder.trunc(position, _I32)))
-        return builder.bitcast(builder.icmp_signed("!=", builder.and_(a, one), constant(0)), _I16)
-
-    return types.uint16(vector, types.intp), codegen
-
-
 @intrinsic(prefer_literal=True)
 def add_weighted_bytes(typingctx, total, terms, weight):
     """total + weight · (sum of the four bytes of each lane of `terms`); `weight` a literal."""

@@ -132,7 +132,7 @@ def multiply_to_bits(  # noqa: PLR0917
 
     Shapes, otherwise as of `multiply`:
         thresholds: (w.width,) or (2^bits - 1, w.width) int32, as from `bits.popcount_thresholds`;
-                    -1 in columns that pad
+                    none above the one before it in its column; -1 in columns that pad
         out:        (padded m or more, N / 32 or more) uint32; of its last word, bits past
                     `w.width` are left as they are. Bit planes of codes, the highest first, are
                     `plane` words apart

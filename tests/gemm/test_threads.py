@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 import pytest
+from numba import types
 from packed_files import CONVNET, MLP, random_model
 
 import bnnrun
 from bnnrun.errors import InputError
-from bnnrun.gemm.compiled import set_threads, thread_count
+from bnnrun.gemm.compiled import njit, set_threads, thread_count
 from bnnrun.runtime import file
 
 TIMES = 10
@@ -236,3 +237,25 @@ def test_the_definition_runs_where_numba_cannot(files):
         check=True,
     )
     assert done.stdout.strip() == "(2,)"
+
+
+@njit
+def add_element(total, x, i):
+    """With a loop, so that Numba would not drop the counting by itself."""
+    for _ in range(i):
+        total[0] += x[i]
+
+
+@njit
+def add_elements(total, x):
+    for i in range(len(x)):
+        add_element(total, x, i)
+
+
+def test_what_a_kernel_calls_counts_no_references():
+    """Threads would contend for the counters in every innermost loop."""
+    floats = types.float32[::1]
+    add_elements.compile((floats, floats))
+    (code,) = add_elements.inspect_llvm().values()
+    assert "add_element" in code
+    assert "NRT_incref" not in code

@@ -89,7 +89,7 @@ def _taps(m0, m1, m2, m3, m4, m5):
     )
 
 
-@njit
+@njit(_nrt=True)
 def _block():
     """A buffer for the vectors of a tile, aligned to cache lines."""
     buffer = np.empty(16 * (PLACES + 1), np.float32)

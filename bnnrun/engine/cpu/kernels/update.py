@@ -223,7 +223,7 @@ def _store_columns(column, count, columns, column_kw, left, block):
         store(columns, 16 * ((left + i) // 16 * column_kw + block), load(column, i))
 
 
-@njit
+@njit(_nrt=True)
 def _buffers():
     """Buffers of a task: (g, start, column).
 
