@@ -36,16 +36,16 @@ demo: install  ## the whole chain on the bundled digits: train, pack, eval, benc
 
 # Two at a time; threads that wait for one another must not keep a core from the other's.
 test: install  ## all tests; those that need a GPU or real data say why they are skipped
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n logical --maxprocesses=4 --dist worksteal
 
 QUICK := nn records test_architecture.py test_docs.py cli/test_config.py cli/test_words.py \
 	data/test_preprocess.py gemm/test_gemm.py pack/test_fold.py report/test_formats.py
 
 quick: install  ## a minute's subset for the inner loop: the paper, products, settings, records
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --maxprocesses=4 $(addprefix tests/,$(QUICK))
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n logical --maxprocesses=4 $(addprefix tests/,$(QUICK))
 
 exhaustive: install  ## the cases that `make test` leaves out, all combinations of options (an hour)
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist worksteal --exhaustive -m exhaustive
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n logical --maxprocesses=4 --dist worksteal --exhaustive -m exhaustive
 
 # Rehearsed on any machine: make gpu DEVICE=cpu SIZES="64 128" SECONDS=1 MLP=batch=100 CONVNET=batch=10
 DEVICE := cuda
