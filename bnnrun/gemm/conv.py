@@ -57,6 +57,12 @@ def _threshold(thresholds, borders, r, p, panels, begin):
 
 
 @njit(forceinline=True)
+def _pooled(b0, b1, b2, b3, flip):
+    """Bits of a pooling window: the OR of its four patches', in the columns of `flip` the AND."""
+    return (b0 | b1 | b2 | b3) & ~flip | (b0 & b1 & b2 & b3) & flip
+
+
+@njit(forceinline=True)
 def _compare(
     d0, d1, d2, d3, r, _, p, thresholds, level, borders, panels, pool, flips, bits, out, at,
     targets, plane,
@@ -74,8 +80,7 @@ def _compare(
     b2 = at_most(d2, _threshold(thresholds, borders, r + 2, p, panels, 0))
     b3 = at_most(d3, _threshold(thresholds, borders, r + 3, p, panels, 0))
     if pool:
-        flip = flips[p]
-        out[at + targets[r]] = (b0 | b1 | b2 | b3) & ~flip | (b0 & b1 & b2 & b3) & flip
+        out[at + targets[r]] = _pooled(b0, b1, b2, b3, flips[p])
     else:
         out[at + targets[r]] = b0
         out[at + targets[r + 1]] = b1
@@ -96,7 +101,7 @@ def _compare_levels(
         b2 = at_most(d2, _threshold(thresholds, borders, r + 2, p, panels, j * level))
         b3 = at_most(d3, _threshold(thresholds, borders, r + 3, p, panels, j * level))
         if pool:
-            b0 = (b0 | b1 | b2 | b3) & ~flips[p] | (b0 & b1 & b2 & b3) & flips[p]
+            b0 = _pooled(b0, b1, b2, b3, flips[p])
         c0 ^= planes_of(b0, j)
         c1 ^= planes_of(b1, j)
         c2 ^= planes_of(b2, j)

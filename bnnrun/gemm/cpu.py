@@ -80,10 +80,10 @@ def _compare_levels(d0, d1, d2, d3, at, rows, t, thresholds, level, bits, out, w
 
 @njit(forceinline=True)
 def planes_of(reached, j):
-    """What threshold j adds to the bit planes of sixteen codes, 16 bits a plane, by xor.
+    """What threshold j adds, by xor, to the bit planes of sixteen codes: 16 bits a plane.
 
-    A code is the number of thresholds that are reached, and they are reached in order: its bit i is
-    the parity of those, of the numbers 2^i, 2 · 2^i, ..., that are.
+    A code is the number of thresholds that are reached. They are reached in order, so bit i of the
+    code is the parity of how many of the thresholds number 2^i, 2 · 2^i, 3 · 2^i, ... are reached.
     """
     return np.uint64(reached) * PLANES[j]
 
