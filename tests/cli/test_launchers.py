@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from sweeps import errors_by_batch_size, holders, records, rows, start, wait_for
+from forked import start
+from sweeps import errors_by_batch_size, holders, records, rows, wait_for
 
 from bnnrun.machine import cores
 from bnnrun.train import STATE

@@ -4,14 +4,14 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import made_up
 import pytest
 import torch
+from forked import start
+from sweeps import wait_for
 
 from bnnrun.cli.verbs import Verb
 from bnnrun.train import checkpoint
@@ -182,14 +182,9 @@ def test_data_that_is_not_there_costs_its_own_jobs_alone(bnnrun):
 )
 def test_a_sweep_cut_off_goes_on_to_the_same_weights(bnnrun, number):
     words = (*SWEEP, "trainer.epochs=15", "seed=0,1,2")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bnnrun", *words],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    while not list(Path("outputs/sweeps").glob(f"digits_binary-s1-*/{checkpoint.STATE}")):
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.01)
+    process = start(*words)
+    state = f"digits_binary-s1-*/{checkpoint.STATE}"
+    wait_for(lambda: list(Path("outputs/sweeps").glob(state)), process)
     process.send_signal(number)
     out, err = process.communicate()
     if number is signal.SIGKILL:

@@ -1,44 +1,15 @@
-"""Sweeps of short runs on digits in processes of their own, and what they leave."""
+"""What sweeps of short runs on digits leave, and say, while they run and at their end."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-# As if on another machine, with seconds for minutes: LAUNCH_ELSEWHERE NAME WORD ...
-ELSEWHERE = """
-import sys
-from bnnrun import lock
-from bnnrun.cli.main import main
-
-lock.BEAT_S, lock.STALE_S, lock.PATIENCE_S = 0.1, 2.0, 0.2
-place = sys.argv.pop(1)
-lock._place = lambda: place
-main()
-"""
+from forked import Forked
 
 
-def start(*words: str, place: str = "", group: bool = False) -> subprocess.Popen:
-    """`bnnrun WORD ...`, from a `place` that takes others for other machines if one is named.
-
-    Args:
-        group: in a process group of its own, as a terminal would start it
-    """
-    program = ["-c", ELSEWHERE, place] if place else ["-m", "bnnrun"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "passive"}
-    return subprocess.Popen(
-        [sys.executable, *program, *words],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=group,
-    )  # fmt: skip
-
-
-def wait_for(is_there: Callable[[], object], process: subprocess.Popen) -> None:
+def wait_for(is_there: Callable[[], object], process: Forked) -> None:
     """Until something is found, while the process runs."""
     until = time.monotonic() + 120
     while not is_there():

@@ -1,15 +1,16 @@
 """`kill -9` at random moments: what is on disk is always whole, and the run goes on exactly."""
 
 import itertools
-import multiprocessing
 import os
 import random
 import time
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
 from command import configure
+from forked import server
 
 from bnnrun.config import TrainConfig
 from bnnrun.data import load
@@ -46,14 +47,11 @@ def go_on(config: TrainConfig, folder: Path, told: Connection, steps: int) -> No
 def test_a_run_killed_again_and_again_ends_with_the_same_weights(tmp_path):
     config = configure("train", *WORDS, f"trainer.epochs={12 * KILLS}")
     steps = len(load(config.dataset).train) // config.trainer.batch_size  # of an epoch
-    # A server process that has loaded what `go_on` needs makes the restarts cheap.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bnnrun.cli.compose", "bnnrun.train.trainer", "pytest"])
 
-    def start(folder: Path, after: int = 0) -> multiprocessing.process.BaseProcess:
+    def start(folder: Path, after: int = 0) -> BaseProcess:
         """Return the process when it has begun, or when it has made `after` steps."""
-        here, there = context.Pipe()
-        process = context.Process(target=go_on, args=(config, folder, there, after))
+        here, there = server().Pipe()
+        process = server().Process(target=go_on, args=(config, folder, there, after))
         process.start()
         there.close()  # so that a process that dies is the end of the pipe, not a long wait
         assert here.recv() == "begins"
