@@ -11,14 +11,14 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from bnnrun import config, upgrade
@@ -112,11 +112,25 @@ def keys_of(verb: Verb) -> dict[str, TextKey]:
     )
 
 
-def checked_config(verb: Verb, words: list[str], *, multirun: bool) -> tuple[list[str], Any]:
-    """(the words as Hydra will take them, the configuration they make).
+class Checked(NamedTuple):
+    """What the words of a command line make.
 
-    In a sweep every value of every key is composed once, the other keys at their first value, and
-    the configuration of the first job is returned.
+    Attributes:
+        words:    as Hydra will take them
+        typed:    the configuration, every value checked; of a sweep its first job's
+        composed: Hydra's tree of the same, its own settings with it
+    """
+
+    words: list[str]
+    typed: Any
+    composed: DictConfig
+
+
+def checked_config(verb: Verb, words: list[str], *, multirun: bool) -> Checked:
+    """Compose and check the words of a command line.
+
+    In a sweep every value of every key is composed once, the other keys at their first value;
+    Hydra's own settings are checked by who composes the jobs.
 
     Raises:
         InputError: a word that is no override, an unknown group, choice or key, a value of the
@@ -126,10 +140,13 @@ def checked_config(verb: Verb, words: list[str], *, multirun: bool) -> tuple[lis
     overrides = parse([literal(word, keys, multirun=multirun) for word in words])
     overrides += parse([word for o in overrides if (word := _launcher_defaults(o))])
     lines = [o.input_line for o in overrides if o.input_line is not None]
-    # Hydra's own keys belong to the run, not to the configuration checked here; but for the
-    # folders in which it looks for choices.
-    search = [line for line in lines if line.startswith("hydra.searchpath=")]
-    own = [o for o in overrides if not o.key_or_group.startswith("hydra")]
+    own, hydras = [], []
+    for override in overrides:
+        if override.key_or_group.startswith("hydra"):
+            hydras.append(override.input_line or "")
+        else:
+            own.append(override)
+    search = [line for line in hydras if line.startswith("hydra.searchpath=")]
     with hydra_session():
         swept = [_values(o, multirun) for o in own]
         for override in overrides:
@@ -137,7 +154,10 @@ def checked_config(verb: Verb, words: list[str], *, multirun: bool) -> tuple[lis
         if multirun:  # of a long sweep not every value is composed
             _check_names(verb, own, swept, search)
         try:
-            typed = _compose(verb, [*search, *(values[0] for values in swept)])
+            composed = _compose(
+                verb, [*(search if multirun else hydras), *(values[0] for values in swept)]
+            )
+            typed = _typed(composed)
         except InputError:
             _check_names(verb, own, swept, search)  # what a wrong name was meant to be
             raise
@@ -145,8 +165,8 @@ def checked_config(verb: Verb, words: list[str], *, multirun: bool) -> tuple[lis
             for value in values[1:SWEPT_AT_MOST]:
                 now = [v[0] for v in swept]
                 now[i] = value
-                _compose(verb, [*search, *now])
-    return lines, typed
+                _typed(_compose(verb, [*search, *now]))
+    return Checked(lines, typed, composed)
 
 
 def _values(override: Override, multirun: bool) -> list[str]:
@@ -260,9 +280,15 @@ def _folders(words: Iterable[str]) -> list[Path]:
     return [Path(str(p).removeprefix("file://")) for each in paths for p in cast(list[str], each)]
 
 
-def _compose(verb: Verb, words: list[str]) -> Any:
+def _compose(verb: Verb, words: list[str]) -> DictConfig:
     try:
-        composed = compose(verb.name, words)
+        return compose(verb.name, words, return_hydra_config=True)
     except Exception as error:
         raise explained(error, words, _folders(words)) from None
-    return to_config(composed)
+
+
+def _typed(composed: DictConfig) -> Any:
+    own = composed.copy()
+    with open_dict(own):
+        del own["hydra"]
+    return to_config(own)

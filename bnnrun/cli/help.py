@@ -49,7 +49,7 @@ def tool_help() -> None:
 
 def verb_help(verb: Verb, words: list[str]) -> None:
     """What `bnnrun VERB --help` shows; the defaults are those of the words given with it."""
-    words, typed = checked_config(verb, words, multirun=False)
+    words, typed, _ = checked_config(verb, words, multirun=False)
     console = _console()
     console.print(f"bnnrun {verb.name}: {verb.meaning}\n", markup=False)
     groups = _groups(verb, words)

@@ -82,24 +82,24 @@ def _run_verb(verb: Verb, argv: list[str]) -> int:
     if verb.is_run:
         _check_names(argv)
         words = resumed(verb, words, multirun=flags.multirun)
-    words, typed = checked_config(verb, words, multirun=flags.multirun)
+    checked = checked_config(verb, words, multirun=flags.multirun)
     shows = flags.cfg is not None or flags.info is not None or flags.hydra_help
     if not verb.is_run and not shows:
-        verb.load()(typed)
+        verb.load()(checked.typed)
         return 0
     if flags.multirun and not shows:
         from bnnrun.cli.sweep import Sweep
 
-        return Sweep(verb, argv).run(words)
+        return Sweep(verb, argv).run(checked.words)
     if shows:
-        run_hydra(verb, [*hydra_flags, *words], _complete_only)
+        run_hydra(verb, [*hydra_flags, *checked.words], _complete_only)
         return 0
-    if getattr(typed, "plan", False):
+    if getattr(checked.typed, "plan", False):
         raise InputError("plan=true: lists the jobs of a sweep; add -m")
     refuse_ranks(verb.name)
     from bnnrun.cli.single import run_alone
 
-    return run_alone(verb, words, typed)
+    return run_alone(verb, checked)
 
 
 def _check_names(argv: list[str]) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import run_job
+from hydra.core.utils import configure_log, run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from bnnrun.cli.compose import hydra_session, to_config
+from bnnrun.cli.compose import Checked, hydra_session, to_config
 from bnnrun.cli.job import described, not_writable, tell, told_in_one_line, work
 from bnnrun.cli.verbs import Verb
 from bnnrun.cli.words import as_value
@@ -22,24 +22,21 @@ from bnnrun.lock import Lock, locked
 from bnnrun.train import STATE
 
 
-def run_alone(verb: Verb, words: list[str], typed: Any) -> int:
-    """Do what the verb does, in the run's own folder; the exit status.
-
-    Args:
-        words, typed: of `checked_config`
-    """
+def run_alone(verb: Verb, checked: Checked) -> int:
+    """Do what the verb does, in the run's own folder; the exit status."""
     statuses = [0]
     with told_in_one_line(multirun=False), hydra_session():
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
-        config = hydra.compose_config(verb.name, words, RunMode.RUN, with_log_configuration=True)
+        config = checked.composed
+        configure_log(config.hydra.hydra_logging, config.hydra.verbose)
         if config.hydra.mode is RunMode.MULTIRUN:
             raise InputError("hydra.mode=MULTIRUN: -m is the flag that runs a sweep")
         config.hydra.mode = RunMode.RUN
         folder = _folder(config)
         # Hydra writes its files there before it calls anybody, so the folder is taken first.
         with _own(folder) as lock:
-            _refuse_another_run(verb, typed, folder)
+            _refuse_another_run(verb, checked.typed, folder)
             with read_write(config.hydra.run):
                 config.hydra.run.dir = as_value(folder)
             callbacks = Callbacks(config)

@@ -212,7 +212,7 @@ def test_our_defaults_lie_over_the_launchers_own(bnnrun, launcher, key, value):
 
     def setting(*words):
         typed = [f"hydra/launcher={launcher}", "device=cpu", *words]
-        lines, _ = checked_config(VERBS["train"], typed, multirun=True)
+        lines = checked_config(VERBS["train"], typed, multirun=True).words
         with hydra_session():
             return compose("train", lines, return_hydra_config=True).hydra.launcher[key]
 

@@ -32,4 +32,4 @@ class Command:
 
 def configure(verb: str, *words: str) -> Any:
     """The typed configuration that the words make."""
-    return checked_config(VERBS[verb], list(words), multirun=False)[1]
+    return checked_config(VERBS[verb], list(words), multirun=False).typed
