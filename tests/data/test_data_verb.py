@@ -11,8 +11,13 @@ from bnnrun.cli.main import run
 from bnnrun.data import cifar10, mnist, published, status
 from bnnrun.data.published import DataFile
 
-datasets: ModuleType = pytest.importorskip("torchvision.datasets", exc_type=ImportError)
 LABELS = "MNIST/raw/train-labels-idx1-ubyte.gz"
+
+
+@pytest.fixture
+def datasets() -> ModuleType:
+    """What downloads; it takes seconds to load."""
+    return pytest.importorskip("torchvision.datasets", exc_type=ImportError)
 
 
 @pytest.fixture
@@ -86,7 +91,7 @@ def test_words_may_stand_behind_settings(publish, capsys):
     assert capsys.readouterr().out.count("whole") == 4
 
 
-def test_fetch_downloads_what_is_not_whole_and_verifies_it(publish, monkeypatch, capsys):
+def test_fetch_downloads_what_is_not_whole_and_verifies_it(publish, datasets, monkeypatch, capsys):
     contents = {path.name: path.read_bytes() for path in (publish / "MNIST/raw").iterdir()}
     (publish / LABELS).write_bytes(b"altered")
     (publish / mnist.FILES[0].path).unlink()
@@ -108,7 +113,9 @@ def test_fetch_downloads_what_is_not_whole_and_verifies_it(publish, monkeypatch,
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "svhn"])
-def test_a_failed_download_is_one_line_with_all_one_needs(name, tmp_path, monkeypatch, capsys):
+def test_a_failed_download_is_one_line_with_all_one_needs(
+    name, datasets, tmp_path, monkeypatch, capsys
+):
     def fail(url: str, *args: object, **settings: object) -> None:
         raise URLError("no network")
 
@@ -125,13 +132,13 @@ def test_a_failed_download_is_one_line_with_all_one_needs(name, tmp_path, monkey
     assert all(part in output for part in expected[name])
 
 
-def test_a_download_that_is_not_the_published_file_is_told(tmp_path, monkeypatch, capsys):
+def test_a_download_that_is_not_the_published_file_is_told(datasets, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(datasets.utils, "download_and_extract_archive", lambda *a, **k: None)
     assert run(["data", "fetch", "cifar10", f"root={tmp_path}"]) == 1
     assert "data_batch_1: fetched, and still not there" in capsys.readouterr().err
 
 
-def test_our_checksums_are_torchvisions():
+def test_our_checksums_are_torchvisions(datasets):
     known = dict([*datasets.CIFAR10.train_list, *datasets.CIFAR10.test_list])
     known[datasets.CIFAR10.meta["filename"]] = datasets.CIFAR10.meta["md5"]
     known |= dict(datasets.MNIST.resources)

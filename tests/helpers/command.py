@@ -1,5 +1,8 @@
 """The command line in this process, for tests that look at what it says and its status."""
 
+import copy
+import functools
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,5 +34,11 @@ class Command:
 
 
 def configure(verb: str, *words: str) -> Any:
-    """The typed configuration that the words make."""
+    """The typed configuration that the words make, the caller's own."""
+    return copy.deepcopy(_configured(verb, words, os.environ.get("BNNRUN_DATA")))
+
+
+@functools.cache  # Hydra takes a sixth of a second, and the sweep of engines asks for few again
+def _configured(verb: str, words: tuple[str, ...], data: str | None) -> Any:
+    """`data`: the one variable of the environment that a configuration holds."""
     return checked_config(VERBS[verb], list(words), multirun=False).typed

@@ -2,7 +2,8 @@
 
 import hashlib
 
-from bnnrun.cli.reporting import experiments
+from command import configure
+
 from bnnrun.config import computed
 from bnnrun.records import Record
 from bnnrun.roles import Implementation
@@ -10,15 +11,11 @@ from bnnrun.roles import Implementation
 TEST_IMAGES = {"mnist": 10_000, "svhn": 26_032, "cifar10": 10_000, "digits": 400}
 CPU = {"model": "A Processor", "cores": 2, "features": ["avx2"], "memory_bytes": 8 * 2**30}
 CHANNELS = [128, 128, 256, 256, 512, 512]
-_composed: dict[str, dict] = {}
 
 
 def settings(experiment: str, **changed: object) -> dict:
     """The configuration that an experiment's records hold; `trainer__epochs=3` changes a key."""
-    if not _composed:
-        for each in experiments():
-            _composed[each.name] = computed(each.config)
-    tree = {k: dict(v) if isinstance(v, dict) else v for k, v in _composed[experiment].items()}
+    tree = computed(configure("train", f"experiment={experiment}"))
     for key, value in changed.items():
         *groups, name = key.split("__")
         node = tree
