@@ -151,21 +151,21 @@ def checked_config(verb: Verb, words: list[str], *, multirun: bool) -> Checked:
         swept = [_values(o, multirun) for o in own]
         for override in overrides:
             _check_plugin(override)
-        if multirun:  # of a long sweep not every value is composed
+        if any(len(values) > SWEPT_AT_MOST for values in swept):  # not every one is composed
             _check_names(verb, own, swept, search)
         try:
             composed = _compose(
                 verb, [*(search if multirun else hydras), *(values[0] for values in swept)]
             )
             typed = _typed(composed)
+            for i, values in enumerate(swept):
+                for value in values[1:SWEPT_AT_MOST]:
+                    now = [v[0] for v in swept]
+                    now[i] = value
+                    _typed(_compose(verb, [*search, *now]))
         except InputError:
             _check_names(verb, own, swept, search)  # what a wrong name was meant to be
             raise
-        for i, values in enumerate(swept):
-            for value in values[1:SWEPT_AT_MOST]:
-                now = [v[0] for v in swept]
-                now[i] = value
-                _typed(_compose(verb, [*search, *now]))
     return Checked(lines, typed, composed)
 
 
