@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -154,7 +155,7 @@ def checked_config(verb: Verb, words: list[str], *, multirun: bool) -> Checked:
         if any(len(values) > SWEPT_AT_MOST for values in swept):  # not every one is composed
             _check_names(verb, own, swept, search)
         try:
-            composed = _compose(
+            composed = composed_of(
                 verb, [*(search if multirun else hydras), *(values[0] for values in swept)]
             )
             typed = _typed(composed)
@@ -162,7 +163,7 @@ def checked_config(verb: Verb, words: list[str], *, multirun: bool) -> Checked:
                 for value in values[1:SWEPT_AT_MOST]:
                     now = [v[0] for v in swept]
                     now[i] = value
-                    _typed(_compose(verb, [*search, *now]))
+                    _typed(composed_of(verb, [*search, *now]))
         except InputError:
             _check_names(verb, own, swept, search)  # what a wrong name was meant to be
             raise
@@ -234,10 +235,7 @@ def _check_names(
 @functools.cache
 def _known(verb: str, chosen: tuple[str, ...]) -> tuple[dict[str, list[str]], set[str]]:
     """(each group with its choices, every key) of a verb when those choices are made."""
-    try:
-        composed = compose(verb, list(chosen), return_hydra_config=True)
-    except Exception as error:
-        raise explained(error, list(chosen), _folders(chosen)) from None
+    composed = composed_of(VERBS[verb], list(chosen))
     loader = GlobalHydra.instance().config_loader()
     groups = [name for name in composed.hydra.runtime.choices if "/" not in name]
     added = _folders(chosen)  # the loader lists its own; into those it only looks
@@ -280,9 +278,16 @@ def _folders(words: Iterable[str]) -> list[Path]:
     return [Path(str(p).removeprefix("file://")) for each in paths for p in cast(list[str], each)]
 
 
-def _compose(verb: Verb, words: list[str]) -> DictConfig:
+def composed_of(verb: Verb, words: list[str], mode: RunMode = RunMode.RUN) -> DictConfig:
+    """Hydra's tree of a verb's words, its own settings with it; within a `hydra_session`.
+
+    Raises:
+        InputError: what makes no tree, by the word or the file and line
+    """
+    hydra = GlobalHydra.instance().hydra
+    assert hydra is not None
     try:
-        return compose(verb.name, words, return_hydra_config=True)
+        return hydra.compose_config(verb.name, words, mode, from_shell=False)
     except Exception as error:
         raise explained(error, words, _folders(words)) from None
 

@@ -43,6 +43,8 @@ def explained(error: Exception, words: list[str], folders: list[Path]) -> InputE
     Args:
         folders: of the user's own YAML files; a fault in one is reported with file and line
     """
+    if isinstance(error, KeyError):
+        return InputError(f"hydra.job.env_copy: the environment has no variable {error.args[0]}")
     message = _type_error(error, words) or _no_file(error) or _of_file(error, words, folders)
     return InputError(message or one_line(error))
 
@@ -63,8 +65,11 @@ def _type_error(error: Exception, words: list[str]) -> str | None:
     if assignment is None or cause is None:
         return None
     message = str(cause).splitlines()[0]
-    if match := re.search(r"could not be converted to (\w+)", message):
-        kinds = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false"}
+    if re.match(r"Key '.*' (is )?not in ", message):
+        return None  # Hydra says how a key is added
+    if match := re.search(r"(?:could not be converted to|is not a valid) (\w+)", message):
+        kinds = {"Integer": "an integer", "Float": "a number",
+                 "Boolean": "true or false", "bool": "true or false"}  # fmt: skip
         return f"{assignment}: expected {kinds.get(match[1], match[1])}"
     if match := re.search(r"expected one of \[(.*)\]", message):
         value, options = assignment.partition("=")[2], match[1].split(", ")

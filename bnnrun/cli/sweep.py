@@ -17,7 +17,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 
 from bnnrun.cli import launchers
-from bnnrun.cli.compose import hydra_session
+from bnnrun.cli.compose import composed_of, hydra_session
 from bnnrun.cli.earlier import Earlier
 from bnnrun.cli.job import FAILED, WRONG_INPUT, as_typed, explain, told_in_one_line
 from bnnrun.cli.progress import Job, Progress, in_words
@@ -76,7 +76,7 @@ class Sweep:
         """What Hydra's own multirun does, with its launcher for the jobs that are left to us."""
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
-        config = hydra.compose_config(self.verb.name, words, RunMode.MULTIRUN)
+        config = composed_of(self.verb, words, RunMode.MULTIRUN)
         self.launcher = config.hydra.runtime.choices["hydra/launcher"]
         if config.get("plan"):
             self._plan(hydra, config, swept)

@@ -70,8 +70,17 @@ def test_a_plugin_that_is_not_installed_is_named_by_its_package(group, choice):
 def test_hydras_own_settings_are_wrong_input(bnnrun, tmp_path):
     for words, named in (
         (["-m", "hydra/launcher=nosuch"], "hydra/launcher/nosuch"),
-        (["hydra.nosuch=3"], "hydra.nosuch"),
-        (["-m", "hydra.nosuch=3"], "hydra.nosuch"),
+        (["-m", "hydra.run=3"], "hydra.run.KEY=VALUE"),
+        *(
+            ([*flag, word], said)
+            for flag in ([], ["-m"])
+            for word, said in (
+                ("hydra.nosuch=3", "use +hydra.nosuch=3"),
+                ("hydra.mode=NOSUCH", "expected one of RUN, MULTIRUN"),
+                ("hydra.job.chdir=maybe", "expected true or false"),
+                ("hydra.job.env_copy=[BNNRUN_NO_SUCH]", "no variable BNNRUN_NO_SUCH"),
+            )
+        ),
         (["hydra.run.dir=${nosuch}"], "nosuch"),
         (["hydra.mode=MULTIRUN"], "-m is the flag"),
         (["-m", "hydra.sweep.dir=${nosuch}"], "nosuch"),
