@@ -119,7 +119,7 @@ class Checked(NamedTuple):
     Attributes:
         words:    as Hydra will take them
         typed:    the configuration, every value checked; of a sweep its first job's
-        composed: Hydra's tree of the same, its own settings with it
+        composed: Hydra's tree of the same, its own settings with it; of a sweep by default values
     """
 
     words: list[str]

@@ -43,7 +43,7 @@ def explained(error: Exception, words: list[str], folders: list[Path]) -> InputE
     Args:
         folders: of the user's own YAML files; a fault in one is reported with file and line
     """
-    if isinstance(error, KeyError):
+    if type(error) is KeyError:  # of os.environ; OmegaConf's own are subclasses
         return InputError(f"hydra.job.env_copy: the environment has no variable {error.args[0]}")
     message = _type_error(error, words) or _no_file(error) or _of_file(error, words, folders)
     return InputError(message or one_line(error))
