@@ -40,7 +40,13 @@ def versions() -> dict[str, str]:
 
 @cache
 def cpu() -> dict[str, Any]:
-    """Model, cores, instruction sets and memory of this machine."""
+    """Model, cores, instruction sets and memory of this machine.
+
+    The model is the system's name for it with LLVM's for its microarchitecture, as in
+    "AMD EPYC (znver5)": on a virtual machine the first is often that of a whole family.
+    """
+    from llvmlite.binding import get_host_cpu_name
+
     model, flags = platform.processor() or platform.machine(), ""
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -52,7 +58,7 @@ def cpu() -> dict[str, Any]:
         model = fields.get("model name", model)
         flags = fields.get("flags", fields.get("Features", ""))
     return {
-        "model": model,
+        "model": f"{model} ({get_host_cpu_name()})",
         "cores": cores(),
         "features": [name for name in FEATURES if name in flags.split()],
         "memory_bytes": psutil.virtual_memory().total,

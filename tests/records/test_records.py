@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+from llvmlite import binding
 
 from bnnrun import machine, records
 from bnnrun.errors import InputError
@@ -59,6 +60,14 @@ def test_a_record_says_what_it_was_measured_with(tmp_path):
     assert content["cpu"]["cores"] >= 1
     assert content["peak_memory_bytes"] > 1e6
     assert set(content["source"]) == {"commit", "clean"}
+
+
+def test_processors_of_one_name_and_two_makes_are_told_apart(monkeypatch):
+    def model(microarchitecture):
+        monkeypatch.setattr(binding, "get_host_cpu_name", lambda: microarchitecture)
+        return machine.cpu.__wrapped__()["model"]
+
+    assert model("znver4").endswith(" (znver4)") and model("znver5").endswith(" (znver5)")
 
 
 def test_the_commit_can_be_told_where_there_is_no_repository(monkeypatch):
