@@ -49,7 +49,7 @@ LOADS = Implementation(Role.roofline, "vector_loads")
 COPY = Implementation(Role.roofline, "memory_copy")
 TABLES = Implementation(Role.roofline, "lut_sums")
 BYTES = Implementation(Role.roofline, "byte_products")
-TRIPLE_CHAINS, CARRY_CHAINS, ADDER_CHAINS, LOAD_CHAINS = 12, 6, 3, 12
+TRIPLE_CHAINS, CARRY_CHAINS, ADDER_CHAINS, LOAD_CHAINS = 24, 6, 3, 12
 TRIPLE_WORDS, CARRY_WORDS, ADDER_WORDS = 1, 2, 16  # that a chain counts in a round
 # A tile multiplies four vectors of W by four words of A: that many products for each load, of which
 # a chain makes two in a round.
