@@ -9,6 +9,8 @@ from typing import Any
 from bnnrun.errors import RunError
 from bnnrun.roles import Implementation, shown
 
+SHORT_S = 0.1  # of a call that the state of the caches makes slower by much
+
 
 @dataclass(frozen=True)
 class Competitor:
@@ -82,13 +84,13 @@ def explain_nothing(timings: Timings) -> Details:
     return {}
 
 
-def measure(
-    competitors: Sequence[Competitor], rounds: int, seconds: float, warmup: int = 2
-) -> Timings:
+def measure(competitors: Sequence[Competitor], rounds: int, seconds: float) -> Timings:
     """Time each competitor once a round, the order turning from round to round.
 
     In turns, because the speed of a shared machine drifts: a ratio of two medians then compares
-    the same minutes. At least 3 rounds are made; after `seconds` no new one is begun.
+    the same minutes. A short call comes right after another of its own, which is not counted: what
+    the neighbour in the round has left in the caches, or has put out of them, is no part of it. At
+    least 3 rounds are made; after `seconds` no new one is begun.
 
     Raises:
         RunError: an answer is wrong; nothing is timed then
@@ -96,10 +98,11 @@ def measure(
     for competitor in competitors:
         if (wrong := competitor.check()) is not None:
             raise RunError(f"{competitor.name}: wrong answer, not timed: {wrong}")
+    short = set()
     for competitor in competitors:
-        for _ in range(warmup):
-            competitor.call()
-        competitor.wait()
+        _seconds(competitor)
+        if _seconds(competitor) < SHORT_S:
+            short.add(competitor.implementation)
     times: dict[Implementation, list[float]] = {
         competitor.implementation: [] for competitor in competitors
     }
@@ -109,6 +112,8 @@ def measure(
             break
         turn = i % len(competitors)
         for competitor in [*competitors[turn:], *competitors[:turn]]:
+            if competitor.implementation in short:
+                _seconds(competitor)
             times[competitor.implementation].append(_seconds(competitor))
     return {competitor: Timing(tuple(each)) for competitor, each in times.items()}
 

@@ -44,6 +44,12 @@ def test_competitors_are_timed_in_turns(clock):
     assert timings[Implementation(Role.peer, "b")].median_s == 2.0
 
 
+def test_a_short_call_comes_right_after_one_of_its_own(clock):
+    timings = measure([clock.competitor("a", 0.01), clock.competitor("b", 2.0)], 3, 1e9)
+    assert clock.calls[4:] == ["a", "a", "b", "b", "a", "a", "a", "a", "b"]
+    assert timings[Implementation(Role.peer, "a")].count == 3
+
+
 def test_no_round_is_begun_after_the_time_is_up_but_three_are_made(clock):
     timings = measure([clock.competitor("a", 10.0)], 100, seconds=35.0)
     assert timings[Implementation(Role.peer, "a")].count == 4
