@@ -131,6 +131,11 @@ class Implementation:
         return self.role is Role.peer and self.method != "reference"
 
     @property
+    def is_float32(self) -> bool:
+        """Whether it is another library in float32."""
+        return self.role is Role.float32 or (self.is_library and self.method.endswith("_float32"))
+
+    @property
     def order(self) -> tuple[int, str]:
         """For sorting: ours, then others, then the roofline."""
         return {Role.ours: 0, Role.roofline: 2}.get(self.role, 1), self.name

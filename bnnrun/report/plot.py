@@ -172,7 +172,7 @@ def _bars(panel: Panel, ax: Axes, colours: dict[str, int]) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     count = len(panel.series)
     values = [y for series in panel.series for y in series.y]
-    left, right = 10 ** math.floor(math.log10(min(values))), max(values)
+    left, right = 10 ** math.floor(math.log10(min(values) / 2)), max(values)
     for j, series in enumerate(panel.series):
         colour = _colour(colours[_group(series)])
         hatch = "/////" if series.of_paper else ""

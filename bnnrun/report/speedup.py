@@ -7,14 +7,14 @@ from bnnrun.report.machines import MACHINE
 from bnnrun.report.timing import (
     Ratio,
     Timed,
+    fastest_float32,
     latest_ratio,
     standing_times,
     time_id,
     times_as,
-    yardstick,
 )
 from bnnrun.report.workload import WORKLOAD, Work
-from bnnrun.roles import PACK_BITS, YARDSTICK, Form, Implementation, Role
+from bnnrun.roles import PACK_BITS, Form, Implementation, Role
 from bnnrun.table import Column, Number
 
 Curve = dict[float, tuple[float, str]]  # of each size the speed-up, and its record
@@ -65,7 +65,10 @@ def table(runs: list[Timed]) -> Table:
             Column("over the best precision", "over_best best_precision"),
         ),
         rows=tuple(rows),
-        notes=tuple(_crossing(*place, curve) for place, curve in sorted(curves.items())),
+        notes=(
+            "float32 is the fastest library that the run timed in float32.",
+            *(_crossing(*place, curve) for place, curve in sorted(curves.items())),
+        ),
     )
 
 
@@ -89,7 +92,7 @@ def _volume(run: Timed) -> int:
 
 
 def _over_float32(runs: list[Timed], implementation: Implementation | None) -> Ratio | None:
-    return latest_ratio(runs, implementation, yardstick) if implementation else None
+    return latest_ratio(runs, implementation, fastest_float32) if implementation else None
 
 
 def _cell(runs: list[Timed], implementation: Implementation | None) -> Cell:
@@ -144,8 +147,8 @@ def figures(runs: list[Timed]) -> list[Figure]:
         caption.append(f"{machine}: {words}.")
     if not panels:
         return []
-    text = ("Of each size the fastest kernel of its kind, over float32 in the same run; 1 is "
-            "float32 itself. Crossover of XNOR with packing: ")  # fmt: skip
+    text = ("Of each size the fastest kernel of its kind, over the fastest library in float32 in "
+            "the same run; 1 is float32 itself. Crossover of XNOR with packing: ")  # fmt: skip
     title = "Speed-up over float32 against size"
     return [Figure("speedup", title, text + " ".join(caption), tuple(panels))]
 
@@ -157,7 +160,8 @@ def _curves(runs: list[Timed]) -> dict[str, Curve]:
         label = _label(implementation)
         if run.workload != "gemm" or len(set(run.work.size)) != 1 or not label:
             continue
-        value, size = run.ratio(implementation, YARDSTICK), float(run.work.size[0])
+        over, size = fastest_float32(run), float(run.work.size[0])
+        value = run.ratio(implementation, over) if over else None
         if value is not None and value > curves[label].get(size, (0.0, ""))[0]:
             curves[label][size] = value, run.records[implementation].name
     return {label: curve for label, curve in curves.items() if curve}

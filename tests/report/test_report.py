@@ -211,7 +211,7 @@ def test_ratios_are_of_one_run_and_of_the_latest_that_has_both(of_conf):
     measured = [*timed(kernels=every), *timed(kernels=later, created=5)]
     row = next(r for r in table_rows(measured, of_conf, "figure3") if r["kernel"].text)
     shown = {name: cell.text for name, cell in row.items()}
-    assert (shown["median"], shown["over float32"]) == ("80.0 ms", "5.0x")
+    assert (shown["median"], shown["over float32"]) == ("80.0 ms", "5.0x (torch float32)")
     assert shown["over the best precision"] == "4.0x (torch int8)"
     assert shown["over baseline"] == "100x"  # by rates: the baseline made half of the product
 
@@ -244,7 +244,26 @@ def test_speed_up_against_size_tells_where_it_overtakes(of_conf):
     measured = [*timed(kernels=slow, size=1024), *timed(kernels=fast, size=4096)]
     table = next(t for t in tables(measured, of_conf, []) if t.name == "speedup")
     assert [row[3].text for row in table.rows] == ["0.5x", "2.0x"]
-    assert "from about 2048 on" in table.notes[0]
+    assert "from about 2048 on" in table.notes[1]
+
+
+@pytest.mark.parametrize(
+    ("other", "ratios"),
+    [
+        ({"float32:numpy": 60.0}, {"figure3": "3.0x (NumPy float32)", "speedup": "3.0x"}),
+        (
+            {"peer:openvino_float32": 50.0, "peer:openvino/float32_out": 30.0},
+            {"figure3": "2.5x (OpenVINO float32)", "speedup": "2.5x"},
+        ),
+        ({"low_precision:int8": 10.0}, {"figure3": "5.0x (torch float32)", "speedup": "5.0x"}),
+    ],
+)
+def test_float32_is_the_fastest_library_that_computes_in_it(of_conf, other, ratios):
+    measured = timed(kernels={"ours:xnor/packing": 20.0, "float32:torch": 100.0} | other)
+    columns = {"figure3": "over float32", "speedup": "packing of A timed, over float32"}
+    for table, column in columns.items():
+        rows = table_rows(measured, of_conf, table)
+        assert ratios[table] in [row[column].text for row in rows]
 
 
 STEPS = {"ours:fast": 100.0, "float32:torch": 400.0, "float32:torch/memory_kept": 300.0,

@@ -88,7 +88,7 @@ def test_a_ratio_may_be_of_an_earlier_run_its_time_is_not(of_conf):
     measured = [*timed(kernels=before), *timed(kernels=after, created=1)]
     table = next(t for t in tables(measured, of_conf, []) if t.name == "figure3")
     row = next(row for row in table.rows if row[1].text)
-    assert [cell.text for cell in row[3:6]] == ["50.0 ms", "9.0x", "2.0x"]
+    assert [cell.text for cell in row[3:6]] == ["50.0 ms", "9.0x", "2.0x (torch float32)"]
     competitors = [row["competitor"].text for row in earlier(measured, of_conf)]
     assert competitors == ["xnor, float32 in, int32 out", "torch float32"]
 
