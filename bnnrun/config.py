@@ -456,7 +456,7 @@ class BenchConfig(NetworkConfig):
         1000, "images of workload=mlp and convnet", unit="images", valid="[1, 1048576]"
     )
     layers: bool = setting(
-        False, "mlp, convnet: each layer of the packed network too, against its own limit"
+        False, "mlp, convnet: each layer of the packed network too, against its own roofline"
     )
     rounds: int = setting(15, "timed calls of each competitor", unit="calls", valid="[3, inf)")
     seconds: float = setting(

@@ -10,7 +10,7 @@ import psutil
 import torch
 from numpy.typing import NDArray
 
-from bnnrun.bench import limits, peers
+from bnnrun.bench import peers, roofline
 from bnnrun.bench.measure import Competitor
 from bnnrun.bench.openblas import fastest
 from bnnrun.config import BenchConfig, BenchKernel
@@ -55,7 +55,7 @@ def competitors(config: BenchConfig) -> Iterator[list[Competitor]]:
             entries.append(_torch(implementation, task, a.bfloat16(), w.bfloat16()))
             if task.k % 8 == 0 and task.n % 8 == 0:
                 entries.append(_int8(task))
-        yield [*entries, *limits.limits()]
+        yield [*entries, *roofline.rooflines()]
 
 
 def random_task(config: BenchConfig) -> "Task":

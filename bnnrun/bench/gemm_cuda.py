@@ -159,7 +159,7 @@ def _competitor(
     macs = PORTABLE if rate == "xnor_gemm" else RATES.get(device.capability, {}).get(rate, 0)
     return Competitor(
         implementation, call, check or task.check(lambda: device.get(call())), device.wait,
-        macs=task.macs, limit=multiprocessors * clock * macs,
+        macs=task.macs, roofline=multiprocessors * clock * macs,
         timed=_Timed(device, call, cold=cold, graph=graph),
     )  # fmt: skip
 

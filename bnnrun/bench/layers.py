@@ -1,7 +1,7 @@
-"""The layers of a packed network on the processor, each against the limit of its own operations.
+"""The layers of a packed network on the processor, each against the roofline of its operations.
 
-The limits are measured in turns with the layers: of a popcount product as in limits.py, of a first
-layer by bytes the products of bytes.
+The rooflines are measured in turns with the layers: of a popcount product as in roofline.py, of a
+first layer by bytes the products of bytes.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnrun.architecture import Layer
-from bnnrun.bench.limits import BYTES, byte_products, limit, limits
 from bnnrun.bench.measure import Competitor, measure
+from bnnrun.bench.roofline import BYTES, byte_products, popcount_roofline, rooflines
 from bnnrun.roles import Implementation, Role
 from bnnrun.runtime.network import PackedNetwork, Step
 from bnnrun.table import print_table
@@ -24,8 +24,8 @@ def layers(
 ) -> list[dict[str, Any]]:
     """Time the layers of a network on at most `chunk` of the images; print a table.
 
-    Returns, for a record, of each layer: its name, milliseconds, those of its limit, and the images
-    that they are of. The pixels' way to the first layer has no limit.
+    Returns, for a record, of each layer: its name, milliseconds, those of its roofline, and the
+    number of images. The pixels' way to the first layer has no roofline.
     """
     part = pixels[: network.chunk]
     calls = network.layer_calls(part)
@@ -34,26 +34,26 @@ def layers(
         Competitor(Implementation.of(Role.ours, f"layer_{i}"), call, check)
         for i, call in enumerate(calls)
     ]
-    roofs = [*limits(), *byte_products()]
+    roofs = [*rooflines(), *byte_products()]
     timings = measure([*timed, *roofs], rounds, seconds)
     rate = {
         each.implementation: each.macs / timings[each.implementation].median_s
         for each in roofs
         if each.macs
     }
-    floors = [0.0, *(_floor(step, len(part), rate) for step in network.steps)]
+    at_roofline = [0.0, *(_roofline_s(step, len(part), rate) for step in network.steps)]
     names = ["pixels", *(_name(step.shape) for step in network.steps)]
-    found = [
+    parts = [
         {
             "layer": name,
             "ms": 1e3 * timings[each.implementation].median_s,
-            "ms_at_limit": 1e3 * floor or None,
+            "ms_at_limit": 1e3 * least or None,
             "images": len(part),
         }
-        for name, each, floor in zip(names, timed, floors, strict=True)
+        for name, each, least in zip(names, timed, at_roofline, strict=True)
     ]
-    _print(found)
-    return found
+    _print(parts)
+    return parts
 
 
 def _check(
@@ -66,12 +66,12 @@ def _check(
     return None if same else "the layers one by one give other scores than the network"
 
 
-def _floor(step: Step, images: int, rate: dict[Implementation, float]) -> float:
-    """Seconds of a layer at the limit of its products; 0 where that was not measured."""
+def _roofline_s(step: Step, images: int, rate: dict[Implementation, float]) -> float:
+    """Seconds of a layer at the roofline of its products; 0 where that was not measured."""
     panels, macs = step.weights.panels, float(images * step.shape.macs)
     if panels.of_bytes:
         return macs / rate[BYTES] if BYTES in rate else 0.0
-    return macs * panels.planes * panels.weight_planes / limit(rate)
+    return macs * panels.planes * panels.weight_planes / popcount_roofline(rate)
 
 
 def _name(shape: Layer) -> str:
@@ -80,8 +80,8 @@ def _name(shape: Layer) -> str:
     return f"{shape.name}, {shape.inputs} to {shape.outputs}{size}{', pooled' * shape.pool}"
 
 
-def _print(found: Sequence[dict[str, Any]]) -> None:
-    total = sum(each["ms"] for each in found)
+def _print(parts: Sequence[dict[str, Any]]) -> None:
+    total = sum(each["ms"] for each in parts)
     rows = [
         [
             each["layer"],
@@ -90,10 +90,10 @@ def _print(found: Sequence[dict[str, Any]]) -> None:
             f"{each['ms_at_limit']:.3f}" if each["ms_at_limit"] else "",
             f"{100 * each['ms_at_limit'] / each['ms']:.1f} %" if each["ms_at_limit"] else "",
         ]
-        for each in found
+        for each in parts
     ]
     print_table(
-        ["layer", "median ms", "of all", "ms at the limit", "of the limit"],
+        ["layer", "median ms", "of all", "ms at the roofline", "of the roofline"],
         rows,
-        title=f"the packed network layer by layer, {found[0]['images']:,} images",
+        title=f"the packed network layer by layer, {parts[0]['images']:,} images",
     )

@@ -23,8 +23,8 @@ class Competitor:
         check: None if a call's answer is right, else what is wrong with it
         wait:  returns when the device is idle, so that the clock covers all of the work
         macs:  multiply-accumulates of ±1 of a call, for its rate; 0 where there is no such number
-        limit: multiply-accumulates a second that the device's instructions of this kind allow;
-               0 where the limit is measured, or not known
+        roofline: multiply-accumulates a second that the device's instructions of this kind allow;
+               0 where it is measured, or not known
         timed: makes one call and gives its seconds by another clock: the device's, or that of a
                process of its own; None: by the wall clock
         memory: bytes that its calls have held at most; None where it is not told apart
@@ -35,7 +35,7 @@ class Competitor:
     check: Callable[[], str | None]
     wait: Callable[[], None] = lambda: None
     macs: float = 0.0
-    limit: float = 0.0
+    roofline: float = 0.0
     timed: Callable[[], float] | None = None
     memory: Callable[[], int] | None = None
     remark: str = ""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from bnnrun.architecture import has_one_bit
-from bnnrun.bench import limits, peer_networks
+from bnnrun.bench import peer_networks, roofline
 from bnnrun.bench.layers import layers
 from bnnrun.bench.measure import Competitor, Details, Explain, Timings, explain_nothing
 from bnnrun.bench.peer_networks import Description
@@ -133,7 +133,7 @@ def competitors(config: BenchConfig) -> Iterator[tuple[list[Competitor], Explain
         yield entries, explain_nothing
         return
     with _peers(config, partial(_described, network, model), pixels, labels, macs) as peers:
-        yield [*entries, *peers, *limits.limits()], partial(_layers, config, model, pixels)
+        yield [*entries, *peers, *roofline.rooflines()], partial(_layers, config, model, pixels)
 
 
 def _layers(

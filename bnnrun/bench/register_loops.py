@@ -1,4 +1,4 @@
-"""Loops of one kind of instruction in registers, for the limits that they set (limits.py).
+"""Loops of one kind of instruction in registers, for the rooflines that they set (roofline.py).
 
 And one that copies memory. Each of the others keeps several chains of operations that do not wait
 for each other, from different starts: one chain alone would measure how long an operation takes,
@@ -66,7 +66,7 @@ def _six_triples(n, x):
 def triples(threads, rounds, words, starts, out):
     """24 chains in each thread: n += popcount(n ^ x), from `starts` (24, 16) to `out`.
 
-    With 12 chains a Zen 5 still waits for some of them: a product would pass its limit.
+    With 12 chains a Zen 5 still waits for some of them: a product would pass its roofline.
     """
     for thread in prange(threads):
         x, to = load(words, 0), thread * starts.size

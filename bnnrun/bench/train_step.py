@@ -9,7 +9,7 @@ from functools import partial
 import torch
 
 from bnnrun.architecture import describe, has_one_bit
-from bnnrun.bench import rates
+from bnnrun.bench import step_roofline
 from bnnrun.bench.eager import EagerStep
 from bnnrun.bench.measure import Competitor, Details, Explain, Timings
 from bnnrun.bench.step_process import Job, StepProcess, step_process, without_dropout
@@ -36,8 +36,8 @@ def competitors(
     """Our steps and plain PyTorch's, from the same weights, on the same minibatch.
 
     Each is timed in a process of its own; what it computes is checked here before. On the processor
-    also the rates that a floor is made of. The second is what makes the table of parts from the
-    timings, and the details of records by competitor.
+    the competitors include the rates that a roofline is made of. Yields (competitors, explain);
+    explain(timings) prints the breakdown into parts and returns further fields of the records.
     """
     b = config.binarization
     if not isinstance(config.optimizer, AdamConfig):
@@ -86,7 +86,7 @@ def competitors(
         if not on_cpu:
             yield entries, lambda timings: _modes(processes)
             return
-        entries += rates.rates()
+        entries += step_roofline.step_rooflines()
         macs = {competitor.implementation: competitor.macs for competitor in entries}
         yield entries, partial(_parts, trainers, minibatch, macs)
 
@@ -131,14 +131,16 @@ def _parts(
     macs: dict[Implementation, float],
     timings: Timings,
 ) -> Details:
-    """Where the time of our steps goes, beside the fast one's floor: a table, and for records."""
-    least = rates.floor(trainers[EngineChoice.fast].engine, len(minibatch[0]), timings, macs)
+    """Print where the time of our steps goes, beside the fast one's roofline; fields of records."""
+    least = step_roofline.roofline_s(
+        trainers[EngineChoice.fast].engine, len(minibatch[0]), timings, macs
+    )
     spent = {
-        engine: rates.spent(partial(ours.engine.step, *minibatch))
+        engine: step_roofline.spent(partial(ours.engine.step, *minibatch))
         for engine, ours in trainers.items()
     }
     step_s = timings[_ours(EngineChoice.fast)].median_s
-    names = [*rates.PARTS, rates.REST]
+    names = [*step_roofline.PARTS, step_roofline.REST]
     rows = [
         [
             name,
@@ -150,9 +152,9 @@ def _parts(
     sums = [sum(seconds.values()) for seconds in (*spent.values(), least)]
     rows.append(["one step", *(f"{1e3 * total:.1f}" for total in sums)])
     print_table(
-        ["part, ms", *(engine.value for engine in spent), "floor, fast"],
+        ["part, ms", *(engine.value for engine in spent), "roofline, fast"],
         rows,
-        title=f"where the time goes, one step each; the floor is {sums[-1] / step_s:.0%} of the "
+        title=f"where the time goes, one step each; the roofline is {sums[-1] / step_s:.0%} of the "
         "fast step's median",
     )
     details: Details = {

@@ -11,7 +11,7 @@ import torch
 
 from bnnrun import machine
 from bnnrun.architecture import describe, has_one_bit
-from bnnrun.bench import gemm, gemm_cuda, limits, network, peers
+from bnnrun.bench import gemm, gemm_cuda, network, peers, roofline
 from bnnrun.bench import train_step as step
 from bnnrun.bench.measure import Competitor, Explain, Timing, explain_nothing, measure
 from bnnrun.config import BenchConfig, BenchKernel, Device, Workload, computed
@@ -71,9 +71,9 @@ class _Timed:
         return {each: macs[each] / t.median_s for each, t in self.timings.items() if macs[each]}
 
     @property
-    def limit(self) -> float | None:
+    def roofline(self) -> float | None:
         """The rate that no popcount product exceeds; None where it was not measured."""
-        return limits.limit(self.rates) if limits.TRIPLES in self.rates else None
+        return roofline.popcount_roofline(self.rates) if roofline.TRIPLES in self.rates else None
 
     @property
     def fastest_peer(self) -> Implementation | None:
@@ -82,8 +82,8 @@ class _Timed:
         return max(libraries, key=self.rates.__getitem__, default=None)
 
     def share(self, implementation: Implementation) -> float | None:
-        """A competitor's rate over its limit, known or measured; None where it has none."""
-        top = self.competitors[implementation].limit or self.limit
+        """A competitor's rate over its roofline, known or measured; None where it has none."""
+        top = self.competitors[implementation].roofline or self.roofline
         return self.rates[implementation] / top if top and implementation in self.rates else None
 
 
@@ -125,7 +125,7 @@ def _print(config: BenchConfig, timed: _Timed) -> None:
     )
     columns = ["competitor", "median ms", "fastest ms", "spread", "calls"]
     columns += ["MiB at most"] if timed.memory else []
-    columns += ["GMAC/s", "of the limit"] if rate else []
+    columns += ["GMAC/s", "of the roofline"] if rate else []
     peer, rows = timed.fastest_peer, []
     others = [YARDSTICK, *([peer] if peer else [])]
     for each, t in timed.timings.items():

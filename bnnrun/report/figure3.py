@@ -170,7 +170,7 @@ COLUMNS = (
         verdict="over_float32_verdict",
     ),
     Column("over the best precision", "over_best best_precision", verdict="over_best_verdict"),
-    Column("of the limit", "of_limit_pct"),
+    Column("of the roofline", "of_limit_pct"),
     Column("spread", "spread_pct"),
     Column("date"),
 )

@@ -55,7 +55,7 @@ def commit(record: Record, digits: int = 40) -> str:
 
 
 def timed(record: Record) -> str:
-    """'7 calls, fastest 498 ms, spread 5 %; 704 GMAC/s, 51.1 % of the limit; 2 threads'."""
+    """'7 calls, fastest 498 ms, spread 5 %; 704 GMAC/s, 51.1 % of the roofline; 2 threads'."""
     details = record.details
     if "role" not in details:
         return ""
@@ -67,7 +67,7 @@ def timed(record: Record) -> str:
         ),
         (
             number(details.get("gmac_per_s"), "{:,.4g} GMAC/s"),
-            roofline_share(details, "{:.3g} % of the limit"),
+            roofline_share(details, "{:.3g} % of the roofline"),
         ),
         (
             f"{details.get('threads', '?')} threads",

@@ -16,7 +16,7 @@ from bnnrun.report.timing import timed_runs
 from bnnrun.table import Column, Number
 
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
-SHOWN = (*range(7), 9)  # columns of Figure 3's table: limit and spread are in results/
+SHOWN = (*range(7), 9)  # columns of Figure 3's table: roofline and spread are in results/
 
 
 def block(records: list[Record], experiments: list[Experiment]) -> str:

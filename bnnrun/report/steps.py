@@ -49,7 +49,7 @@ def steps(runs: list[Timed]) -> Table:
             "Of each step the newest record. Plain PyTorch is timed as it comes, and with freed "
             "memory kept, as our training asks the C library to. Memory is what network and steps "
             "add to a process of their own at most. Parts are of one step under a profiler, the "
-            "floor each part's operations and bytes at the rates measured in the same run; what "
+            "roofline each part's operations and bytes at the rates measured in the same run; what "
             "lies between the products counts as nothing there.",
         ),
     )  # fmt: skip
@@ -76,7 +76,7 @@ def _rows(run: Timed, implementation: Implementation, parts: list[str]) -> list[
         share = 100 * roofline_ms / record.value
         rows.append((
             Cell(network),
-            Cell(Parts(f"{implementation.name}: its floor, {share:.0f} % of it",
+            Cell(Parts(f"{implementation.name}: its roofline, {share:.0f} % of it",
                        (implementation.role.value, implementation.variant, True, share))),
             Cell(run.where),
             Cell(Number(roofline_ms, milliseconds), time_id("steps", run, implementation, "floor"),

@@ -161,7 +161,7 @@ def times(runs: list[Timed]) -> Table:
             Column("spread", "spread_pct"),
             Column("calls"),
             Column("GMAC/s", "gmac_per_s"),
-            Column("of the limit", "of_limit_pct"),
+            Column("of the roofline", "of_limit_pct"),
             Column("over torch float32", "over_float32"),
             Column("over the fastest peer"),
             Column("date"),
@@ -170,8 +170,8 @@ def times(runs: list[Timed]) -> Table:
         notes=(
             "Of each competitor the newest record. \"Over\" compares within its run, whose "
             "competitors were timed in turns; peers are other libraries (`bench kernel=peers`). "
-            "The limit is the cheapest of the operations in registers and no more than the loads "
-            "(processor), or what the device's instructions allow (GPU).",
+            "The roofline is the cheapest of the operations in registers and no more than the "
+            "loads (processor), or what the device's instructions allow (GPU).",
         ),
     )  # fmt: skip
 

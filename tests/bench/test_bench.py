@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from bench_runs import CONVNET, MLP, PRODUCT, SMALL, assert_not_timed, records, without_limits
+from bench_runs import CONVNET, MLP, PRODUCT, SMALL, assert_not_timed, records, without_rooflines
 
 from bnnrun import machine
 from bnnrun.bench import measure as measure_module
@@ -129,7 +129,7 @@ def test_a_product_is_timed_by_everything_that_is_exact(bnnrun, tmp_path):
     }
     blas = {name for name in found if name.startswith("NumPy float32 (")}
     assert len(blas) == 1
-    assert without_limits(found) == XNOR | others | blas | libraries(found)
+    assert without_rooflines(found) == XNOR | others | blas | libraries(found)
     assert {r["quantity"] for r in found.values()} == {"gemm_time"}
     assert_printed_and_rated(outcome, found, 64 * 48 * 96)
 
@@ -139,11 +139,13 @@ def test_a_product_is_timed_by_everything_that_is_exact(bnnrun, tmp_path):
     [("xnor", XNOR), ("baseline", {"baseline float32 (5 rows)"}), ("reference", {"reference"})],
     ids=["xnor", "baseline", "reference"],
 )
-def test_one_kernel_is_timed_beside_the_yardstick_and_the_limits(bnnrun, tmp_path, kernel, names):
+def test_one_kernel_is_timed_beside_the_yardstick_and_the_rooflines(
+    bnnrun, tmp_path, kernel, names
+):
     outcome = bnnrun(*SMALL, "workload=gemm", "m=5", "n=7", "k=33", f"kernel={kernel}")
     assert outcome.status == 0, outcome.err
     found = records(tmp_path)
-    assert without_limits(found) == names | {"torch float32"}
+    assert without_rooflines(found) == names | {"torch float32"}
     assert_printed_and_rated(outcome, found, 5 * 7 * 33)
 
 
@@ -161,7 +163,7 @@ def test_a_network_is_timed_packed_and_in_each_precision(bnnrun, tmp_path, words
     found = records(tmp_path)
     images = words[-1].partition("=")[2]
     baseline = {f"baseline float32 ({images} images)"}
-    assert without_limits(found) == NETWORK | baseline | libraries(found)
+    assert without_rooflines(found) == NETWORK | baseline | libraries(found)
     workload = words[0].partition("=")[2]
     assert {r["quantity"] for r in found.values()} == {f"{workload}_time"}
     assert_printed_and_rated(outcome, found, macs)
@@ -177,7 +179,7 @@ def test_unoptimized_products_take_some_images_a_share_for_each_thread(
     assert outcome.status == 0, outcome.err
     found = records(tmp_path)
     name = f"baseline float32 ({images} images)"
-    assert without_limits(found) == {name, "torch float32"}
+    assert without_rooflines(found) == {name, "torch float32"}
     assert found[name]["details"]["macs"] == images * each
     assert found["torch float32"]["details"]["macs"] == 20 * each
 

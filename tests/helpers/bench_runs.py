@@ -27,7 +27,7 @@ def shown_as(details):
     return shown(implementation, details["remark"])
 
 
-def without_limits(names):
+def without_rooflines(names):
     """The competitors alone."""
     return {name for name in names if not name.startswith("roofline")}
 

@@ -271,7 +271,7 @@ STEPS = {"ours:fast": 100.0, "float32:torch": 400.0, "float32:torch/memory_kept"
 
 
 def steps_of(created=0, **kernels: float) -> list:
-    """The records of one `bench workload=train_step`, parts and floor of the fast step known."""
+    """The records of one `bench workload=train_step`, parts and roofline of the fast step known."""
     measured = []
     for record in timed("train_step", created, STEPS | kernels):
         more = {"memory_bytes": 3 * 2**29}
@@ -281,12 +281,12 @@ def steps_of(created=0, **kernels: float) -> list:
     return measured
 
 
-def test_training_steps_tell_their_parts_their_memory_and_their_floor(of_conf):
+def test_training_steps_tell_their_parts_their_memory_and_their_roofline(of_conf):
     rows = table_rows([*steps_of(**{"ours:fast": 7.0}), *steps_of(created=5)], of_conf, "steps")
     shown = [{name: cell.text for name, cell in row.items()} for row in rows]
     assert [row["step"] for row in shown] == [
         "bnnrun, fast",
-        "bnnrun, fast: its floor, 20 % of it",
+        "bnnrun, fast: its roofline, 20 % of it",
         "torch float32",
         "torch float32, memory kept",
     ]

@@ -160,7 +160,7 @@ def test_a_time_is_told_with_its_calls_spread_and_limit(bnnrun, results):
     )
     shown = bnnrun("report", f"cell={name}").out
     assert (
-        "  timed:        5 calls, fastest 100 ms, spread 10 %; 10 GMAC/s, 50 % of the limit; "
+        "  timed:        5 calls, fastest 100 ms, spread 10 %; 10 GMAC/s, 50 % of the roofline; "
         "2 threads, 1.2 % taken by a hypervisor\n" in shown
     )
 

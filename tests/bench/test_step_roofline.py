@@ -1,11 +1,11 @@
-"""A training step's floor, by hand: its operations and bytes at rates made up."""
+"""A training step's roofline, by hand: its operations and bytes at rates made up."""
 
 import pytest
 from command import configure
 
-from bnnrun.bench import rates
-from bnnrun.bench.limits import ADDERS, COPIED, COPY
+from bnnrun.bench import step_roofline
 from bnnrun.bench.measure import Timing
+from bnnrun.bench.roofline import ADDERS, COPIED, COPY
 from bnnrun.config import EngineChoice
 from bnnrun.data import load
 from bnnrun.engine.choose import make_engine
@@ -19,24 +19,30 @@ pytestmark = pytest.mark.skipif(
 )
 
 BATCH = 10
-# Multiply-accumulates a second, each limit's loop a second long; bytes a second.
-MACS = {ADDERS: 8e9, rates.TABLES: 4e9, rates.BYTES: 2e9, rates.FLOATS: 1e9, COPY: 0.0}
+# Multiply-accumulates a second, each roofline's loop a second long; bytes a second.
+MACS = {
+    ADDERS: 8e9,
+    step_roofline.TABLES: 4e9,
+    step_roofline.BYTES: 2e9,
+    step_roofline.FLOAT32: 1e9,
+    COPY: 0.0,
+}
 
 
-def floor_of(*words, copied):
+def roofline_of(*words, copied):
     config = configure("bench", "workload=train_step", "dataset=digits", *words)
     network = make_network(config, load(config.dataset))
     optimizer = make_optimizer(network, config.optimizer)
     engine = make_engine(EngineChoice.fast, network, optimizer)
     timings = dict.fromkeys(MACS, Timing((1.0,)))
     timings[COPY] = Timing((2 * COPIED / copied,))
-    return rates.floor(engine, BATCH, timings, MACS)
+    return step_roofline.roofline_s(engine, BATCH, timings, MACS)
 
 
 # Memory slower than any product of the update, then faster.
 @pytest.mark.parametrize(("copied", "by_memory"), [(1e6, True), (1e15, False)])
 def test_of_a_fully_connected_layer_the_longer_of_memory_and_products(copied, by_memory):
-    found = floor_of("arch.width=32", copied=copied)
+    found = roofline_of("arch.width=32", copied=copied)
     first, hidden, last = 64 * 32, 32 * 32, 32 * 10
     macs = (BATCH * first, BATCH * (2 * hidden + last))
     assert found["sums"] == pytest.approx(macs[0] / 4e9 + macs[1] / 8e9)
@@ -49,7 +55,7 @@ def test_of_a_fully_connected_layer_the_longer_of_memory_and_products(copied, by
 
 
 def test_a_convolution_takes_a_quarter_of_the_products_and_memory_for_its_update():
-    found = floor_of("arch=convnet", "arch.channels=[16,16]", "arch.fc=[]", copied=1e6)
+    found = roofline_of("arch=convnet", "arch.channels=[16,16]", "arch.fc=[]", copied=1e6)
     pixels, taps = 64, 9 * 16
     first, second = 9 * pixels * 16, taps * pixels * 16
     last = 16 * 16 * 10

@@ -1,6 +1,6 @@
-"""A training step's floor: its operations and its bytes, each at the most this machine does.
+"""A training step's roofline: its operations and its bytes, each at the most this machine does.
 
-The limits of limits.py and the float32 product, measured in turns with the steps. A layer's
+The rooflines of roofline.py and the float32 product, measured in turns with the steps. A layer's
 products take the rate of the algorithm that the engine describes itself as using.
 """
 
@@ -14,21 +14,21 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity
 
-from bnnrun.bench.limits import (
+from bnnrun.bench.measure import Competitor, Timing
+from bnnrun.bench.roofline import (
     BYTES,
     COPIED,
     COPY,
     TABLES,
     byte_products,
-    limit,
-    limits,
     lut_sums,
+    popcount_roofline,
+    rooflines,
 )
-from bnnrun.bench.measure import Competitor, Timing
 from bnnrun.nn.engine import UPDATE, Algorithm, Engine
 from bnnrun.roles import Implementation, Role
 
-FLOATS = Implementation(Role.roofline, "float32_product")
+FLOAT32 = Implementation(Role.roofline, "float32_product")
 SIZE = 1536  # of the float32 product
 UPDATE_BYTES = 24  # of a weight: w, m and v read and written
 
@@ -52,9 +52,9 @@ PARTS = {
 REST = "the rest"
 
 
-def rates() -> list[Competitor]:
+def step_rooflines() -> list[Competitor]:
     """What a step's parts are made of, at most: as competitors, rates in multiply-accumulates."""
-    competitors = [*limits(), *lut_sums(), *byte_products()]
+    competitors = [*rooflines(), *lut_sums(), *byte_products()]
     x, y = torch.randn(2, SIZE, SIZE)
     out = torch.empty(SIZE, SIZE)
     product = partial(torch.mm, x, y, out=out)
@@ -64,10 +64,10 @@ def rates() -> list[Competitor]:
         exact = x.double() @ y.double()
         return None if (out - exact).norm() < 1e-5 * exact.norm() else "the product is off"
 
-    return [*competitors, Competitor(FLOATS, product, check, macs=float(SIZE) ** 3)]
+    return [*competitors, Competitor(FLOAT32, product, check, macs=float(SIZE) ** 3)]
 
 
-def floor(
+def roofline_s(
     engine: Engine,
     batch: int,
     timings: dict[Implementation, Timing],
@@ -79,7 +79,7 @@ def floor(
     connected layer is made in the update, while memory is read and written: the longer of the two.
     """
     rate = {each: macs[each] / t.median_s for each, t in timings.items() if macs[each]}
-    by = _rates(rate)
+    by = _by_algorithm(rate)
     copied = 2 * COPIED / timings[COPY].median_s
     sums = gradients = update = 0.0
     for block in engine.network.blocks:
@@ -96,13 +96,13 @@ def floor(
     return dict(zip(PARTS, (sums, gradients, 0.0, update), strict=True))
 
 
-def _rates(rate: dict[Implementation, float]) -> dict[Algorithm, float]:
+def _by_algorithm(rate: dict[Implementation, float]) -> dict[Algorithm, float]:
     """Multiply-accumulates a second at most, of each algorithm that the processor has."""
-    floats = rate[FLOATS]
+    float32 = rate[FLOAT32]
     by_algorithm = {
-        Algorithm.float32: floats,
-        Algorithm.winograd: 4 * floats,  # 36 products for 144
-        Algorithm.popcount: limit(rate),
+        Algorithm.float32: float32,
+        Algorithm.winograd: 4 * float32,  # 36 products for 144
+        Algorithm.popcount: popcount_roofline(rate),
     }
     if TABLES in rate:
         by_algorithm[Algorithm.lut] = rate[TABLES]

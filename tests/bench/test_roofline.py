@@ -1,9 +1,9 @@
-"""The limits of the machine: that the loops count what they say, in chains of their own."""
+"""The rooflines of the machine: that the loops count what they say, in chains of their own."""
 
 import numpy as np
 import pytest
 
-from bnnrun.bench import limits, measure, register_loops
+from bnnrun.bench import measure, register_loops, roofline
 from bnnrun.errors import RunError
 
 ROUNDS = 5
@@ -12,7 +12,7 @@ ROUNDS = 5
 @pytest.fixture
 def words():
     """Sets, chains, words of a round, lanes."""
-    shape = (register_loops.SETS, limits.ADDER_CHAINS, limits.ADDER_WORDS, 16)
+    shape = (register_loops.SETS, roofline.ADDER_CHAINS, roofline.ADDER_WORDS, 16)
     return np.random.default_rng(3).integers(0, 2**32, shape, dtype=np.uint32)
 
 
@@ -28,7 +28,7 @@ def ran(loop, words, starts, threads=2):
 
 
 def test_a_triple_is_xor_popcount_and_addition(words):
-    starts = random_starts(limits.TRIPLE_CHAINS)
+    starts = random_starts(roofline.TRIPLE_CHAINS)
     n, first = [[int(value) for value in chain] for chain in starts], words[0, 0, 0]
     for _ in range(ROUNDS):
         n = [[v + (v ^ int(x)).bit_count() for v, x in zip(c, first, strict=True)] for c in n]
@@ -36,7 +36,7 @@ def test_a_triple_is_xor_popcount_and_addition(words):
 
 
 def test_the_adders_count_every_bit_of_sixteen_words_a_round(words):
-    starts = random_starts(limits.ADDER_CHAINS, 5)
+    starts = random_starts(roofline.ADDER_CHAINS, 5)
     starts[:, 4] = 0
     after = ran(register_loops.adders, words, starts)
     differ = words ^ words[0, 0, 0]
@@ -51,7 +51,7 @@ def test_the_adders_count_every_bit_of_sixteen_words_a_round(words):
 
 
 def test_a_carry_save_adder_counts_every_bit_of_two_words_a_round(words):
-    starts = random_starts(limits.CARRY_CHAINS, 2)
+    starts = random_starts(roofline.CARRY_CHAINS, 2)
     starts[:, 1] >>= 8
     after = ran(register_loops.carries, words, starts)
     flat = [[int(word) for word in vector] for vector in words.reshape(-1, 16)]
@@ -67,7 +67,7 @@ def test_a_carry_save_adder_counts_every_bit_of_two_words_a_round(words):
 
 
 def test_a_load_is_loaded(words):
-    starts, flat = random_starts(limits.LOAD_CHAINS), words.reshape(8, 12, 2, 16)
+    starts, flat = random_starts(roofline.LOAD_CHAINS), words.reshape(8, 12, 2, 16)
     expected = starts.copy()
     for r in range(ROUNDS):
         expected ^= flat[r, :, 0] ^ flat[r, :, 1]
@@ -75,20 +75,20 @@ def test_a_load_is_loaded(words):
 
 
 def test_the_limit_is_of_the_cheapest_operations_or_of_the_loads():
-    rates = {limits.TRIPLES: 3.0, limits.CARRIES: 4.0}
-    assert limits.limit(rates) == 4
-    assert limits.limit({limits.TRIPLES: 3.0, limits.ADDERS: 2.0}) == 3
-    assert limits.limit({**rates, limits.LOADS: 3.5}) == 3.5
-    assert limits.limit({**rates, limits.LOADS: 9.0}) == 4
+    rates = {roofline.TRIPLES: 3.0, roofline.CARRIES: 4.0}
+    assert roofline.popcount_roofline(rates) == 4
+    assert roofline.popcount_roofline({roofline.TRIPLES: 3.0, roofline.ADDERS: 2.0}) == 3
+    assert roofline.popcount_roofline({**rates, roofline.LOADS: 3.5}) == 3.5
+    assert roofline.popcount_roofline({**rates, roofline.LOADS: 9.0}) == 4
 
 
 @pytest.mark.parametrize(
     ("loop", "shape"),
     [
-        ("triples", (limits.TRIPLE_CHAINS,)),
-        ("carries", (limits.CARRY_CHAINS, 2)),
-        ("adders", (limits.ADDER_CHAINS, 5)),
-        ("loads", (limits.LOAD_CHAINS,)),
+        ("triples", (roofline.TRIPLE_CHAINS,)),
+        ("carries", (roofline.CARRY_CHAINS, 2)),
+        ("adders", (roofline.ADDER_CHAINS, 5)),
+        ("loads", (roofline.LOAD_CHAINS,)),
     ],
 )
 def test_chains_from_different_starts_end_differently(words, loop, shape):
@@ -99,11 +99,11 @@ def test_chains_from_different_starts_end_differently(words, loop, shape):
 
 
 def test_every_limit_is_right_and_rated():
-    found = {limit.implementation: limit for limit in limits.limits()}
-    assert {limits.TRIPLES, limits.COPY} <= found.keys()
+    found = {limit.implementation: limit for limit in roofline.rooflines()}
+    assert {roofline.TRIPLES, roofline.COPY} <= found.keys()
     for limit in found.values():
         assert limit.check() is None
-        assert (limit.macs > 0) is (limit.implementation != limits.COPY)
+        assert (limit.macs > 0) is (limit.implementation != roofline.COPY)
 
 
 @pytest.mark.parametrize("loop", ["triples", "carries", "adders", "loads"])
@@ -113,17 +113,17 @@ def test_a_limit_that_skips_a_round_is_not_timed(monkeypatch, loop):
     def shorter(threads, rounds, *arrays):
         whole(threads, max(0, rounds - 1), *arrays)
 
-    monkeypatch.setattr(limits, loop, shorter)
-    monkeypatch.setattr(limits, "HAS_POPCOUNT", loop != "adders")
-    monkeypatch.setattr(limits, "HAS_TERNARY", True)
+    monkeypatch.setattr(roofline, loop, shorter)
+    monkeypatch.setattr(roofline, "HAS_POPCOUNT", loop != "adders")
+    monkeypatch.setattr(roofline, "HAS_TERNARY", True)
     with pytest.raises(RunError, match="wrong answer, not timed: after 1 rounds"):
-        measure.measure(limits.limits(), rounds=3, seconds=0.1)
+        measure.measure(roofline.rooflines(), rounds=3, seconds=0.1)
 
 
 def test_a_copy_that_leaves_something_is_not_timed(monkeypatch):
     def all_but_one(source, target):
         target[:-1] = source[:-1]
 
-    monkeypatch.setattr(limits, "copy", all_but_one)
+    monkeypatch.setattr(roofline, "copy", all_but_one)
     with pytest.raises(RunError, match="the copy differs"):
-        measure.measure(limits.limits(), rounds=3, seconds=0.1)
+        measure.measure(roofline.rooflines(), rounds=3, seconds=0.1)

@@ -1,8 +1,8 @@
 """What the processor could do: the operations of the XNOR product and nothing else, and memory.
 
 A product cannot be faster than its operations on words that are in registers or the first cache;
-measured in the same run and in turns with the kernels, a limit drifts with the machine as they do.
-The limit is that of the cheapest exact sequence of operations, of a vector of words:
+measured in the same run and in turns with the kernels, it drifts with the machine as they do.
+The roofline is that of the cheapest exact sequence of operations, of a vector of words:
 
     xor, popcount, add                              3
     carry-save adder for two, popcount, add         2.5: three ternary operations, which overwrite
@@ -12,7 +12,7 @@ The limit is that of the cheapest exact sequence of operations, of a vector of w
 and no more than the loads of the tile (gemm/tiles.py) allow.
 
 The loops are in register_loops.py; what each must leave in the registers is defined here, and is
-checked before a limit is measured.
+checked before a roofline is measured.
 """
 
 from collections.abc import Callable
@@ -144,8 +144,8 @@ def _in_registers(
     return Competitor(implementation, lambda: run(ROUNDS, *arguments), check, macs=bits * ROUNDS)
 
 
-def limits() -> list[Competitor]:
-    """The limits, as competitors whose rates are those of ±1 multiply-accumulates."""
+def rooflines() -> list[Competitor]:
+    """The rooflines, as competitors whose rates are those of ±1 multiply-accumulates."""
     rng = np.random.default_rng(0)
     starts = rng.integers(0, 2**32, (TRIPLE_CHAINS, LANES), dtype=np.uint32)
     competitors = [
@@ -207,7 +207,7 @@ def limits() -> list[Competitor]:
     return [*competitors, Competitor(COPY, lambda: copy(source, target), copied)]
 
 
-def limit(rates: dict[Implementation, float]) -> float:
+def popcount_roofline(rates: dict[Implementation, float]) -> float:
     """The rate that no popcount product exceeds: of the cheapest operations, or of the loads."""
     operations = max(rates[each] for each in (TRIPLES, CARRIES, ADDERS) if each in rates)
     return min(operations, rates.get(LOADS, operations))
