@@ -17,11 +17,11 @@ __version__ = "0.1.0"
 def load(
     path: "str | Path",
     kernel: str = "xnor",
-    first: str = "auto",
+    first_layer: str = "auto",
     threads: int = 0,
     device: str = "cpu",
 ) -> "Classifier | OnnxClassifier":
     """A packed network, or an ONNX file, ready to run: `bnnrun.runtime.load`."""
     from bnnrun.runtime import load as load_packed
 
-    return load_packed(path, kernel, first, threads, device)
+    return load_packed(path, kernel, first_layer, threads, device)

@@ -43,7 +43,7 @@ class EngineChoice(Enum):
     fast = "fast"
 
 
-class NormKind(Enum):
+class NormName(Enum):
     """A batch normalization: vanilla, or shift-based (Alg. 3)."""
 
     batch = "batch"
@@ -309,7 +309,7 @@ class BinarizationConfig:
 class NormConfig:
     """Batch normalization, averaging the inverse deviation of batches as Lasagne does."""
 
-    name: NormKind = setting(MISSING, "batch: vanilla; shift: shift-based (Alg. 3)")
+    name: NormName = setting(MISSING, "batch: vanilla; shift: shift-based (Alg. 3)")
     eps: float = setting(MISSING, "added to the variance", valid="(0, inf)")
     momentum: float = setting(
         MISSING, "weight of a batch in the running statistics", valid="(0, 1]"
@@ -320,8 +320,8 @@ class NormConfig:
 class ShiftNormConfig(NormConfig):
     """Shift-based batch normalization; that of the output layer is a choice."""
 
-    output: NormKind = setting(
-        NormKind.batch, "of the output layer: batch as the Torch7 code, shift as the paper"
+    output: NormName = setting(
+        NormName.batch, "of the output layer: batch as the Torch7 code, shift as the paper"
     )
     output_momentum: float = setting(0.1, "momentum of the output layer's", valid="(0, 1]")
 
@@ -510,7 +510,7 @@ class PackedConfig(VerbConfig):
         place=True,
     )
     kernel: Kernel = setting(Kernel.xnor, "xnor: fast; reference: by definition, in NumPy")
-    first: FirstLayer = setting(
+    first_layer: FirstLayer = setting(
         FirstLayer.auto, "first layer: products of bytes, or one bit plane after the other"
     )
     device: Device = setting(Device.auto, "auto: cuda where there is one, else cpu")

@@ -142,14 +142,14 @@ class Curve:
 
     Attributes:
         key:    "float", "torch7" or "theano", the rows of Table 1
-        kind:   "valid_error", % of validation images, or "train_cost", the squared hinge loss on
+        measure: "valid_error", % of validation images, or "train_cost", the squared hinge loss on
                 a scale of its own, drawn on the same axis
         low:    (epoch, value); the plot's upper edge, 25, cuts the early epochs of Theano off
     """
 
     key: str
     label: str
-    kind: str
+    measure: str
     low: tuple[tuple[int, float], ...]
     high: tuple[tuple[int, float], ...]
 
@@ -167,14 +167,14 @@ FIGURE1_TOP_PCT = 25.0  # the axis ends here
 def _curve(
     key: str,
     label: str,
-    kind: str,
+    measure: str,
     low: tuple[float | None, ...],
     high: tuple[float | None, ...] | None = None,
 ) -> Curve:
     """None where the curve lies above the plot; `high` only where it differs from `low`."""
     lows = tuple((e, v) for e, v in zip(FIGURE1_EPOCHS, low, strict=True) if v is not None)
     highs = tuple((e, v) for e, v in zip(FIGURE1_EPOCHS, high or low, strict=True) if v is not None)
-    return Curve(key, label, kind, lows, highs)
+    return Curve(key, label, measure, lows, highs)
 
 
 FIGURE1 = (

@@ -16,6 +16,7 @@ _RATES = {
 # A setting that has gone, and what to type in its place.
 RENAMED = {
     "again": "overwrite",
+    "first": "first_layer",
     "trainer.precision": "trainer.engine=auto, reference or fast",
     "binarization.gate": "binarization.estimator=ste (gate=true) or identity (gate=false)",
     "dataset.recipe": "profile=NAME",

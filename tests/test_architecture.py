@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "bnnrun"
 # A module imports only from its own line and the lines above it.
 ORDER = [
     ["errors", "files", "lock", "machine", "paper", "roles"],
-    ["settings", "upgrade"],
+    ["settings"],
     ["config"],
     ["upgrade"],
     ["table", "records"],

@@ -20,15 +20,15 @@ from bnnrun.nn.optim import Rule
 
 class _Sign(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, r: torch.Tensor, gated: bool) -> torch.Tensor:
+    def forward(ctx: Any, r: torch.Tensor, ste: bool) -> torch.Tensor:
         ctx.save_for_backward(r)
-        ctx.gated = gated
+        ctx.ste = ste
         return r.ge(0).to(r.dtype).mul_(2).sub_(1)  # several times faster than torch.where
 
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor, None]:
         (r,) = ctx.saved_tensors
-        return (g * (r.abs() <= 1) if ctx.gated else g), None
+        return (g * (r.abs() <= 1) if ctx.ste else g), None
 
 
 class EagerStep:

@@ -23,7 +23,7 @@ MOST_CALLS = 100
 LONG_S = 0.02  # of a call beside which launching it is nothing
 
 # Multiply-accumulates of ±1 a clock and multiprocessor, by compute capability; what is not known
-# is left out. Those of xnor_gemm: 16 population counts, each of two words behind the carry-save
+# is left out. Those of xnor_gemm: 16 population counts, each of two words after the carry-save
 # adder. Of bits on tensor cores: as measured on 8.x by others; 9.0 by `mma` is taken to be 8.0.
 PORTABLE = 16 * 2 * 32
 RATES: dict[tuple[int, int], dict[str, int]] = {

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bnnrun.architecture import Layer
 from bnnrun.bench.measure import Competitor, measure
-from bnnrun.bench.roofline import BYTES, byte_products, popcount_roofline, rooflines
+from bnnrun.bench.roofline import BYTE_PRODUCTS, byte_products, popcount_roofline, rooflines
 from bnnrun.roles import Implementation, Role
 from bnnrun.runtime.network import PackedNetwork, Step
 from bnnrun.table import print_table
@@ -70,7 +70,7 @@ def _roofline_s(step: Step, images: int, rate: dict[Implementation, float]) -> f
     """Seconds of a layer at the roofline of its products; 0 where that was not measured."""
     panels, macs = step.weights.panels, float(images * step.shape.macs)
     if panels.of_bytes:
-        return macs / rate[BYTES] if BYTES in rate else 0.0
+        return macs / rate[BYTE_PRODUCTS] if BYTE_PRODUCTS in rate else 0.0
     return macs * panels.planes * panels.weight_planes / popcount_roofline(rate)
 
 

@@ -42,9 +42,9 @@ from bnnrun.runtime.model import PackedModel
 from bnnrun.runtime.network import PackedNetwork
 from bnnrun.runtime.reference import ReferenceNetwork
 
-PART = 1000  # images that the competitors in PyTorch take at once, for memory
+TORCH_PART = 1000  # images that the competitors in PyTorch take at once, for memory
 PEER_PART = 100  # images that other runtimes take at once, for their caches
-PIXELS = 1024 * PART  # of them together: patches take memory too, and a grid has so many rows
+PIXELS = 1024 * TORCH_PART  # of them together: patches take memory too, and a grid has so many rows
 CHECKED = 64  # images whose answers are compared
 SETTLED = 8  # images that give the batch norms statistics
 PACKED = BenchKernel.xnor, BenchKernel.peers, BenchKernel.all
@@ -251,7 +251,7 @@ def _described(network: Network, model: PackedModel) -> Description:
 def _in_parts(
     network: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
 ) -> NDArray[np.float64]:
-    part = max(1, min(PART, PIXELS // x[0, 0].numel()))
+    part = max(1, min(TORCH_PART, PIXELS // x[0, 0].numel()))
     with torch.inference_mode():
         parts = [network(x[i : i + part]).cpu() for i in range(0, len(x), part)]
         return torch.cat(parts).double().numpy()

@@ -83,8 +83,8 @@ def triples(threads, rounds, words, starts, out):
 def _two(ones, words, j, y):
     """Two words into the ones, as in gemm/tiles.py.
 
-    The words are loaded, though a register would do: a loaded word may be overwritten, one that
-    is needed again would first be copied, and copies take the place of operations; loads do not.
+    Loaded from the first cache: an operand that stays live costs a move on an ALU port, a load
+    does not.
     """
     t = xor3(ones, load(words, j), y)
     s = xor3(t, load(words, j + 16), y)

@@ -41,14 +41,14 @@ from bnnrun.gemm.lut_gemm import HAS_LUT
 from bnnrun.gemm.tiles import TILE_ROWS
 from bnnrun.roles import Implementation, Role
 
-BITS = 32 * LANES  # of a vector
+VECTOR_BITS = 32 * LANES  # of a vector
 TRIPLES = Implementation(Role.roofline, "xor_popcount_add")
 CARRIES = Implementation(Role.roofline, "carry_save_popcount")
 ADDERS = Implementation(Role.roofline, "carry_save_adders")
 LOADS = Implementation(Role.roofline, "vector_loads")
 COPY = Implementation(Role.roofline, "memory_copy")
-TABLES = Implementation(Role.roofline, "lut_sums")
-BYTES = Implementation(Role.roofline, "byte_products")
+LUT_SUMS = Implementation(Role.roofline, "lut_sums")
+BYTE_PRODUCTS = Implementation(Role.roofline, "byte_products")
 TRIPLE_CHAINS, CARRY_CHAINS, ADDER_CHAINS, LOAD_CHAINS = 24, 6, 3, 12
 TRIPLE_WORDS, CARRY_WORDS, ADDER_WORDS = 1, 2, 16  # that a chain counts in a round
 # A tile multiplies four vectors of W by four words of A: that many products for each load, of which
@@ -83,8 +83,8 @@ def _carried(chains: Words) -> NDArray[np.int64]:
 def _after_carries(rounds: int, words: Words, starts: Words) -> NDArray[np.int64]:
     """The popcount that `carries` has summed, of each chain and lane."""
     first = words.reshape(-1, LANES)[0]
-    taken = (_of_round(words, i, CARRY_CHAINS, SETS) for i in range(rounds))
-    counts = [np.bitwise_count(w ^ first).sum(1, np.int64) for w in taken]
+    rounds_words = (_of_round(words, i, CARRY_CHAINS, SETS) for i in range(rounds))
+    counts = [np.bitwise_count(w ^ first).sum(1, np.int64) for w in rounds_words]
     total: NDArray[np.int64] = np.sum([_carried(starts), *counts], axis=0, dtype=np.int64)
     return total
 
@@ -140,7 +140,7 @@ def _in_registers(
                 return f"after {rounds} rounds the registers do not hold what was counted"
         return None
 
-    bits = float(len(starts) * words_of_round * BITS * threads)
+    bits = float(len(starts) * words_of_round * VECTOR_BITS * threads)
     return Competitor(implementation, lambda: run(ROUNDS, *arguments), check, macs=bits * ROUNDS)
 
 
@@ -221,7 +221,7 @@ def lut_sums() -> list[Competitor]:
     indices = rng.integers(0, 16, (SETS, SUM_CHAINS, LANES), dtype=np.int32)
     table = rng.integers(-9, 9, LANES).astype(np.float32)
     starts = rng.integers(-9, 9, (SUM_CHAINS, LANES)).astype(np.float32)
-    return [_summing(TABLES, sum_choices, (table, indices), starts, table[indices])]
+    return [_summing(LUT_SUMS, sum_choices, (table, indices), starts, table[indices])]
 
 
 def byte_products() -> list[Competitor]:
@@ -233,7 +233,7 @@ def byte_products() -> list[Competitor]:
     w = rng.integers(-128, 128, (SETS, SUM_CHAINS, LANES, 4), dtype=np.int8)
     added = (a.astype(np.int32) * w).sum(-1, dtype=np.int32)
     starts = rng.integers(-9, 9, (SUM_CHAINS, LANES), dtype=np.int32)
-    return [_summing(BYTES, sum_byte_products, (a, w), starts, added)]
+    return [_summing(BYTE_PRODUCTS, sum_byte_products, (a, w), starts, added)]
 
 
 def _summing(

@@ -46,38 +46,38 @@ class Job:
     Attributes:
         dataset: whose training images are one minibatch
         eager:   plain PyTorch's step, not ours
-        kept:    with freed memory kept, as `bnnrun train` has it
+        keeps_memory: with freed memory kept, as `bnnrun train` has it
     """
 
     config: BenchConfig
     dataset: Dataset
     eager: bool
-    kept: bool
+    keeps_memory: bool
 
     @property
     def name(self) -> str:
         return "times a training step"
 
     def open(self) -> dict[str, Callable[[], object]]:
-        if self.kept:
+        if self.keeps_memory:
             device = torch_device(self.config.device, self.config.threads)
         else:
             device = torch.device("cpu")
             torch.set_num_threads(self.config.threads or machine.cores())
         before = psutil.Process().memory_info().rss
         trainer = Trainer(self.config, self.dataset, device, Path())
-        given = trainer.pixels, trainer.labels
+        minibatch = trainer.pixels, trainer.labels
         engine = None if self.eager else trainer.engine
         if self.eager:
             assert isinstance(self.config.optimizer, AdamConfig)
             eager = EagerStep(trainer.network, trainer.optimizer, self.config.optimizer)
-            network, step = eager.network, partial(eager, *given)
-            gradients = partial(eager.gradients, *given)
+            network, step = eager.network, partial(eager, *minibatch)
+            gradients = partial(eager.gradients, *minibatch)
             del trainer  # whose weights eager has a copy of
         else:
             assert engine is not None
-            network, step = trainer.network, partial(engine.step, *given)
-            gradients = partial(engine.gradients, *given)
+            network, step = trainer.network, partial(engine.step, *minibatch)
+            gradients = partial(engine.gradients, *minibatch)
 
         def loss() -> float:
             with without_dropout(network):

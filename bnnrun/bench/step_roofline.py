@@ -16,10 +16,10 @@ from torch.profiler import ProfilerActivity
 
 from bnnrun.bench.measure import Competitor, Timing
 from bnnrun.bench.roofline import (
-    BYTES,
+    BYTE_PRODUCTS,
     COPIED,
     COPY,
-    TABLES,
+    LUT_SUMS,
     byte_products,
     lut_sums,
     popcount_roofline,
@@ -75,8 +75,9 @@ def roofline_s(
 ) -> dict[str, float]:
     """Seconds of an engine's parts at the rates measured, by the names of `PARTS`.
 
-    What lies between them (batch norm, Sign, dropout, transforms) counts as nothing. g_W of a fully
-    connected layer is made in the update, while memory is read and written: the longer of the two.
+    What lies between them (batch norm, Sign, dropout, transforms) counts as nothing. A g_W that the
+    engine defers is computed in the update, while memory is read and written: the longer of the
+    two.
     """
     rate = {each: macs[each] / t.median_s for each, t in timings.items() if macs[each]}
     by = _by_algorithm(rate)
@@ -88,11 +89,11 @@ def roofline_s(
         gradients += work / by[described.input_gradient] if block.index else 0.0
         by_memory = UPDATE_BYTES * block.layer.weights / copied
         of_weights = work / by[described.weight_gradient]
-        if block.layer.is_conv:
+        if described.deferred:
+            update += max(by_memory, of_weights)
+        else:
             gradients += of_weights
             update += by_memory
-        else:
-            update += max(by_memory, of_weights)
     return dict(zip(PARTS, (sums, gradients, 0.0, update), strict=True))
 
 
@@ -104,10 +105,10 @@ def _by_algorithm(rate: dict[Implementation, float]) -> dict[Algorithm, float]:
         Algorithm.winograd: 4 * float32,  # 36 products for 144
         Algorithm.popcount: popcount_roofline(rate),
     }
-    if TABLES in rate:
-        by_algorithm[Algorithm.lut] = rate[TABLES]
-    if BYTES in rate:
-        by_algorithm[Algorithm.int16] = rate[BYTES] / 2  # a 16-bit number is two bytes
+    if LUT_SUMS in rate:
+        by_algorithm[Algorithm.lut] = rate[LUT_SUMS]
+    if BYTE_PRODUCTS in rate:
+        by_algorithm[Algorithm.int16] = rate[BYTE_PRODUCTS] / 2  # a 16-bit number is two bytes
     return by_algorithm
 
 

@@ -13,7 +13,7 @@ from bnnrun.bench import step_roofline
 from bnnrun.bench.eager import EagerStep
 from bnnrun.bench.measure import Competitor, Details, Explain, Timings
 from bnnrun.bench.step_process import Job, StepProcess, step_process, without_dropout
-from bnnrun.config import AdamConfig, BenchConfig, Binarizer, EngineChoice, Estimator, NormKind
+from bnnrun.config import AdamConfig, BenchConfig, Binarizer, EngineChoice, Estimator, NormName
 from bnnrun.data import load
 from bnnrun.data.dataset import Dataset
 from bnnrun.engine.cuda.captured_step import WARM
@@ -42,7 +42,7 @@ def competitors(
     b = config.binarization
     if not isinstance(config.optimizer, AdamConfig):
         raise InputError(f"optimizer={config.optimizer.name}: the competitor has only adam")
-    if config.norm.name is not NormKind.batch:
+    if config.norm.name is not NormName.batch:
         raise InputError(f"norm={config.norm.name.value}: the competitor has only batch")
     if Binarizer.stochastic in (b.weights, b.activations):
         raise InputError("binarization: the competitor has no sampled signs")
@@ -53,11 +53,12 @@ def competitors(
     dataset = _first_minibatch(load(config.dataset), config.trainer.batch_size)
     on_cpu = device.type == "cpu"
     jobs = {
-        _ours(engine): Job(_with(config, engine), dataset, False, kept=True) for engine in ENGINES
+        _ours(engine): Job(_with(config, engine), dataset, False, keeps_memory=True)
+        for engine in ENGINES
     }
-    jobs[YARDSTICK] = Job(config, dataset, True, kept=not on_cpu)
+    jobs[YARDSTICK] = Job(config, dataset, True, keeps_memory=not on_cpu)
     if on_cpu:
-        jobs[KEPT] = Job(config, dataset, True, kept=True)
+        jobs[KEPT] = Job(config, dataset, True, keeps_memory=True)
     with ExitStack() as stack:
         processes = {each: stack.enter_context(step_process(job)) for each, job in jobs.items()}
         trainers = {

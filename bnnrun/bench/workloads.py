@@ -120,7 +120,7 @@ def _competitors(
 
 def _print(config: BenchConfig, timed: _Timed) -> None:
     rate = timed.rates
-    taken = (
+    stolen = (
         f", {timed.stolen_pct:.0f} % of whose time a hypervisor took" if timed.stolen_pct else ""
     )
     columns = ["competitor", "median ms", "fastest ms", "spread", "calls"]
@@ -141,7 +141,7 @@ def _print(config: BenchConfig, timed: _Timed) -> None:
     print_table(
         [*columns, *(f"times {other.name}" for other in others)],
         rows,
-        title=f"{_title(config)}, on {timed.device}, {torch.get_num_threads()} threads{taken}",
+        title=f"{_title(config)}, on {timed.device}, {torch.get_num_threads()} threads{stolen}",
     )
 
 

@@ -126,9 +126,9 @@ def _all_test(config: SvhnConfig) -> _Share:
 
 def _gather(shares: list[_Share]) -> tuple[Images, Images, Images]:
     """(train, valid, test), file by file."""
-    train = _Room(sum(len(share.train) for share in shares))
-    valid = _Room(sum(len(share.valid) for share in shares))
-    test = _Room(sum(len(share.test) for share in shares))
+    train = _Buffer(sum(len(share.train) for share in shares))
+    valid = _Buffer(sum(len(share.valid) for share in shares))
+    test = _Buffer(sum(len(share.test) for share in shares))
     for share in shares:
         pixels = _read_pixels(share.path, len(share.labels))
         train.take(pixels, share.labels, share.train)
@@ -154,7 +154,7 @@ def _per_class(
     return np.flatnonzero(chosen), np.flatnonzero(~chosen)
 
 
-class _Room:
+class _Buffer:
     """Images of known number, filled file by file."""
 
     def __init__(self, count: int) -> None:

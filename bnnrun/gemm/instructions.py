@@ -16,7 +16,7 @@ VECTOR_BYTES = 4 * LANES
 
 _I8, _I16, _I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
 WORDS = ir.VectorType(_I32, LANES)
-BYTES = ir.VectorType(_I8, 4 * LANES)
+BYTE_VECTOR = ir.VectorType(_I8, 4 * LANES)
 
 # The features that Numba compiles for. Its variables (NUMBA_CPU_NAME, NUMBA_ENABLE_AVX) may disable
 # some that the processor has; LLVM cannot select an instruction of a disabled feature.
@@ -82,7 +82,7 @@ def _sums_of_pairs(builder: Any, a: Any, w: Any) -> Any:
     ones, halves = ir.Constant(shorts, [1] * 16), []
     for first in (0, 32):
         lanes = ir.Constant(ir.VectorType(_I32, 32), [*range(first, first + 32)])
-        whole = [builder.bitcast(x, BYTES) for x in (a, w)]
+        whole = [builder.bitcast(x, BYTE_VECTOR) for x in (a, w)]
         half = [builder.shuffle_vector(x, x, lanes) for x in whole]
         pairs = intrinsic_call(builder, "llvm.x86.avx2.pmadd.ub.sw", shorts, half)
         halves.append(intrinsic_call(builder, "llvm.x86.avx2.pmadd.wd", words, [pairs, ones]))

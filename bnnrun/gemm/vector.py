@@ -15,7 +15,7 @@ from numba.extending import intrinsic, register_model
 
 from bnnrun.gemm.bits import LANES
 from bnnrun.gemm.instructions import (
-    BYTES,
+    BYTE_VECTOR,
     HAS_FAST_BYTES,
     HAS_TERNARY,
     VECTOR_BYTES,
@@ -116,9 +116,9 @@ def copy_vectors(typingctx, target, at, source, index, count):  # noqa: PLR0917
         to = builder.bitcast(address(context, builder, of_target, target, begin), _I8.as_pointer())
         to, size = builder.gep(to, [builder.mul(at, element)]), builder.mul(count, element)
         with cgutils.for_range_slice(builder, begin, size, step, count.type) as (byte, _):
-            value = builder.load(builder.bitcast(builder.gep(of, [byte]), BYTES.as_pointer()))
+            value = builder.load(builder.bitcast(builder.gep(of, [byte]), BYTE_VECTOR.as_pointer()))
             value.align = 1
-            here = builder.bitcast(builder.gep(to, [byte]), BYTES.as_pointer())
+            here = builder.bitcast(builder.gep(to, [byte]), BYTE_VECTOR.as_pointer())
             builder.store(value, here).align = 1
         return context.get_dummy_value()
 
@@ -267,7 +267,7 @@ def add_bytes(typingctx, a, b):
     """a + b, byte by byte."""
 
     def codegen(context, builder, signature, args):
-        a, b = (builder.bitcast(x, BYTES) for x in args)
+        a, b = (builder.bitcast(x, BYTE_VECTOR) for x in args)
         return builder.bitcast(builder.add(a, b), WORDS)
 
     return vector(vector, vector), codegen
@@ -288,8 +288,10 @@ def popcount_bytes(typingctx, a):
     """Bits set in each byte."""
 
     def codegen(context, builder, signature, args):
-        value = builder.bitcast(args[0], BYTES)
-        return builder.bitcast(intrinsic_call(builder, "llvm.ctpop.v64i8", BYTES, [value]), WORDS)
+        value = builder.bitcast(args[0], BYTE_VECTOR)
+        return builder.bitcast(
+            intrinsic_call(builder, "llvm.ctpop.v64i8", BYTE_VECTOR, [value]), WORDS
+        )
 
     return vector(vector), codegen
 

@@ -43,6 +43,7 @@ class Description:
         product, input_gradient, weight_gradient: of s, g_a and g_W
         fused_norm:   pooling, batch norm and activation are fused, forward and backward
         fused_update: so is the update of the parameters
+        deferred:     g_W is never stored: the update computes it while it reads the weights
     """
 
     product: Algorithm = Algorithm.float32
@@ -50,6 +51,7 @@ class Description:
     weight_gradient: Algorithm = Algorithm.float32
     fused_norm: bool = False
     fused_update: bool = False
+    deferred: bool = False
 
     def __str__(self) -> str:
         """'popcount; g_a LUT float32; g_W 16-bit integers; norm fused; update fused'."""
@@ -70,7 +72,7 @@ class Engine:
         backward  g_{a_k} = g_{a_k^b} · 1[|a_k| <= 1] for k < L;  g_{s_k} = BackBatchNorm(g_{a_k})
                   g_{a_{k-1}^b} = g_{s_k} · W_k^b;  g_{W_k^b} = g_{s_k}ᵀ · a_{k-1}^b
         update    W_k <- clip(W_k - c_k · step(g_{W_k^b}), -1, 1), and the same for gamma and beta
-                  without c_k and clip
+                  without c_k and clip; the rate decays from epoch to epoch (schedule.py)
 
     Backward is torch.autograd's of what `forward` does, with the quantizers' own gradients.
 

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bnnrun.config import NormConfig, NormKind, ShiftNormConfig
+from bnnrun.config import NormConfig, NormName, ShiftNormConfig
 
 Floats = NDArray[np.float64]
 
@@ -163,6 +163,6 @@ def make_norm(channels: int, config: NormConfig, last: bool) -> BatchNorm:
     if isinstance(config, ShiftNormConfig):
         if not last:
             return ShiftBatchNorm(channels, config.eps, config.momentum)
-        norm_type = ShiftBatchNorm if config.output is NormKind.shift else BatchNorm
+        norm_type = ShiftBatchNorm if config.output is NormName.shift else BatchNorm
         return norm_type(channels, config.eps, config.output_momentum)
     return BatchNorm(channels, config.eps, config.momentum)

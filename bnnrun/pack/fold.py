@@ -1,4 +1,4 @@
-"""Batch norm and Sign as a comparison of integers (paper, running a BNN, NIPS Alg. 4).
+"""Batch norm and Sign as a comparison of integers (of running a BNN, Alg. 5; NIPS Alg. 4).
 
 Evaluation computes y = (v - mean) · scale + shift in float64, v = s / d in a hidden layer and
 v = (p·s + q·ones) / d in the first, and takes Sign(y), which is y >= 0, or of k bits the code, the

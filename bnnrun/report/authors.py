@@ -60,12 +60,12 @@ CODE: dict[str, dict[str, Any]] = {
     | _schedule(500, 50, 1e-3, lr_end=3e-7),
     "table1.svhn.theano": _THEANO | _SVHN | _SVHN_VALID | _schedule(200, 50, 1e-3, lr_end=1e-6),
     "table1.mnist.torch7": _TORCH7 | _NO_DROPOUT | {
-        "arch.depth": 3, "arch.width": 2048, "dataset.validation": "a sixth, drawn",
+        "arch.depth": 3, "arch.width": 2048, "dataset.validation": "a sixth, sampled",
         "dataset.preprocessing": "standardize", "optimizer.lr_scale": "c",
         "optimizer.scale_gamma": True, "optimizer.clip": "weights",
     } | _schedule("without end", 100, 2**-6, halve_every=20),
     "table1.cifar10.torch7": _TORCH7 | _CIFAR10 | {
-        "dataset.validation": "a tenth, drawn", "dataset.preprocessing": "zca, twice",
+        "dataset.validation": "a tenth, sampled", "dataset.preprocessing": "zca, twice",
         "optimizer.lr_scale": "c_power_of_two", "optimizer.clip": "all",
     } | _schedule("without end", 200, 2**-6, halve_every=50),
     "table1.svhn.torch7": _TORCH7 | _SVHN | _SVHN_VALID | {

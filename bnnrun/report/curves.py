@@ -72,8 +72,10 @@ def _figure(data: str, runs: list[Record]) -> Figure:
     log = bool(of_paper) and longest_run < paper.FIGURE1_EPOCHS[-1] / 10
     epochs = f"epoch{' (log scale)' if log else ''}"
     printed = [_of_paper(curve) for curve in of_paper]
-    error = [c for c, curve in zip(printed, of_paper, strict=True) if curve.kind == "valid_error"]
-    cost = [c for c, curve in zip(printed, of_paper, strict=True) if curve.kind == "train_cost"]
+    error = [
+        c for c, curve in zip(printed, of_paper, strict=True) if curve.measure == "valid_error"
+    ]
+    cost = [c for c, curve in zip(printed, of_paper, strict=True) if curve.measure == "train_cost"]
     ours = [_ours(run) for run in runs]
     name = paper.DATASETS.get(data, data)
     return Figure(
@@ -123,7 +125,7 @@ def _of_paper(curve: paper.Curve) -> Series:
         group=group,
         low=tuple(value for _, value in curve.low),
         high=tuple(value for _, value in curve.high),
-        dashed=curve.kind == "train_cost",
+        dashed=curve.measure == "train_cost",
         of_paper=True,
     )
 

@@ -22,9 +22,9 @@ from bnnrun.runtime.model import MAX_BITS
 from bnnrun.settings import restore
 from bnnrun.table import Column, Number, Parts, Value
 
-BITS = {f"binarization.{operand}{what}" for operand in OPERANDS for what in ("s", "_bits")}
+BITS_SETTINGS = {f"binarization.{operand}{what}" for operand in OPERANDS for what in ("s", "_bits")}
 # In what the networks of one group may differ: their epochs they share.
-VARIED = (BUDGET - {"trainer.epochs"}) | DATA | BITS
+VARIED = (BUDGET - {"trainer.epochs"}) | DATA | BITS_SETTINGS
 
 
 Group = list[tuple[Bits, Pool]]

@@ -112,7 +112,7 @@ def select_device(asked: Device, kernel: Kernel) -> tuple[Device, str | None]:
 def load(
     path: str | Path,
     kernel: str = "xnor",
-    first: str = "auto",
+    first_layer: str = "auto",
     threads: int = 0,
     device: str = "cpu",
 ) -> Classifier | OnnxClassifier:
@@ -121,24 +121,32 @@ def load(
     The classifier may be called from any thread, and in a process forked from this one.
 
     Args:
-        path:    the file, or a folder with model.safetensors; NAME.onnx: one of `bnnrun export`,
-                 which ONNX Runtime runs on the processor
-        kernel:  "xnor", or "reference": slow, needs no Numba
-        first:   "auto", "bytes" or "planes": the algorithm of the first layer
+        path: the file, or a folder with model.safetensors; NAME.onnx: one of `bnnrun export`,
+            which ONNX Runtime runs on the processor
+        kernel: "xnor", or "reference": slow, needs no Numba
+        first_layer: "auto", "bytes" or "planes": the algorithm of the first layer
         threads: processor threads of a call; 0: the number of cores
-        device:  "cpu", "cuda", or "auto": a GPU where there is one
+        device: "cpu", "cuda", or "auto": a GPU where there is one
 
     Raises:
         InputError: the file is no intact packed network or exported ONNX file, an argument is
             none of those above, or there is no GPU, or no ONNX Runtime
     """
-    words = (("kernel", kernel, Kernel), ("first", first, FirstLayer), ("device", device, Device))
+    words = (
+        ("kernel", kernel, Kernel),
+        ("first_layer", first_layer, FirstLayer),
+        ("device", device, Device),
+    )
     for name, value, enum in words:
         if value not in enum.__members__:
             raise InputError(f"{name}={value}: expected one of {', '.join(enum.__members__)}")
     resolved = file.find(str(path))
     if resolved.suffix == SUFFIX:
-        others = {"kernel": (kernel, "xnor"), "first": (first, "auto"), "device": (device, "cpu")}
+        others = {
+            "kernel": (kernel, "xnor"),
+            "first_layer": (first_layer, "auto"),
+            "device": (device, "cpu"),
+        }
         for name, (value, default) in others.items():
             if value not in (default, "auto"):
                 raise InputError(
@@ -148,6 +156,6 @@ def load(
         return OnnxClassifier(resolved, threads)
     on, why_not_gpu = select_device(Device(device), Kernel(kernel))
     model = file.load(resolved)
-    classifier = Classifier(model, Kernel(kernel), FirstLayer(first), on, threads)
+    classifier = Classifier(model, Kernel(kernel), FirstLayer(first_layer), on, threads)
     classifier.why_not_gpu = why_not_gpu
     return classifier

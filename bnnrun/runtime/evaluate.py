@@ -26,8 +26,8 @@ BATCH = 1000  # images of a call of `predict`
 def open_model(config: PackedConfig) -> tuple[Classifier | OnnxClassifier, Path]:
     """The network that a configuration names, and its file."""
     path = file.find(config.model)
-    kernel, first, device = config.kernel.value, config.first.value, config.device.value
-    return load(path, kernel, first, config.threads, device), path
+    kernel, first_layer, device = config.kernel.value, config.first_layer.value, config.device.value
+    return load(path, kernel, first_layer, config.threads, device), path
 
 
 def test_images(config: EvalConfig, source: dict[str, str], expected: ImageSpec) -> TestSet:

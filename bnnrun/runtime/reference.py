@@ -1,5 +1,8 @@
 """The reference implementation of a packed network: integers, their products, thresholds.
 
+It is running a BNN (Alg. 5; NIPS Alg. 4), the first layer by its 8-bit pixels (section 1.6; NIPS
+Eq. 6); batch norm and Sign are the comparisons of pack/fold.py.
+
 It needs NumPy alone and is slow. The fast networks are tested against it.
 """
 

@@ -45,7 +45,7 @@ def stop_request(request: StopRequest | None = None) -> Iterator[StopRequest]:
 
     An exception in the middle of an update would leave half a step in the weights. Within such a
     block the request is the outer one's: what stops one job stops the sweep that it belongs to.
-    Behind it a signal goes on to the handler that stood there before, if a library had set one:
+    After it a signal goes on to the handler that stood there before, if a library had set one:
     submitit's has the job queue again.
     """
     outer = getattr(signal.getsignal(signal.SIGINT), "__self__", None)

@@ -20,12 +20,12 @@ from bnnrun.train.trainer import Trainer
 WORDS = ("bench", "workload=train_step", "dataset=digits", "arch.width=64", "threads=1")
 
 
-def job_of(*words: str, eager: bool = False, kept: bool = True) -> Job:
+def job_of(*words: str, eager: bool = False, keeps_memory: bool = True) -> Job:
     config = configure(*WORDS, *words)
     config = replace(config, trainer=replace(config.trainer, engine=EngineChoice.reference))
     whole = load(config.dataset)
     batch = slice(config.trainer.batch_size)
-    return Job(config, replace(whole, train=whole.train.take(batch)), eager, kept)
+    return Job(config, replace(whole, train=whole.train.take(batch)), eager, keeps_memory)
 
 
 @pytest.mark.parametrize("eager", [True, False])
@@ -70,7 +70,7 @@ def page_faults(process: StepProcess) -> int:
 def test_only_where_it_is_asked_for_is_freed_memory_kept():
     counts = []
     for kept in (True, False):
-        with step_process(job_of("arch.width=2048", eager=True, kept=kept)) as process:
+        with step_process(job_of("arch.width=2048", eager=True, keeps_memory=kept)) as process:
             for _ in range(3):
                 process.seconds()
             before = page_faults(process)

@@ -22,8 +22,8 @@ BATCH = 10
 # Multiply-accumulates a second, each roofline's loop a second long; bytes a second.
 MACS = {
     ADDERS: 8e9,
-    step_roofline.TABLES: 4e9,
-    step_roofline.BYTES: 2e9,
+    step_roofline.LUT_SUMS: 4e9,
+    step_roofline.BYTE_PRODUCTS: 2e9,
     step_roofline.FLOAT32: 1e9,
     COPY: 0.0,
 }
@@ -65,3 +65,11 @@ def test_a_convolution_takes_a_quarter_of_the_products_and_memory_for_its_update
     assert found["gradients of products"] == pytest.approx(BATCH * (of_g_a + of_g_w))
     weights = 9 * 16 + taps * 16 + last
     assert found["update"] == pytest.approx(24 * weights / 1e6)
+
+
+def test_without_binary_weights_a_fully_connected_gradient_is_no_part_of_the_update():
+    roofline = roofline_of("arch.width=32", "binarization=none", copied=1e15)
+    weights = 64 * 32 + 2 * 32 * 32 + 32 * 10
+    macs = BATCH * (2 * weights - 64 * 32)  # g_W of each layer, g_a of all but the first
+    assert roofline["gradients of products"] == pytest.approx(macs / 1e9)
+    assert roofline["update"] == pytest.approx(24 * weights / 1e15)

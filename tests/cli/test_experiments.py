@@ -8,7 +8,7 @@ import pytest
 from command import configure
 
 from bnnrun.cli.compose import CONF
-from bnnrun.config import AdaMaxRule, Binarizer, Clip, LrScale, NormKind, Preprocessing
+from bnnrun.config import AdaMaxRule, Binarizer, Clip, LrScale, NormName, Preprocessing
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 WRITERS = {
@@ -68,7 +68,7 @@ def test_the_theano_cells_are_the_authors_settings():
         trainer, optimizer = typed.trainer, typed.optimizer
         shown = (trainer.epochs, trainer.batch_size, optimizer.lr, optimizer.lr_end)
         assert shown == settings
-        assert (typed.norm.name, typed.norm.eps, typed.norm.momentum) == (NormKind.batch, 1e-4, 0.1)
+        assert (typed.norm.name, typed.norm.eps, typed.norm.momentum) == (NormName.batch, 1e-4, 0.1)
         assert typed.dataset.preprocessing is Preprocessing.scale
         assert typed.binarization.activations is Binarizer.sign
         assert optimizer.lr_scale is LrScale.c
@@ -95,9 +95,9 @@ def test_the_torch7_cells_are_the_codes_settings():
         assert typed.binarization.activations is Binarizer.stochastic
         assert typed.binarization.weights is Binarizer.sign
         assert (typed.norm.name, typed.norm.eps, typed.norm.momentum) == (
-            NormKind.shift, 1e-5, 0.125,
+            NormName.shift, 1e-5, 0.125,
         )  # fmt: skip
-        assert typed.norm.output is NormKind.batch
+        assert typed.norm.output is NormName.batch
     mlp = configure("train", "experiment=table1_mnist_torch7").arch
     assert (mlp.depth, mlp.width, mlp.dropout_input, mlp.dropout_hidden) == (3, 2048, 0.0, 0.0)
 

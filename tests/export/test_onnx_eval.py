@@ -175,7 +175,7 @@ def test_other_images_and_classes_are_refused(onnx_here):
     assert_refused(outcome, "not the network's 10: without x and with 9")
 
 
-@pytest.mark.parametrize("word", ["kernel=reference", "first=planes", "device=cuda"])
+@pytest.mark.parametrize("word", ["kernel=reference", "first_layer=planes", "device=cuda"])
 def test_settings_of_packed_files_alone_are_refused(onnx_here, word):
     outcome = onnx_here("eval", "model=mlp/mlp.onnx", *EVAL, word)
     assert_refused(outcome, word, "ONNX Runtime runs mlp/mlp.onnx on the processor")

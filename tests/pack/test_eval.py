@@ -136,9 +136,9 @@ def test_verify_compares_every_bit_and_every_score(here, tmp_path, name, bits):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("mlp", ["first=bytes"]),
-        ("mlp", ["first=planes"]),
-        ("convnet", ["first=planes"]),
+        ("mlp", ["first_layer=bytes"]),
+        ("mlp", ["first_layer=planes"]),
+        ("convnet", ["first_layer=planes"]),
         ("convnet", ["kernel=reference"]),
     ],
     ids=str,
@@ -149,13 +149,19 @@ def test_every_kernel_has_the_same_test_error_and_verifies(here, tmp_path, name,
     (record,) = records(tmp_path)
     assert record["value"] == best(tmp_path / name)["row"]["test_error_pct"]
     key, value = words[0].split("=")
-    assert record["details"][key] == value
+    assert record["details"][{"first_layer": "first"}.get(key, key)] == value
     assert record["details"]["first" if key == "kernel" else "kernel"] in ("reference", "xnor")
     assert record["details"]["verified"]["images"] == 400
 
 
 def test_a_sweep_over_kernels_leaves_a_record_each(here, tmp_path):
-    words = ["-m", "model=mlp", "dataset=digits", "first=bytes,planes", "hydra.sweep.dir=sweep"]
+    words = [
+        "-m",
+        "model=mlp",
+        "dataset=digits",
+        "first_layer=bytes,planes",
+        "hydra.sweep.dir=sweep",
+    ]
     assert here("eval", *words).status == 0
     evaluations = records(tmp_path)
     assert sorted(record["details"]["first"] for record in evaluations) == ["bytes", "planes"]

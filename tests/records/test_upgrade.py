@@ -77,8 +77,9 @@ def test_a_rate_of_the_optimizers_own_wins_over_the_recipes():
 
 @pytest.mark.parametrize("old", upgrade.RENAMED)
 def test_a_key_that_has_gone_names_what_took_its_place(bnnrun, old):
-    assert_refused(bnnrun("train", f"{old}=1"), f"{old}: no key", f"use {upgrade.RENAMED[old]}")
-    assert_refused(bnnrun("train", "-m", f"{old}=1,2"), f"use {upgrade.RENAMED[old]}")
+    verb = "eval" if old == "first" else "train"
+    assert_refused(bnnrun(verb, f"{old}=1"), f"{old}: no key", f"use {upgrade.RENAMED[old]}")
+    assert_refused(bnnrun(verb, "-m", f"{old}=1,2"), f"use {upgrade.RENAMED[old]}")
 
 
 def test_a_verb_is_told_only_of_keys_that_it_has(bnnrun):

@@ -163,7 +163,7 @@ def test_a_packed_network_loads_from_its_folder(saved):
     ("words", "named"),
     [
         ({"kernel": "fast"}, "kernel=fast: expected one of xnor, reference"),
-        ({"first": "bits"}, "first=bits: expected one of auto, bytes, planes"),
+        ({"first_layer": "bits"}, "first_layer=bits: expected one of auto, bytes, planes"),
     ],
     ids=str,
 )

@@ -42,7 +42,7 @@ def test_every_kernel_predicts_the_same(here, tmp_path):
     words = ["0.png", "1.png", "2.png", "format=csv"]
     rows = [
         predicted(here("predict", "model=mlp", *words, word))
-        for word in ("kernel=xnor", "kernel=reference", "first=planes", "first=bytes")
+        for word in ("kernel=xnor", "kernel=reference", "first_layer=planes", "first_layer=bytes")
     ]
     assert rows == rows[:1] * 4
 

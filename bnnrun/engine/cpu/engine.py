@@ -54,21 +54,26 @@ class CpuEngine(Engine):
         return self.described[block.index]
 
     def _describe(self, block: Block) -> Description:
-        product, linear, last = self._algorithms(block)
+        s, g_a, g_w = self._algorithms(block)
         norm, relu = block.norm, block.activations is Binarizer.none
         odd = block.layer.pool and any(
             side % 2 for side in block.layer.size
         )  # a row outside every 2x2 window
         return Description(
-            product,
-            linear,
-            last,
+            s,
+            g_a,
+            g_w,
             fused_norm=type(norm) in (BatchNorm, ShiftBatchNorm)
             and not block.layer.last
             and not odd
             and (relu or block.estimator in ESTIMATORS),
             fused_update=type(self.optimizer) in FUSED,
+            deferred=block.product.binary and not block.layer.is_conv and self._defers(),
         )
+
+    def _defers(self) -> bool:
+        """Whether the update computes g_W of fully connected layers from its factors."""
+        return type(self.optimizer) is Adam
 
     def _algorithms(self, block: Block) -> tuple[Algorithm, Algorithm, Algorithm]:
         """The algorithms of s, g_a and g_W."""
@@ -93,7 +98,7 @@ class CpuEngine(Engine):
         )
 
     def compute(self, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        self.deferred = type(self.optimizer) is Adam
+        self.deferred = self._defers()
         try:
             return super().compute(pixels, labels)
         finally:

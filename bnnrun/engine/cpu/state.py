@@ -55,7 +55,7 @@ class BinaryState:
         self.factors: Factors | None = None
 
     def pack(self, signs: torch.Tensor | None = None) -> PackedWeights | PackedFilters:
-        """Pack W^b: `given`, sampled ±1 or the numbers 2c - n of more bits, or Sign(W) if None.
+        """Pack W^b: `signs`, sampled ±1 or the numbers 2c - n of more bits, or Sign(W) if None.
 
         The first call after `mark_packed` does not pack Sign(W) again if W has not changed since.
         """

@@ -26,7 +26,7 @@ class CapturedStep:
     """
 
     def __init__(self, work: Step, undo: Callable[[], None]) -> None:
-        """`undo` is called where the capture fails: `work` has marked what no device has done."""
+        """`undo` is called where the capture fails: `work` marked signs fresh, but nothing ran."""
         self.work, self.undo = work, undo
         self.mode = "eager"
         self.runs = 0

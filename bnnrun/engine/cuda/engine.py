@@ -75,9 +75,9 @@ class CudaEngine(Engine):
         w = block.product.weight
         signs = self.signs.get(w)
         w_b = self.binarize(block).detach() if signs is None else signs.current()
-        unit = 1 / (1 - block.dropout) if block.binary_input else None
+        scale = 1 / (1 - block.dropout) if block.binary_input else None
         s: torch.Tensor = Tf32Product.apply(
-            a if block.layer.is_conv else a.flatten(1), w, w_b, unit
+            a if block.layer.is_conv else a.flatten(1), w, w_b, scale
         )
         return s
 

@@ -15,21 +15,21 @@ import torch.nn.functional as F
 class Tf32Product(torch.autograd.Function):
     """s = a · W^bᵀ, or the convolution, from W^b (N, K) or (N, C, 3, 3); g_W = g_{W^b}.
 
-    Where `a` is ±1 and 0 times `unit`; without a unit it is real numbers, which TF32 would round,
+    Where `a` is ±1 and 0 times `scale`; without a scale it is real numbers, which TF32 would round,
     and s is float32's.
     """
 
     @staticmethod
     def forward(
-        a: torch.Tensor, weight: torch.Tensor, signs: torch.Tensor, unit: float | None
+        a: torch.Tensor, weight: torch.Tensor, signs: torch.Tensor, scale: float | None
     ) -> torch.Tensor:
-        if unit is None:
+        if scale is None:
             return _product(a, signs)
         with _tf32():
-            s = _product(a if unit == 1 else (a / unit).round_(), signs)
+            s = _product(a if scale == 1 else (a / scale).round_(), signs)
         if signs.dim() == 4:
             s.round_()  # cuDNN may transform its operands, which leaves sums off by rounding
-        return s if unit == 1 else s.mul_(unit)
+        return s if scale == 1 else s.mul_(scale)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:

@@ -32,18 +32,18 @@ def is_one_bit(layers: list[Tables]) -> bool:
 def templates(layers: list[Tables]) -> list[str]:
     """The templates of the functions that a network needs, in the order of the source."""
     first, *hidden, _ = layers
-    kinds = sorted({layer.kind for layer in hidden}, reverse=True)  # dense, then conv
+    functions = sorted({layer.function for layer in hidden}, reverse=True)  # dense, then conv
     if is_one_bit(layers):
-        rows = ["rows", *kinds] if hidden else []
-        return ["first_bits", first.kind, *rows, "output"]
-    rows = ["codes_layer", *(f"codes_{kind}" for kind in kinds)] if hidden else []
-    return ["codes", "codes_first", first.kind, *rows, "codes_output"]
+        rows = ["rows", *functions] if hidden else []
+        return ["first_bits", first.function, *rows, "output"]
+    rows = ["codes_layer", *(f"codes_{function}" for function in functions)] if hidden else []
+    return ["codes", "codes_first", first.function, *rows, "codes_output"]
 
 
 def statements(layers: list[Tables]) -> Iterator[str]:
     """The statements that run all layers but the last."""
     one_bit = is_one_bit(layers)
-    has_patch = any(layer.kind == "conv" for layer in layers)
+    has_patch = any(layer.function == "conv" for layer in layers)
     yield "word *const even = scratch, *const odd = even + EVEN_WORDS;"
     if has_patch:
         yield "word *const patch = odd + ODD_WORDS;"
@@ -54,14 +54,14 @@ def statements(layers: list[Tables]) -> Iterator[str]:
         shape, tables = layer.shape, f"{layer.name}_weights, {layer.name}_thresholds"
         height, width = shape.size
         sizes = f"{height}, {width}, {shape.inputs}, {shape.outputs}, {2 if shape.pool else 1}"
-        if layer.kind == "first_dense":
+        if layer.function == "first_dense":
             call = f"first_dense(image, even, odd, {tables}, {shape.inputs}, {shape.outputs});"
-        elif layer.kind == "first_conv":
+        elif layer.function == "first_conv":
             call = f"first_conv(image, even, odd, {tables}, {sizes});"
         elif not one_bit:
-            patch = ", patch" if layer.kind == "conv" else ""
-            call = f"{layer.kind}(&{layer.name}, {source}, {target}{patch}, {tables});"
-        elif layer.kind == "dense":
+            patch = ", patch" if layer.function == "conv" else ""
+            call = f"{layer.function}(&{layer.name}, {source}, {target}{patch}, {tables});"
+        elif layer.function == "dense":
             call = (f"dense({source}, {target}, {tables}, {shape.inputs}, {row_words(layer)}, "
                     f"{shape.outputs});")  # fmt: skip
         else:

@@ -65,7 +65,7 @@ def _flash_bytes(layer: Tables, layers: list[Tables], scores: Scores, word_bits:
     if layer.shape.last:
         return weights + 2 * len(scores.a) * scores.bits // 8
     alike = layers[:1] if layer.previous is None else layers[1:-1]
-    border_classes = 16 if layer.kind == "first_conv" else 0
+    border_classes = 16 if layer.function == "first_conv" else 0
     return weights + layer.threshold.size * threshold_bits(alike) // 8 + border_classes
 
 

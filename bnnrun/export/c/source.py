@@ -100,7 +100,7 @@ def source(network: Network, about: str) -> str:
         *(line for layer in layers for line in _layer_tables(name, layer)),
         *_score_tables(network),
     ]
-    if first.kind == "first_conv":
+    if first.function == "first_conv":
         parts.append(_border_classes(name, first))
     slots, unit = FIRST_SLOTS[is_one_bit(layers)], output.shape.unit
     parts += [fill(f"{template}.c", name, **slots) for template in templates(layers)]
@@ -111,7 +111,7 @@ def source(network: Network, about: str) -> str:
         + "\n".join(f"    {_string(text)}," for text in network.model.spec.classes)
         + "\n};",
     ]
-    assert output.kind == "output"
+    assert output.function == "output"
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
 
@@ -188,10 +188,10 @@ def _layer_tables(name: str, layer: Tables) -> Iterator[str]:
     )
     if shape.last:
         return
-    kind = "first_threshold" if layer.previous is None else "threshold"
+    struct = "first_threshold" if layer.previous is None else "threshold"
     count = " * ".join(str(n) for n in layer.threshold.shape if n != 1 or layer.threshold.size == 1)
     yield (
-        f"static const {kind} {prefix}_thresholds[{count}] {name.upper()}_TABLE = {{\n"
+        f"static const {struct} {prefix}_thresholds[{count}] {name.upper()}_TABLE = {{\n"
         f"{_numbers(layer.threshold.ravel())}\n}};"
     )
 

@@ -40,12 +40,12 @@ class Tables:
     threshold: NDArray[np.int64]
 
     @property
-    def kind(self) -> str:
+    def function(self) -> str:
         """What computes it: first_dense, first_conv, dense, conv or output."""
         if self.shape.last:
             return "output"
-        kind = "conv" if self.shape.is_conv else "dense"
-        return f"first_{kind}" if self.previous is None else kind
+        product = "conv" if self.shape.is_conv else "dense"
+        return f"first_{product}" if self.previous is None else product
 
     def row_words(self, word_bits: int) -> int:
         """Words of a row of weights."""
