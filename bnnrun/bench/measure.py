@@ -88,9 +88,9 @@ def measure(competitors: Sequence[Competitor], rounds: int, seconds: float) -> T
     """Time each competitor once a round, the order turning from round to round.
 
     In turns, because the speed of a shared machine drifts: a ratio of two medians then compares
-    the same minutes. A short call comes right after another of its own, which is not counted: what
-    the neighbour in the round has left in the caches, or has put out of them, is no part of it. At
-    least 3 rounds are made; after `seconds` no new one is begun.
+    the same minutes. A short call comes right after an untimed one of the same competitor, so that
+    its time does not depend on what the previous competitor left in the caches. At least 3 rounds
+    are made; after `seconds` no new one is begun.
 
     Raises:
         RunError: an answer is wrong; nothing is timed then

@@ -1,7 +1,9 @@
 """What the processor could do: the operations of the XNOR product and nothing else, and memory.
 
 A product cannot be faster than its operations on words that are in registers or the first cache;
-measured in the same run and in turns with the kernels, it drifts with the machine as they do.
+measured in the same run and in turns with the kernels, a roofline drifts with the machine as they
+do.
+
 The roofline is that of the cheapest exact sequence of operations, of a vector of words:
 
     xor, popcount, add                              3

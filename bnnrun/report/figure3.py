@@ -150,9 +150,9 @@ def table(kernels: list[Kernel]) -> Table:
             "target: another machine multiplies floats and counts bits at other rates.",
             "The baseline is the unoptimized float32 product, float32 the fastest library that "
             "the run timed in float32, the best precision the fastest of PyTorch and NumPy in any. "
-            "The paper's product packs both operands on the clock, ours with float32 in packs A: "
-            "weights are packed once. Each ratio is of one run; where the latest has no such "
-            "competitor, of the latest that has.",
+            "The paper's product packs both operands on the clock, ours packs A where its name "
+            "says float32 in: weights are packed once. Each ratio is of one run; where the latest "
+            "has no such competitor, of the latest that has.",
         ),
     )
 
