@@ -13,6 +13,7 @@ from packed_files import CONVNET, MLP, random_model
 
 from bnnrun.cli.main import run
 from bnnrun.cli.reporting import experiments
+from bnnrun.gemm.compiled import Call, Kernel
 from bnnrun.runtime import file
 
 
@@ -36,6 +37,26 @@ def bnnrun(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.delenv("BNNRUN_DATA", raising=False)
     return Command(capsys)
+
+
+@pytest.fixture
+def made_calls(monkeypatch):
+    """A function: the set of the kernels' calls that running something makes."""
+    call = Kernel.__call__
+
+    def made(run, *args):
+        calls = set()
+
+        def recording(kernel, *values):
+            calls.add(Call(kernel, tuple(map(kernel.dispatcher.typeof_pyval, values))))
+            return call(kernel, *values)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Kernel, "__call__", recording)
+            run(*args)
+        return calls
+
+    return made
 
 
 @pytest.fixture(scope="session")

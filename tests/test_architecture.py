@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "bnnrun"
 
 # A module imports only from its own line and the lines above it.
 ORDER = [
-    ["errors", "files", "lock", "machine", "paper", "roles"],
+    ["errors", "files", "lock", "machine", "paper", "roles", "worker"],
     ["settings"],
     ["config"],
     ["upgrade"],

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bnnrun.bench.worker import SharedArray, Worker, shared, worker
 from bnnrun.errors import RunError
+from bnnrun.worker import SharedArray, Worker, shared, worker
 
 # Kernels to try, "" being what OpenBLAS picks by itself; those of another processor cannot load.
 X86 = ("", "Haswell", "SkylakeX", "Cooperlake", "SapphireRapids", "Zen")

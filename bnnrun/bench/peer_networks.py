@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from bnnrun.bench.measure import Competitor
 from bnnrun.bench.peers import SETTLE_S, absent
-from bnnrun.bench.worker import SharedArray, Worker, shared, worker
 from bnnrun.gemm.compiled import thread_count
 from bnnrun.roles import Implementation, Role
+from bnnrun.worker import SharedArray, Worker, shared, worker
 
 Floats = NDArray[np.float32]
 Scores = NDArray[np.float32]

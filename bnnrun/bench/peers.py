@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnnrun.bench.measure import Competitor
-from bnnrun.bench.worker import SharedArray, Worker, shared, worker
 from bnnrun.gemm.bits import Words
 from bnnrun.gemm.compiled import thread_count
 from bnnrun.roles import Form, Implementation, Role
+from bnnrun.worker import SharedArray, Worker, shared, worker
 
 if TYPE_CHECKING:
     from bnnrun.bench.gemm import Task

@@ -15,12 +15,12 @@ import torch
 
 from bnnrun import machine
 from bnnrun.bench.eager import EagerStep
-from bnnrun.bench.worker import Worker, worker
 from bnnrun.config import AdamConfig, BenchConfig
 from bnnrun.data.dataset import Dataset
 from bnnrun.nn.network import Network
 from bnnrun.train.loop import torch_device
 from bnnrun.train.trainer import Trainer
+from bnnrun.worker import Worker, worker
 
 SETTLE_S = 0.05  # idle threads wait in a loop for some 10 ms, in which nobody else may be timed
 

@@ -10,7 +10,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from bnnrun.errors import InputError
@@ -28,7 +30,7 @@ except ValueError as error:  # Numba reads its variables when it is imported
         f"({error}); unset it, or give 1 or more"
     ) from None
 
-from bnnrun.gemm.kernel_cache import open_cache
+from bnnrun.gemm.kernel_cache import KernelCache, open_cache
 
 __all__ = ["kernel", "njit", "prange"]
 
@@ -130,18 +132,28 @@ class Kernel:
 
     def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
         self.function, self.options = function, options
+        self._dispatcher: Any = None
         self._run: Callable[..., Any] | None = None
         functools.update_wrapper(self, function)
         _kernels.append(self)
 
     def __call__(self, *args: Any) -> Any:
+        if _noted.calls is not None:
+            types = tuple(map(self.dispatcher.typeof_pyval, args))
+            return _noted.calls.setdefault(Call(self, types))
         return (self._run or self._prepare())(*args)
+
+    @property
+    def dispatcher(self) -> Any:
+        """Numba's dispatcher of this process."""
+        self._prepare()
+        return self._dispatcher
 
     def _prepare(self) -> Callable[..., Any]:
         with _lock:
             if self._run is None:
                 layer = threading_layer()
-                run = self.compiled(parallel=layer != "none")
+                run = self._dispatcher = self.compiled(parallel=layer != "none")
                 # workqueue aborts the process if two threads call it at once.
                 self._run = _one_at_a_time(run) if layer == "workqueue" else run
             return self._run
@@ -160,6 +172,45 @@ class Kernel:
 
 
 _kernels: list[Kernel] = []
+
+
+@dataclass(frozen=True)
+class Call:
+    """A kernel and the types of its arguments, for which it is compiled."""
+
+    kernel: Kernel
+    types: tuple[Any, ...]
+
+    def is_kept(self) -> bool:
+        """Whether this process or the cache holds the compiled kernel."""
+        dispatcher = self.kernel.dispatcher
+        return self.types in dispatcher.overloads or (
+            isinstance(dispatcher._cache, KernelCache)
+            and dispatcher._cache.holds(self.types, dispatcher.targetctx.codegen())
+        )
+
+    def compile(self) -> None:
+        """Compile the kernel, or load it from the cache."""
+        self.kernel.dispatcher.compile(self.types)
+
+
+class _Noted(threading.local):
+    """The calls that this thread notes instead of making them; None: it makes them."""
+
+    calls: dict[Call, None] | None = None
+
+
+_noted = _Noted()
+
+
+@contextmanager
+def noted_calls() -> Iterator[dict[Call, None]]:
+    """Within the block the kernels that this thread calls do not run: their calls are noted."""
+    _noted.calls = {}
+    try:
+        yield _noted.calls
+    finally:
+        _noted.calls = None
 
 
 def kernel(**options: Any) -> Callable[[Callable[..., Any]], Kernel]:

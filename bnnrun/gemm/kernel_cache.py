@@ -70,6 +70,13 @@ class KernelCache(FunctionCache):
         # Numba's key lacks the options: kernels with and without threads would be confused.
         return (*super()._index_key(sig, codegen), self.options)
 
+    def holds(self, sig: Any, codegen: Any) -> bool:
+        """Whether there is a compiled kernel of a signature, as far as the index tells."""
+        try:
+            return self._index_key(sig, codegen) in self._cache_file._load_index()
+        except Exception:  # as below
+            return False
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled kernel of a signature, or None."""
         try:

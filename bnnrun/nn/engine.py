@@ -90,6 +90,15 @@ class Engine:
         self.network, self.optimizer, self.seed = network, optimizer, seed
         self.step_key = sampling.step_key(seed, 0)
 
+    def compile(self, pixels: torch.Tensor, labels: torch.Tensor) -> None:
+        """Compile what steps and evaluation call, so that none of them waits for it.
+
+        The images are any, two or more: a compiled kernel runs on minibatches of all sizes.
+
+        Shapes: pixels (B, C, H, W) uint8; labels (B,) int64
+        """
+        self.evaluate(pixels)
+
     def step(self, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """One minibatch of Alg. 1. Returns the loss, detached, valid until the next step.
 

@@ -23,6 +23,7 @@ def evaluate(config: EvalConfig, run: Run) -> list[Record]:
         return [_evaluate_trained(config, run)]
     classifier, path = open_model(config)
     dataset = test_images(config, classifier.source, classifier.spec)
+    classifier.compile()
     verified = _verified(config, classifier, path, dataset.test) if config.verify else None
     return [evaluate_file(config, run, (classifier, path), dataset, verified)]
 

@@ -60,6 +60,14 @@ class Classifier(ImageClassifier):
             raise InputError(f"images: {len(pixels)}, expected at most {self.network.chunk}")
         return self.network.trace(pixels)
 
+    def compile(self) -> None:
+        if self.device == "cpu" and self.kernel is Kernel.xnor:
+            from bnnrun.gemm.ahead import compile_ahead
+
+            compile_ahead(super().compile, self.threads)
+        else:
+            super().compile()
+
     @property
     def runtime(self) -> str:
         return f"kernel {self.kernel.value}"

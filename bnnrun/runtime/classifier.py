@@ -54,6 +54,10 @@ class ImageClassifier(ABC):
         answers: NDArray[np.intp] = self.scores(images).argmax(axis=1)
         return answers
 
+    def compile(self) -> None:
+        """Compile what `scores` calls, so that the first images do not wait for it."""
+        self._scores(np.zeros((1, *self.image_shape), np.uint8))
+
     @property
     @abstractmethod
     def runtime(self) -> str:

@@ -114,7 +114,6 @@ def evaluate_file(
         "verified": verified,
         "threads": classifier.threads,
     }
-    classifier.scores(dataset.test.pixels[:1])  # compiles what is not in the cache yet
     seed = int(classifier.source.get("seed", 0))
     why = f" ({classifier.why_not_gpu})" if classifier.why_not_gpu else ""
     print(f"{path}: {classifier.runtime}, on {classifier.device}{why}")

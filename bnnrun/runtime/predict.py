@@ -40,6 +40,8 @@ def predict(config: PredictConfig) -> None:
     faults: list[str] = []
     paths = _find(config.images, faults)
     rows = []
+    if paths:
+        classifier.compile()
     for path, scores in _scores(classifier, _progress(paths), faults):
         rows.append(_row(path, scores, classifier.classes))
     if rows and classifier.why_not_gpu:

@@ -96,17 +96,12 @@ class Trainer:
 
     def run(self, stop: StopRequest) -> None:
         """Train to the last epoch; on a stop request save and raise Stopped."""
-        self._compile()
+        self.engine.compile(self.pixels[:2], self.labels[:2])
         while self.epoch < self.epochs:
             self._train_epoch(stop)
             self._finish_epoch()
             if stop and self.epoch < self.epochs:
                 raise Stopped(self._stopped())
-
-    def _compile(self) -> None:
-        """Have evaluation's kernels compiled before the first epoch, where they are not yet."""
-        few = torch.from_numpy(self.dataset.valid.pixels[:2].copy()).to(self.device)
-        self.engine.evaluate(few)
 
     def _train_epoch(self, stop: StopRequest) -> None:
         number = self.epoch + 1
@@ -121,7 +116,7 @@ class Trainer:
             group["lr"] = rate
         clock, spent = stopwatch(), self.epoch_time_s
         if not self.begun:
-            self._step(indices)  # compiles kernels, before a bar tells how long the rest will take
+            self._step(indices)  # on a GPU it compiles kernels: no bar yet that tells the time left
             self.begun = True
         with self.display.epoch(number, self.epochs, self.steps, self.step) as bar:
             while self.step < self.steps:

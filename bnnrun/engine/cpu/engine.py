@@ -1,5 +1,7 @@
 """Alg. 1 on the processor. `describe` alone decides which algorithms compute a block."""
 
+import copy
+
 import torch
 
 from bnnrun.config import Binarizer, EngineChoice
@@ -11,6 +13,8 @@ from bnnrun.engine.cpu.sampling import dropout, levels_into, sample_into
 from bnnrun.engine.cpu.state import BinaryState
 from bnnrun.engine.cpu.update import FUSED
 from bnnrun.engine.memory import empty_like, filters_innermost
+from bnnrun.gemm.ahead import compile_ahead
+from bnnrun.gemm.compiled import thread_count
 from bnnrun.gemm.lut_gemm import HAS_LUT
 from bnnrun.nn.engine import Algorithm, Description, Engine
 from bnnrun.nn.layers import Block
@@ -49,6 +53,14 @@ class CpuEngine(Engine):
         self.state_of_weight = {state.weight: state for state in self.state.values()}
         self.described = {block.index: self._describe(block) for block in network.blocks}
         self.workspace = winograd.Workspace()
+
+    def compile(self, pixels: torch.Tensor, labels: torch.Tensor) -> None:
+        def run() -> None:
+            twin.step(pixels, labels)
+            twin.evaluate(pixels)
+
+        twin = copy.deepcopy(self)
+        compile_ahead(run, thread_count())
 
     def describe(self, block: Block) -> Description:
         return self.described[block.index]

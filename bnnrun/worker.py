@@ -1,8 +1,8 @@
-"""A process of its own for what is timed: its memory, its threads and its libraries are its own.
+"""A process of its own for a task: its memory, its threads, its libraries, its lock are its own.
 
-Threads of one runtime that wait in a loop take the cores from another's, and some libraries choose
-their kernels once, when they are loaded. Run as a module it is that process: it reads a `Task` from
-the file named, then answers each line on its input.
+Threads of one runtime that wait in a loop take the cores from another's, some libraries choose
+their kernels once, when they are loaded, and Numba compiles one kernel at a time. Run as a module
+it is that process: it reads a `Task` from the file named, then answers each line on its input.
 """
 
 import os
@@ -91,7 +91,7 @@ def worker(task: Task, environment: Mapping[str, str] | None = None) -> Iterator
         with (
             said.open("w", encoding="utf-8") as stderr,
             subprocess.Popen(
-                [sys.executable, "-m", "bnnrun.bench.worker", str(path)],
+                [sys.executable, "-m", "bnnrun.worker", str(path)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, encoding="utf-8",
                 env={**os.environ, **(environment or {})},
             ) as process,
