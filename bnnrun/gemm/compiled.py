@@ -31,6 +31,7 @@ except ValueError as error:  # Numba reads its variables when it is imported
     ) from None
 
 from bnnrun.gemm.kernel_cache import KernelCache, open_cache
+from bnnrun.gemm.kernel_library import without_wrappers
 
 __all__ = ["kernel", "njit", "prange"]
 
@@ -164,6 +165,7 @@ class Kernel:
         dispatcher = numba.njit(**options)(self.function)
         if (cache := open_cache(self.function, options)) is not None:
             dispatcher._cache = cache
+        dispatcher.compile = without_wrappers()(dispatcher.compile)
         return dispatcher
 
     def forget(self) -> None:
