@@ -16,6 +16,7 @@ from bnnrun.gemm.bits import LANES, TILE_PANELS
 from bnnrun.gemm.instructions import (
     VECTOR_BYTES,
     byte_products,
+    intrinsic_call,
     masked_difference,
     popcount_of,
     splat,
@@ -23,6 +24,7 @@ from bnnrun.gemm.instructions import (
 from bnnrun.gemm.vector import vector
 
 _WORDS = ir.VectorType(ir.IntType(32), LANES)
+_FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _COUNT = ir.IntType(64)
 
 
@@ -113,11 +115,16 @@ def _load_three(builder: Any, data: Any, row: Any) -> list[Any]:
     return [_load(builder, data, builder.add(at, _constant(n))) for n in range(3)]
 
 
-def _load_vector(builder: Any, data: Any, index: Any) -> Any:
+def _load_vector(builder: Any, data: Any, index: Any, kind: Any = _WORDS) -> Any:
     address = builder.gep(data, [index])
-    value = builder.load(builder.bitcast(address, _WORDS.as_pointer()))
+    value = builder.load(builder.bitcast(address, kind.as_pointer()))
     value.align = 4
     return value
+
+
+def _store_vector(builder: Any, data: Any, index: Any, value: Any) -> None:
+    address = builder.bitcast(builder.gep(data, [index]), value.type.as_pointer())
+    builder.store(value, address).align = 4
 
 
 def _double(builder: Any, sums: list[Any]) -> None:
@@ -132,6 +139,61 @@ def _progression(builder: Any, first: Any, step: Any, count: int) -> list[Any]:
     for _ in range(count - 1):
         terms.append(builder.add(terms[-1], step))
     return terms
+
+
+def tile_of_floats(rows: int, vectors: int) -> Any:
+    """A function of Numba code that multiplies `rows` rows of A by `vectors` vectors of B, float32.
+
+    The tile of the product stays in registers while it is summed. The function's arguments are
+
+        a:            A
+        i, row, step: its first element; elements from row to row, and from column to column
+        b, j, width:  B, its first element, elements from row to row
+        depth:        columns of A, rows of B
+        out, at, stride: the product, its first element, elements from row to row
+        adds:         whether the tile is added to what is there, or stored
+    """
+
+    @intrinsic
+    def multiply(typingctx, a, i, row, step, b, j, width, depth, out, at, stride, adds):  # noqa: PLR0917
+        word = types.intp
+
+        def codegen(context, builder, signature, args):
+            a, i, row, step, b, j, width, depth, out, at, stride, adds = args
+            of_a, of_b, of_out = (
+                _data(context, builder, signature.args[n], x) for n, x in ((0, a), (4, b), (8, out))
+            )
+            sums = [cgutils.alloca_once(builder, _FLOATS) for _ in range(rows * vectors)]
+            for each in sums:
+                builder.store(ir.Constant(_FLOATS, None), each)
+            starts = _progression(builder, i, row, rows)
+
+            with cgutils.for_range(builder, depth) as k:
+                column = builder.mul(k.index, step)
+                first = builder.add(j, builder.mul(k.index, width))
+                lanes = _progression(builder, first, _constant(LANES), vectors)
+                of_row = [_load_vector(builder, of_b, n, _FLOATS) for n in lanes]
+                for r, start in enumerate(starts):
+                    x = splat(builder, _load(builder, of_a, builder.add(start, column)))
+                    for v, y in enumerate(of_row):
+                        total = sums[r * vectors + v]
+                        terms = [x, y, builder.load(total)]
+                        sum_ = intrinsic_call(builder, "llvm.fma.v16f32", _FLOATS, terms)
+                        builder.store(sum_, total)
+
+            for r, start in enumerate(_progression(builder, at, stride, rows)):
+                for v, n in enumerate(_progression(builder, start, _constant(LANES), vectors)):
+                    total = sums[r * vectors + v]
+                    with builder.if_then(adds):
+                        there = _load_vector(builder, of_out, n, _FLOATS)
+                        builder.store(builder.fadd(builder.load(total), there), total)
+                    _store_vector(builder, of_out, n, builder.load(total))
+            return context.get_dummy_value()
+
+        arguments = a, word, word, word, b, word, word, word, out, word, word, types.boolean
+        return types.void(*arguments), codegen
+
+    return multiply
 
 
 multiply_four_rows: Callable[..., Any] = rows_by_panels(4)

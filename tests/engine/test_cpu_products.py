@@ -9,8 +9,11 @@ from bnnrun.architecture import Layer
 from bnnrun.engine.cpu import winograd
 from bnnrun.engine.cpu.factors import MAX_BATCH, ByteFactors, RealFactors
 from bnnrun.engine.cpu.kernels.elementwise import adam_kernel
+from bnnrun.engine.cpu.kernels.planes import multiply_planes
+from bnnrun.engine.cpu.kernels.tiles import PLACES
 from bnnrun.engine.cpu.packed import PackedFilters, PackedWeights
 from bnnrun.gemm import bits, lut_gemm
+from bnnrun.gemm.compiled import set_threads, thread_count
 from bnnrun.gemm.xnor import row_words
 
 EPS = 2.0**-24  # of float32, by which a rounded sum is off
@@ -196,6 +199,40 @@ def packed_pair(layer, a, w):
     filters.pack(w)
     filters.popcount_product(a)
     return winograd.Packed(filters)
+
+
+# Rows: one, a tile and its edges, a block and its edges. Columns: one vector, a tile, one more.
+@pytest.mark.parametrize("m", [1, 7, 8, 13, 64, 65, 140])
+@pytest.mark.parametrize("n", [16, 32, 48])
+@pytest.mark.parametrize("is_transposed", [False, True])
+def test_products_of_planes_are_those_of_numpy(m, n, is_transposed):
+    """Of integers, exact, in either order of `a`; and added to what is there."""
+    rng = np.random.default_rng([m, n])
+    for depth in (1, 16, 33):
+        a = rng.integers(-9, 10, (PLACES, m, depth)).astype(np.float32)
+        b = rng.integers(-9, 10, (PLACES, depth, n)).astype(np.float32)
+        out, expected = np.full((PLACES, m, n), np.nan, np.float32), a @ b
+        flat = np.ascontiguousarray(a.transpose(0, 2, 1) if is_transposed else a).ravel()
+        steps = (1, m) if is_transposed else (depth, 1)
+        for adds in (False, True):
+            multiply_planes(flat, *steps, b.ravel(), m, n, depth, out.ravel(), adds)
+            np.testing.assert_array_equal(out, expected * (1 + adds))
+
+
+def test_products_of_planes_do_not_depend_on_the_threads():
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=(PLACES, 200, 48)).astype(np.float32) for _ in range(2))
+    found = []
+    before = thread_count()
+    try:
+        for threads in (1, 2):
+            set_threads(threads)
+            found.append(np.empty((PLACES, 48, 48), np.float32))
+            multiply_planes(a.ravel(), 1, 48, b.ravel(), 48, 48, 200, found[-1].ravel(), False)
+    finally:
+        set_threads(before)
+    np.testing.assert_array_equal(*found)
+    np.testing.assert_allclose(found[0], a.transpose(0, 2, 1) @ b, rtol=1e-4, atol=1e-4)
 
 
 def winograd_gradients(g_s, of, w, workspace, *, of_input=True):

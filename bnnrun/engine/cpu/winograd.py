@@ -1,8 +1,8 @@
 """3x3 convolutions, and their gradients, by Winograd's minimal filtering, on the processor.
 
 Tiles of 4x4 outputs cost 36 products instead of 144 (F(4x4, 3x3), points 0, 1, -1, 2, -2 and
-infinity). Each array is transformed tile by tile, channels side by side; torch.bmm then computes a
-matrix product for each of the 36 places. In float32 the results differ from a direct convolution by
+infinity). Each array is transformed tile by tile, channels side by side; then there is a matrix
+product for each of the 36 places. In float32 the results differ from a direct convolution by
 about 1e-6 of their norm.
 
     s   = output(sum over C of tile(a) · weight(w))
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bnnrun.engine.cpu.kernels.planes import multiply_planes
 from bnnrun.engine.cpu.kernels.tiles import (
     PLACES,
     transform_filters,
@@ -161,13 +162,15 @@ def gradients(
         m = workspace.take("inputs", PLACES, count, channels)
         transform_tiles(_flat(g), len(g), height, width, outputs, _numbers(v))
         if g_a is not None:
-            torch.bmm(v, u, out=m)
+            multiply_planes(
+                _numbers(v), outputs, 1, _numbers(u), count, channels, outputs, _numbers(m), False
+            )
             transform_outputs(_numbers(m), len(g), height, width, channels, _flat(g_a[part]))
         operands.transform_filters(part, m)
-        if part.start == 0:
-            torch.bmm(v.transpose(1, 2), m, out=total)
-        else:
-            total.baddbmm_(v.transpose(1, 2), m)
+        multiply_planes(
+            _numbers(v), 1, outputs, _numbers(m), outputs, channels, count, _numbers(total),
+            part.start > 0,
+        )  # fmt: skip
     transform_weight_gradients(_numbers(total), outputs, channels, _flat(g_w))
     return g_a
 
