@@ -77,7 +77,8 @@ _METHODS = {
     (Role.roofline, "memory_copy"): "roofline: copying memory",
     (Role.roofline, "lut_sums"): "roofline: tables of sums",
     (Role.roofline, "byte_products"): "roofline: products of bytes",
-    (Role.roofline, "float32_product"): "roofline: float32 product",
+    (Role.roofline, "float32_product"): "roofline: float32 product",  # torch's, of older records
+    (Role.roofline, "float32_multiply_add"): "roofline: float32 multiply-add",
 }
 
 

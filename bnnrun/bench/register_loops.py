@@ -5,9 +5,12 @@ for each other, from different starts: one chain alone would measure how long an
 not how many are done at once, and equal ones the compiler would make one.
 """
 
+import numpy as np
+
 from bnnrun.gemm.bits import LANES
 from bnnrun.gemm.compiled import kernel, njit, prange
-from bnnrun.gemm.simd_f32 import add_floats, permute
+from bnnrun.gemm.instructions import HAS_TERNARY
+from bnnrun.gemm.simd_f32 import add_floats, multiply_add, permute
 from bnnrun.gemm.tiles import full_adder
 from bnnrun.gemm.vector import (
     add,
@@ -23,6 +26,7 @@ from bnnrun.gemm.vector import (
 )
 
 SETS, LOAD_SETS = 4, 8  # of words, that take turns
+FLOAT_CHAINS = 24 if HAS_TERNARY else 6  # as many as the registers hold
 
 
 @njit(forceinline=True)
@@ -226,6 +230,18 @@ def _six_byte_products(n, t, x):
     )
 
 
+@njit(forceinline=True)
+def _six_products(n, t, x):
+    return (
+        multiply_add(x[0], t, n[0]),
+        multiply_add(x[1], t, n[1]),
+        multiply_add(x[2], t, n[2]),
+        multiply_add(x[3], t, n[3]),
+        multiply_add(x[4], t, n[4]),
+        multiply_add(x[5], t, n[5]),
+    )
+
+
 @kernel()
 def sum_choices(threads, rounds, words, starts, out):
     """24 chains in each thread: x += table[index], from `starts` (24, 16) to `out`.
@@ -262,6 +278,31 @@ def sum_byte_products(threads, rounds, words, starts, out):
         for six in (a, b, c, d):
             _store_six(out, to, six)
             to += 6 * LANES
+
+
+@kernel()
+def sum_float_products(threads, rounds, words, starts, out):
+    """FLOAT_CHAINS chains in each thread: n += x · t, from `starts` (chains, 16) to `out`.
+
+    `words` holds sixteen times t, then the x (4, chains, 16), all float32.
+    """
+    for thread in prange(threads):
+        t, to = np.int32(words[0]).view(np.float32), thread * starts.size
+        a = b = c = d = _six(starts, 0)
+        if FLOAT_CHAINS > 6:
+            b, c, d = _six(starts, 96), _six(starts, 192), _six(starts, 288)
+        for r in range(rounds):
+            i = 16 + 16 * FLOAT_CHAINS * (r % SETS)
+            a = _six_products(a, t, _six(words, i))
+            if FLOAT_CHAINS > 6:
+                b = _six_products(b, t, _six(words, i + 96))
+                c = _six_products(c, t, _six(words, i + 192))
+                d = _six_products(d, t, _six(words, i + 288))
+        _store_six(out, to, a)
+        if FLOAT_CHAINS > 6:
+            _store_six(out, to + 96, b)
+            _store_six(out, to + 192, c)
+            _store_six(out, to + 288, d)
 
 
 @kernel()

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from bnnrun.bench.measure import Competitor
 from bnnrun.bench.register_loops import (
+    FLOAT_CHAINS,
     LOAD_SETS,
     SETS,
     adders,
@@ -34,6 +35,7 @@ from bnnrun.bench.register_loops import (
     loads,
     sum_byte_products,
     sum_choices,
+    sum_float_products,
     triples,
 )
 from bnnrun.gemm.bits import LANES, TILE_PANELS, Words, aligned
@@ -51,6 +53,7 @@ LOADS = Implementation(Role.roofline, "vector_loads")
 COPY = Implementation(Role.roofline, "memory_copy")
 LUT_SUMS = Implementation(Role.roofline, "lut_sums")
 BYTE_PRODUCTS = Implementation(Role.roofline, "byte_products")
+FLOAT_PRODUCTS = Implementation(Role.roofline, "float32_multiply_add")
 TRIPLE_CHAINS, CARRY_CHAINS, ADDER_CHAINS, LOAD_CHAINS = 24, 6, 3, 12
 TRIPLE_WORDS, CARRY_WORDS, ADDER_WORDS = 1, 2, 16  # that a chain counts in a round
 # A tile multiplies four vectors of W by four words of A: that many products for each load, of which
@@ -238,14 +241,27 @@ def byte_products() -> list[Competitor]:
     return [_summing(BYTE_PRODUCTS, sum_byte_products, (a, w), starts, added)]
 
 
+def float_products() -> Competitor:
+    """Float32 products, each added to a sum at once: what no product of matrices exceeds."""
+    rng = np.random.default_rng(0)
+    t = np.full(LANES, 3, np.float32)
+    x = rng.integers(-9, 9, (SETS, FLOAT_CHAINS, LANES)).astype(np.float32)
+    starts = rng.integers(-9, 9, (FLOAT_CHAINS, LANES)).astype(np.float32)
+    return _summing(
+        FLOAT_PRODUCTS, sum_float_products, (t, x), starts, t * x, of_an_instruction=LANES
+    )
+
+
 def _summing(
     implementation: Implementation,
     loop: Callable[..., None],
     words: tuple[NDArray[Any], NDArray[Any]],
     starts: NDArray[Any],
     added: NDArray[Any],
+    *,
+    of_an_instruction: int = OF_AN_INSTRUCTION,
 ) -> Competitor:
-    """A loop, checked by what each of its four kinds of rounds adds: `added` (4, 24, 16)."""
+    """A loop, checked by what each of its four kinds of rounds adds: `added` (4, chains, 16)."""
     threads = thread_count()
     out = np.empty((threads, *starts.shape), starts.dtype)
     together = aligned((sum(array.nbytes for array in words) // 4,), np.int32)
@@ -260,5 +276,5 @@ def _summing(
                 return f"after {rounds} rounds the registers do not hold what was added"
         return None
 
-    macs = float(SUM_CHAINS * OF_AN_INSTRUCTION * threads) * ROUNDS
+    macs = float(len(starts) * of_an_instruction * threads) * ROUNDS
     return Competitor(implementation, lambda: loop(threads, ROUNDS, *flat), check, macs=macs)

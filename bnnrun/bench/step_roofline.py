@@ -1,14 +1,13 @@
 """A training step's roofline: its operations and its bytes, each at the most this machine does.
 
-The rooflines of roofline.py and the float32 product, measured in turns with the steps. A layer's
-products take the rate of the algorithm that the engine describes itself as using.
+The rooflines of roofline.py, measured in turns with the steps. A layer's products take the rate of
+the algorithm that the engine describes itself as using.
 """
 
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,17 +18,17 @@ from bnnrun.bench.roofline import (
     BYTE_PRODUCTS,
     COPIED,
     COPY,
+    FLOAT_PRODUCTS,
     LUT_SUMS,
     byte_products,
+    float_products,
     lut_sums,
     popcount_roofline,
     rooflines,
 )
 from bnnrun.nn.engine import UPDATE, Algorithm, Engine
-from bnnrun.roles import Implementation, Role
+from bnnrun.roles import Implementation
 
-FLOAT32 = Implementation(Role.roofline, "float32_product")
-SIZE = 1536  # of the float32 product
 UPDATE_BYTES = 24  # of a weight: w, m and v read and written
 
 # Parts of a step, by what torch's profiler calls them.
@@ -54,17 +53,7 @@ REST = "the rest"
 
 def step_rooflines() -> list[Competitor]:
     """What a step's parts are made of, at most: as competitors, rates in multiply-accumulates."""
-    competitors = [*rooflines(), *lut_sums(), *byte_products()]
-    x, y = torch.randn(2, SIZE, SIZE)
-    out = torch.empty(SIZE, SIZE)
-    product = partial(torch.mm, x, y, out=out)
-
-    def check() -> str | None:
-        product()
-        exact = x.double() @ y.double()
-        return None if (out - exact).norm() < 1e-5 * exact.norm() else "the product is off"
-
-    return [*competitors, Competitor(FLOAT32, product, check, macs=float(SIZE) ** 3)]
+    return [*rooflines(), *lut_sums(), *byte_products(), float_products()]
 
 
 def roofline_s(
@@ -99,7 +88,7 @@ def roofline_s(
 
 def _by_algorithm(rate: dict[Implementation, float]) -> dict[Algorithm, float]:
     """Multiply-accumulates a second at most, of each algorithm that the processor has."""
-    float32 = rate[FLOAT32]
+    float32 = rate[FLOAT_PRODUCTS]
     by_algorithm = {
         Algorithm.float32: float32,
         Algorithm.winograd: 4 * float32,  # 36 products for 144

@@ -120,6 +120,19 @@ def test_a_limit_that_skips_a_round_is_not_timed(monkeypatch, loop):
         measure.measure(roofline.rooflines(), rounds=3, seconds=0.1)
 
 
+def test_float_products_are_right_rated_and_not_timed_where_they_skip_one(monkeypatch):
+    products = roofline.float_products()
+    assert products.check() is None
+    assert products.macs > 0
+    whole = register_loops.sum_float_products
+
+    def shorter(threads, rounds, *arrays):
+        whole(threads, max(0, rounds - 1), *arrays)
+
+    monkeypatch.setattr(roofline, "sum_float_products", shorter)
+    assert "after 1 rounds" in roofline.float_products().check()
+
+
 def test_a_copy_that_leaves_something_is_not_timed(monkeypatch):
     def all_but_one(source, target):
         target[:-1] = source[:-1]

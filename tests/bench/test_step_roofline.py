@@ -24,7 +24,7 @@ MACS = {
     ADDERS: 8e9,
     step_roofline.LUT_SUMS: 4e9,
     step_roofline.BYTE_PRODUCTS: 2e9,
-    step_roofline.FLOAT32: 1e9,
+    step_roofline.FLOAT_PRODUCTS: 1e9,
     COPY: 0.0,
 }
 
