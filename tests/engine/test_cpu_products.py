@@ -240,7 +240,14 @@ def winograd_gradients(g_s, of, w, workspace, *, of_input=True):
     return winograd.gradients(g_s, of, g_w, workspace, of_input=of_input), g_w
 
 
+@pytest.fixture(params=[True, False], ids=["our products", "torch's products"])
+def of_planes(request, monkeypatch):
+    """Both ways of multiplying planes; ours runs on every processor, and is slow on some."""
+    monkeypatch.setattr(winograd, "HAS_PLANES", request.param)
+
+
 # One image to a chunk, two (the last chunk of five is smaller), all.
+@pytest.mark.usefixtures("of_planes")
 @pytest.mark.parametrize("images", [1, 2, 100])
 @pytest.mark.parametrize("size", [(4, 4), (8, 12)], ids=str)
 @pytest.mark.parametrize(("channels", "outputs"), [(16, 48), (48, 16)])
@@ -261,6 +268,7 @@ def test_winograds_gradients_are_those_of_convolution(monkeypatch, images, size,
     assert torch.equal(g_w, found[1])
 
 
+@pytest.mark.usefixtures("of_planes")
 @pytest.mark.parametrize("images", [1, 2, 100])
 @pytest.mark.parametrize("size", [(4, 4), (8, 12)], ids=str)
 @pytest.mark.parametrize(("channels", "outputs"), [(16, 48), (48, 16)])

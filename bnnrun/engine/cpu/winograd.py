@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bnnrun.engine.cpu.kernels.planes import multiply_planes
+from bnnrun.engine.cpu.kernels.planes import HAS_PLANES, multiply_planes
 from bnnrun.engine.cpu.kernels.tiles import (
     PLACES,
     transform_filters,
@@ -162,17 +162,33 @@ def gradients(
         m = workspace.take("inputs", PLACES, count, channels)
         transform_tiles(_flat(g), len(g), height, width, outputs, _numbers(v))
         if g_a is not None:
-            multiply_planes(
-                _numbers(v), outputs, 1, _numbers(u), count, channels, outputs, _numbers(m), False
-            )
+            _multiply(v, u, m)
             transform_outputs(_numbers(m), len(g), height, width, channels, _flat(g_a[part]))
         operands.transform_filters(part, m)
-        multiply_planes(
-            _numbers(v), 1, outputs, _numbers(m), outputs, channels, count, _numbers(total),
-            part.start > 0,
-        )  # fmt: skip
+        _multiply(v, m, total, is_transposed=True, adds=part.start > 0)
     transform_weight_gradients(_numbers(total), outputs, channels, _flat(g_w))
     return g_a
+
+
+def _multiply(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    out: torch.Tensor,
+    *,
+    is_transposed: bool = False,
+    adds: bool = False,
+) -> None:
+    """out = a · b of each place, of `a` transposed where that is said; or out += a · b.
+
+    Shapes: a (36, m, depth), or (36, depth, m); b (36, depth, n); out (36, m, n)
+    """
+    if not HAS_PLANES:
+        matrices = a.transpose(1, 2) if is_transposed else a
+        torch.baddbmm(out, matrices, b, beta=int(adds), out=out)
+        return
+    (m, n), depth = out.shape[1:], b.shape[1]
+    steps = (1, m) if is_transposed else (depth, 1)
+    multiply_planes(_numbers(a), *steps, _numbers(b), m, n, depth, _numbers(out), adds)
 
 
 def _numbers(t: torch.Tensor) -> Floats:

@@ -1,4 +1,8 @@
-"""Float32 products of the planes of Winograd's filtering: one for each place of a tile."""
+"""Float32 products of the planes of Winograd's filtering: one for each place of a tile.
+
+For AVX-512 alone. torch's products are MKL's, which on processors that are not Intel's runs AVX2
+code; with less than AVX-512 this kernel is no faster than that.
+"""
 
 from bnnrun.engine.cpu.kernels.tiles import PLACES
 from bnnrun.gemm.bits import LANES
@@ -6,8 +10,8 @@ from bnnrun.gemm.compiled import kernel, njit, prange
 from bnnrun.gemm.instructions import HAS_TERNARY
 from bnnrun.gemm.micro_kernel import tile_of_floats
 
-# A tile of the product fills half of the registers: of 32 of sixteen lanes with AVX-512.
-ROWS, VECTORS = (8, 2) if HAS_TERNARY else (4, 1)
+HAS_PLANES = HAS_TERNARY
+ROWS, VECTORS = 8, 2  # of a tile, which fills half of the registers
 WIDTH = VECTORS * LANES
 BLOCK_ROWS = 64  # rows that a thread takes at a time, a multiple of ROWS
 
