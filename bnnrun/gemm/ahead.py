@@ -27,7 +27,7 @@ def compile_ahead(run: Callable[[], object], processes: int) -> None:
     Args:
         run: is called once, and the kernels that it calls do not run: what it computes by them has
             no meaning, so it must change nothing that is used afterwards
-        processes: this one included; where there is no cache, this one alone compiles
+        processes: as many at most, this one included; without a cache this one alone compiles
     """
     with noted_calls() as calls:
         run()
@@ -35,7 +35,8 @@ def compile_ahead(run: Callable[[], object], processes: int) -> None:
     # The longest first, so that the processes end together; the length is a guess.
     missing.sort(key=lambda call: -len(call.kernel.function.__code__.co_code))
     queue = deque(range(len(missing)))
-    others = min(processes, len(missing)) - 1 if cache_folder() else 0
+    # A process takes as long to start as to compile a kernel: it is worth it for two.
+    others = min(processes, len(missing) // 2) - 1 if cache_folder() else 0
     threads = [threading.Thread(target=_help, args=(missing, queue)) for _ in range(others)]
     for thread in threads:
         thread.start()

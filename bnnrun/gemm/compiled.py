@@ -141,7 +141,8 @@ class Kernel:
     def __call__(self, *args: Any) -> Any:
         if _noted.calls is not None:
             types = tuple(map(self.dispatcher.typeof_pyval, args))
-            return _noted.calls.setdefault(Call(self, types))
+            _noted.calls[Call(self, types)] = None
+            return None
         return (self._run or self._prepare())(*args)
 
     @property
