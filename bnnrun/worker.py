@@ -84,7 +84,13 @@ class Worker:
 
 @contextmanager
 def worker(task: Task, environment: Mapping[str, str] | None = None) -> Iterator[Worker]:
-    """The process of a task within the block; it starts while this one goes on."""
+    """The process of a task within the block; it starts while this one goes on.
+
+    Raises:
+        RunError: there is no Python to start: this one is part of another program
+    """
+    if not sys.executable or hasattr(sys, "frozen"):
+        raise RunError(f"no Python to start a process with that {task.name}")
     with tempfile.TemporaryDirectory() as folder:
         path, said = Path(folder) / "task", Path(folder) / "stderr"
         path.write_bytes(pickle.dumps(task))
