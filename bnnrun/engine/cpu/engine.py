@@ -59,7 +59,7 @@ class CpuEngine(Engine):
             twin.step(pixels, labels)
             twin.evaluate(pixels)
 
-        twin = copy.deepcopy(self)
+        twin = CpuEngine(*copy.deepcopy((self.network, self.optimizer)), self.seed)
         compile_ahead(run, thread_count())
 
     def describe(self, block: Block) -> Description:
