@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from bnnrun.architecture import Layer
 from bnnrun.engine.cpu import winograd
 from bnnrun.engine.cpu.factors import MAX_BATCH, ByteFactors, RealFactors
+from bnnrun.engine.cpu.kernels.batched_gemm import batched_gemm
 from bnnrun.engine.cpu.kernels.elementwise import adam_kernel
-from bnnrun.engine.cpu.kernels.planes import multiply_planes
 from bnnrun.engine.cpu.kernels.tiles import PLACES
 from bnnrun.engine.cpu.packed import PackedFilters, PackedWeights
 from bnnrun.gemm import bits, lut_gemm
@@ -205,7 +205,7 @@ def packed_pair(layer, a, w):
 @pytest.mark.parametrize("m", [1, 7, 8, 13, 64, 65, 140])
 @pytest.mark.parametrize("n", [16, 32, 48])
 @pytest.mark.parametrize("is_transposed", [False, True])
-def test_products_of_planes_are_those_of_numpy(m, n, is_transposed):
+def test_batched_products_are_those_of_numpy(m, n, is_transposed):
     """Of integers, exact, in either order of `a`; and added to what is there."""
     rng = np.random.default_rng([m, n])
     for depth in (1, 16, 33):
@@ -215,11 +215,11 @@ def test_products_of_planes_are_those_of_numpy(m, n, is_transposed):
         flat = np.ascontiguousarray(a.transpose(0, 2, 1) if is_transposed else a).ravel()
         steps = (1, m) if is_transposed else (depth, 1)
         for adds in (False, True):
-            multiply_planes(flat, *steps, b.ravel(), m, n, depth, out.ravel(), adds)
+            batched_gemm(flat, *steps, b.ravel(), m, n, depth, out.ravel(), adds)
             np.testing.assert_array_equal(out, expected * (1 + adds))
 
 
-def test_products_of_planes_do_not_depend_on_the_threads():
+def test_batched_products_do_not_depend_on_the_threads():
     rng = np.random.default_rng(0)
     a, b = (rng.normal(size=(PLACES, 200, 48)).astype(np.float32) for _ in range(2))
     found = []
@@ -228,7 +228,7 @@ def test_products_of_planes_do_not_depend_on_the_threads():
         for threads in (1, 2):
             set_threads(threads)
             found.append(np.empty((PLACES, 48, 48), np.float32))
-            multiply_planes(a.ravel(), 1, 48, b.ravel(), 48, 48, 200, found[-1].ravel(), False)
+            batched_gemm(a.ravel(), 1, 48, b.ravel(), 48, 48, 200, found[-1].ravel(), False)
     finally:
         set_threads(before)
     np.testing.assert_array_equal(*found)
@@ -241,13 +241,13 @@ def winograd_gradients(g_s, of, w, workspace, *, of_input=True):
 
 
 @pytest.fixture(params=[True, False], ids=["our products", "torch's products"])
-def of_planes(request, monkeypatch):
-    """Both ways of multiplying planes; ours runs on every processor, and is slow on some."""
-    monkeypatch.setattr(winograd, "HAS_PLANES", request.param)
+def both_products(request, monkeypatch):
+    """Both ways to multiply; ours runs on every processor, and is slow on some."""
+    monkeypatch.setattr(winograd, "HAS_BATCHED_GEMM", request.param)
 
 
 # One image to a chunk, two (the last chunk of five is smaller), all.
-@pytest.mark.usefixtures("of_planes")
+@pytest.mark.usefixtures("both_products")
 @pytest.mark.parametrize("images", [1, 2, 100])
 @pytest.mark.parametrize("size", [(4, 4), (8, 12)], ids=str)
 @pytest.mark.parametrize(("channels", "outputs"), [(16, 48), (48, 16)])
@@ -268,7 +268,7 @@ def test_winograds_gradients_are_those_of_convolution(monkeypatch, images, size,
     assert torch.equal(g_w, found[1])
 
 
-@pytest.mark.usefixtures("of_planes")
+@pytest.mark.usefixtures("both_products")
 @pytest.mark.parametrize("images", [1, 2, 100])
 @pytest.mark.parametrize("size", [(4, 4), (8, 12)], ids=str)
 @pytest.mark.parametrize(("channels", "outputs"), [(16, 48), (48, 16)])

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bnnrun.engine.cpu.kernels.planes import HAS_PLANES, multiply_planes
+from bnnrun.engine.cpu.kernels.batched_gemm import HAS_BATCHED_GEMM, batched_gemm
 from bnnrun.engine.cpu.kernels.tiles import (
     PLACES,
     transform_filters,
@@ -182,13 +182,13 @@ def _multiply(
 
     Shapes: a (36, m, depth), or (36, depth, m); b (36, depth, n); out (36, m, n)
     """
-    if not HAS_PLANES:
+    if not HAS_BATCHED_GEMM:
         matrices = a.transpose(1, 2) if is_transposed else a
         torch.baddbmm(out, matrices, b, beta=int(adds), out=out)
         return
     (m, n), depth = out.shape[1:], b.shape[1]
     steps = (1, m) if is_transposed else (depth, 1)
-    multiply_planes(_numbers(a), *steps, _numbers(b), m, n, depth, _numbers(out), adds)
+    batched_gemm(_numbers(a), *steps, _numbers(b), m, n, depth, _numbers(out), adds)
 
 
 def _numbers(t: torch.Tensor) -> Floats:
